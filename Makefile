@@ -1,0 +1,79 @@
+# Every target is what a person would type; CI runs these and nothing else.
+# The environment is .venv: made once, brought up to date when a lock changes.
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help install run test check format bench proof image lock clean
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: .venv/.dev-stamp ## Create .venv with everything that development needs
+
+run: .venv/.run-stamp ## Serve on 127.0.0.1:4000 with ./litellm_config.yaml (ARGS="--port 4001")
+	@exec $(BIN)/mobius serve $(ARGS)
+
+test: .venv/.dev-stamp ## Unit and end-to-end tests, with coverage (ARGS="-k quota")
+	@$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -m "not proof" $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+check: .venv/.dev-stamp ## Style, shape, import direction, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/mypy $(wildcard proxy tests bench)
+
+format: .venv/.dev-stamp ## Rewrite the code in house style
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/.dev-stamp ## Measure against the floor and against peers
+	$(BIN)/python -m bench $(ARGS)
+
+proof: .venv/.dev-stamp ## The long campaigns at full size
+	$(BIN)/python -m pytest -m proof $(ARGS)
+
+image: ## Build the container
+	docker build -t mobius $(ARGS) .
+
+lock: .venv/.dev-stamp ## Compile the locks from pyproject.toml (ARGS=--upgrade for newer versions)
+	$(COMPILE) --group build -o requirements.txt pyproject.toml
+	$(COMPILE) --group dev --constraint requirements.txt -o requirements-dev.txt pyproject.toml
+
+clean: ## Remove the environment and all that was built; data/ stays
+	rm -rf .venv .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist
+	find proxy tests bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(ARGS)
+
+# The marker `.unfinished` stands while .venv is being changed: an environment found with it was
+# interrupted half-way, which pip cannot see, so it is made anew.
+define set_up
+	@$(PYTHON) -c '$(SUPPORTED)' || { \
+		echo "Mobius needs Python 3.11 to 3.14 and '$(PYTHON)' is not one: name another, as in make $(firstword $(MAKECMDGOALS)) PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "'$(PYTHON)' has no venv module, which Mobius needs: on Debian and Ubuntu, apt install python3-venv" >&2; exit 1; }
+	@echo "Installing $< into .venv (the first time takes a minute)"
+	@if [ -e .venv/.unfinished ] || ! $(BIN)/python -c 'import pip; $(SUPPORTED)' 2>/dev/null; then \
+		rm -rf .venv && mkdir .venv && touch .venv/.unfinished && $(PYTHON) -m venv .venv; fi
+	@touch .venv/.unfinished
+	@$(PIP) install --require-hashes -r $<
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@rm .venv/.unfinished
+endef
+
+.venv/.run-stamp: requirements.txt pyproject.toml
+	$(set_up)
+	@touch $@
+
+.venv/.dev-stamp: requirements-dev.txt requirements.txt pyproject.toml
+	$(set_up)
+	@touch .venv/.run-stamp $@

@@ -1,0 +1,46 @@
+"""POST /admin/reload: read the file again. GET /admin/explain/{model}: who would be asked now."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from proxy.access import model_unknown
+from proxy.api.deps import state_of
+from proxy.api.render import answer_json
+from proxy.api.small import admin_of
+from proxy.routing import Step
+
+
+async def reload_config(request: Request) -> Response:
+    """Say what became of it. A file with an error changes nothing; the answer names its line."""
+    admin_of(request)
+    snapshots = state_of(request.scope)["snapshots"]
+    result = await snapshots.reload()
+    error = snapshots.last_error
+    content = {
+        "result": result,
+        "error": None if error is None else str(error),
+        "generation": snapshots.generation,
+    }
+    return answer_json(request, content)
+
+
+async def explain(request: Request) -> Response:
+    """Say which targets a request for the model would ask, in which order, and why."""
+    caller, state = admin_of(request), state_of(request.scope)
+    snapshot, model = state["snapshots"].current, request.path_params["model"]
+    ring = snapshot.ring(model)
+    if ring is None:
+        raise model_unknown(caller, model, snapshot.models())
+    plan = state["explain"](ring, snapshot.policy)
+    content = {
+        "model": model,
+        "asked": [_step(step) for step in plan.steps],
+        "left_out": [_step(step) for step in plan.left_out],
+    }
+    return answer_json(request, content)
+
+
+def _step(step: Step) -> dict[str, str]:
+    return {"target": step.target.label, "reason": step.reason}

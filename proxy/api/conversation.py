@@ -1,0 +1,101 @@
+"""
+One request, and who may end it before its answer is complete: its client by leaving, the server
+by shutting down.
+
+Nothing here is on the path of the bytes. The block runs in the request's own task, so that what it
+holds is closed by whoever opened it; what may end it runs beside it, and cancels it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+from starlette.types import Receive
+
+Work: TypeAlias = Callable[[], Awaitable[None]]
+
+
+class ClientLeft(Exception):
+    """Nobody is listening any more: there is nothing to answer and nobody to blame."""
+
+
+class Conversation:
+    """
+    A block that `end(error)` leaves with that error, whatever it was waiting for.
+
+    Works as `asyncio.timeout` does: the block is cancelled, and on the way out the cancellation
+    becomes the error, unless somebody else has cancelled the task as well.
+    """
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[Any] | None = None
+        self._cancelled_before = 0
+        self._error: Exception | None = None
+        self._beside: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.current_task()
+        self._cancelled_before = self._task.cancelling() if self._task else 0
+        return self
+
+    def beside(self, work: Work) -> None:
+        """Run `work` as long as the block lasts; an error that it raises ends the block."""
+        self._beside.append(asyncio.create_task(self._run(work)))
+
+    def end(self, error: Exception) -> None:
+        """End the block with `error`. The first to end it is heard, later ones are not."""
+        if self._task is not None and self._error is None:
+            self._error = error
+            self._task.cancel()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        task, self._task = self._task, None
+        for work in self._beside:
+            work.cancel()
+        if self._beside:
+            await asyncio.gather(*self._beside, return_exceptions=True)
+        if self._error is None or task is None:
+            return
+        alone = task.uncancel() <= self._cancelled_before
+        if alone and isinstance(exc, asyncio.CancelledError):
+            raise self._error from exc
+
+    async def _run(self, work: Work) -> None:
+        try:
+            await work()
+        except Exception as exc:  # whatever it is, the block is where it is handled
+            self.end(exc)
+
+
+async def departure(receive: Receive) -> None:
+    """Return when the client has left. The body of the request has been read before."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """
+    Wait until `work` is done, even when this task is cancelled meanwhile; only then be cancelled.
+
+    A cancel scope would not do: it holds off the cancellations of anyio, not those of asyncio.
+    """
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError as exc:
+            cancelled = exc
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # heard: the cancellation goes first
+        raise cancelled
+    task.result()

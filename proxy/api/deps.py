@@ -1,0 +1,81 @@
+"""What a route may ask for. The lifespan put it in the scope's state; nothing is global."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypedDict, cast
+
+from starlette.types import Scope
+
+from proxy.api.load import Drain
+from proxy.clock import Clock
+from proxy.log import Log
+from proxy.policy import RingPolicy
+from proxy.replies import Reply
+from proxy.routing import Plan
+from proxy.snapshot import Snapshot
+from proxy.types import Call, Caller, Ring, Tally
+
+
+class Serves(Protocol):
+    """The gateway, as far as the edge knows it."""
+
+    async def serve(self, call: Call, caller: Caller, snapshot: Snapshot, tally: Tally) -> Reply:
+        """Answer the call. Raises ProxyError; whoever reads a ChunkStream closes it."""
+        ...
+
+
+class Snapshots(Protocol):
+    """Where the configuration comes from, and what became of the last edit of its file."""
+
+    @property
+    def current(self) -> Snapshot: ...
+    @property
+    def generation(self) -> int: ...
+    @property
+    def last_error(self) -> Exception | None:
+        """What is wrong with the file, a line for each fault; None when it is in force."""
+        ...
+
+    async def reload(self) -> str:
+        """Read the file again. Returns `ok`, `unchanged` or `error`."""
+        ...
+
+
+class Meters(Protocol):
+    """The metrics that only the edge can count."""
+
+    content_type: str
+
+    def render(self) -> bytes: ...
+    def rejected(self, reason: str) -> None:
+        """Count a request that never reached the gateway; `reason` is from a closed set."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TargetHealth:
+    """What `/health` says of one target."""
+
+    label: str
+    healthy: bool
+    reason: str | None = None  # why not: open, cooling, unconfigured
+
+
+class State(TypedDict):
+    """Everything the lifespan owns and a request may use."""
+
+    gateway: Serves
+    snapshots: Snapshots
+    metrics: Meters
+    clock: Clock
+    log: Log
+    drain: Drain
+    lanes: Callable[[], Mapping[str, str]]  # ready, loading or failed
+    targets: Callable[[], Sequence[TargetHealth]]
+    explain: Callable[[Ring, RingPolicy], Plan]  # the order in which targets would be asked now
+
+
+def state_of(scope: Scope) -> State:
+    return cast(State, scope["state"])

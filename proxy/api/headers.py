@@ -1,0 +1,91 @@
+"""What the gateway knows about an answer, as headers; and what the headers of a request say."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+from uuid import uuid4
+
+from proxy.errors import ProxyError
+from proxy.replies import Reply
+from proxy.types import Tally
+
+RawHeaders: TypeAlias = list[tuple[bytes, bytes]]
+RequestHeaders: TypeAlias = Mapping[bytes, bytes]
+
+# As OpenAI names them; no other header of a provider goes out.
+_RATE_LIMITS = tuple(
+    f"x-ratelimit-{fact}-{unit}"
+    for unit in ("requests", "tokens")
+    for fact in ("limit", "remaining", "reset")
+)
+_LONGEST_VALUE = 2048  # characters; a trail of attempts is the longest there is
+_UNSAFE = re.compile(r"[^\x20-\x7e\xa0-\xff]")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+
+
+def request_id_of(headers: RequestHeaders) -> str:
+    """Return the id the caller gave the request, where it is fit for logs, else one of ours."""
+    given = headers.get(b"x-request-id", b"")
+    return given.decode() if _REQUEST_ID.fullmatch(given) else f"req_{uuid4().hex}"
+
+
+def key_of(headers: RequestHeaders) -> bytes:
+    """Return the presented key, empty where there is none: bearer, Anthropic's header, Azure's."""
+    scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() == b"bearer" and key.strip():
+        return key.strip()
+    return headers.get(b"x-api-key") or headers.get(b"api-key") or b""
+
+
+def tally_headers(tally: Tally, now_s: float) -> RawHeaders:
+    """Return what is known about a request so far."""
+    ours_s = now_s - tally.started_s - tally.upstream_s - tally.waits_s
+    headers = [
+        (b"x-request-id", safe(tally.request_id)),
+        (b"x-mobius-cache", safe(tally.cache)),
+        (b"x-mobius-overhead-ms", b"%.3f" % max(0.0, ours_s * 1000)),
+    ]
+    if tally.target != "none":
+        headers.append((b"x-mobius-target", safe(tally.target)))
+    if tally.trail:
+        headers.append((b"x-mobius-attempts", joined(tally.trail)))
+    return headers
+
+
+def reply_headers(reply: Reply) -> RawHeaders:
+    """Return what the answering provider had to say: its rate limits, and what it did not know."""
+    headers = [
+        (name.encode(), safe(reply.headers[name])) for name in _RATE_LIMITS if name in reply.headers
+    ]
+    if reply.dropped:
+        headers.append((b"x-mobius-dropped", joined(reply.dropped)))
+    return headers
+
+
+def error_headers(error: ProxyError) -> RawHeaders:
+    """Return when to try again, and whether to."""
+    headers: RawHeaders = []
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if error.retry_after_s is not None:
+        wait_s = max(0.001, error.retry_after_s)
+        headers.append((b"retry-after", b"%d" % math.ceil(wait_s)))
+        headers.append((b"retry-after-ms", b"%d" % math.ceil(wait_s * 1000)))
+    if error.should_retry is False:
+        headers.append((b"x-should-retry", b"false"))
+    return headers
+
+
+def joined(values: Sequence[str]) -> bytes:
+    return safe(",".join(values))
+
+
+def safe(value: str) -> bytes:
+    """Return the value as a header may carry it: one line of Latin-1, of bounded length."""
+    value = value[:_LONGEST_VALUE]
+    if not (value.isascii() and value.isprintable()):
+        value = _UNSAFE.sub("?", value)
+    return value.strip().encode("latin-1")

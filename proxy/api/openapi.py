@@ -1,0 +1,107 @@
+"""GET /openapi.json: the addresses of the service, for people and for generators of clients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from proxy import __version__
+from proxy.api.render import answer_json
+
+_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
+_CHAT = {
+    "type": "object",
+    "required": ["model", "messages"],
+    # Only what the gateway acts on is described: the rest of the body is the provider's business.
+    "additionalProperties": True,
+    "properties": {
+        "model": {"type": "string", "description": "A configured name; see `/v1/models`."},
+        "messages": {"type": "array", "minItems": 1, "items": {"type": "object"}},
+        "stream": {"type": ["boolean", "null"]},
+        "fallbacks": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "Models to ask instead of the configured fallbacks.",
+        },
+        "disable_fallbacks": {"type": "boolean"},
+        "num_retries": {"type": "integer", "minimum": 0, "maximum": 10},
+        "timeout": {"type": "number", "exclusiveMinimum": 0, "description": "Seconds."},
+    },
+}
+
+
+def _content(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
+
+
+def _operation(summary: str, *, secured: bool = False, **more: Any) -> dict[str, Any]:
+    responses = {
+        "200": {"description": "The answer."},
+        "default": {
+            "description": "An error, in OpenAI's envelope.",
+            "content": _content({"$ref": "#/components/schemas/Error"}),
+        },
+    }
+    operation: dict[str, Any] = {"summary": summary, "responses": responses, **more}
+    if secured:
+        operation["security"] = [{"bearer": []}]
+    return operation
+
+
+def _chat() -> dict[str, Any]:
+    operation = _operation(
+        "Answer a chat, whole or as a stream of events",
+        secured=True,
+        requestBody={"required": True, "content": _content({"$ref": "#/components/schemas/Chat"})},
+    )
+    operation["responses"]["200"]["content"] = {
+        **_content({"type": "object"}),
+        "text/event-stream": {"schema": {"type": "string"}},
+    }
+    return operation
+
+
+_MODEL = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+
+PATHS: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"post": _chat()},
+    "/v1/models": {"get": _operation("List the models the key may ask", secured=True)},
+    "/v1/models/{model}": {"get": _operation("One model", secured=True, parameters=[_MODEL])},
+    "/health/liveness": {"get": _operation("Whether the process runs")},
+    "/health/readiness": {"get": _operation("Whether requests should be sent here")},
+    "/health": {"get": _operation("Which targets would be asked now", secured=True)},
+    "/metrics": {"get": _operation("Metrics, as Prometheus reads them")},
+    "/admin/reload": {"post": _operation("Read the configuration file again", secured=True)},
+}
+
+
+async def describe(request: Request) -> Response:
+    return answer_json(
+        request,
+        {
+            "openapi": "3.1.0",
+            "info": {"title": "Mobius", "version": __version__},
+            "paths": PATHS,
+            "components": {
+                "schemas": {"Chat": _CHAT, "Error": _ERROR},
+                "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            },
+        },
+    )

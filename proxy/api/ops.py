@@ -1,0 +1,69 @@
+"""Health and metrics: what a load balancer, a person and Prometheus ask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from proxy.api.deps import state_of
+from proxy.api.render import answer, answer_json
+from proxy.api.small import caller_of
+from proxy.errors import UrlUnknown
+from proxy.policy import MetricsPort
+
+
+async def liveness(request: Request) -> Response:
+    return answer_json(request, {"status": "alive"})
+
+
+async def readiness(request: Request) -> Response:
+    """Say whether requests should be sent here. A broken file is no reason: the old one serves."""
+    state = state_of(request.scope)
+    lanes, draining = state["lanes"](), state["drain"].draining
+    ready = not draining and _usable(lanes)
+    error = state["snapshots"].last_error
+    content = {
+        "status": "ready" if ready else "not_ready",
+        "generation": state["snapshots"].generation,
+        "config_error": None if error is None else str(error),
+        "draining": draining,
+        "lanes": dict(lanes),
+    }
+    return answer_json(request, content, 200 if ready else 503)
+
+
+async def health(request: Request) -> Response:
+    """Say which targets would be asked now, in LiteLLM's form; no target is asked for it."""
+    caller_of(request)
+    healthy, unhealthy = [], []
+    for target in state_of(request.scope)["targets"]():
+        if target.healthy:
+            healthy.append({"target": target.label})
+        else:
+            unhealthy.append({"target": target.label, "reason": target.reason})
+    content = {
+        "healthy_endpoints": healthy,
+        "unhealthy_endpoints": unhealthy,
+        "healthy_count": len(healthy),
+        "unhealthy_count": len(unhealthy),
+    }
+    return answer_json(request, content)
+
+
+async def metrics(request: Request) -> Response:
+    state = state_of(request.scope)
+    access = state["snapshots"].current.policy.metrics.access
+    if isinstance(access, MetricsPort):
+        raise UrlUnknown("the metrics have a port of their own")
+    if access == "key":
+        caller_of(request)
+    meters = state["metrics"]
+    kind = (b"content-type", meters.content_type.encode())
+    return answer(request, meters.render(), headers=[kind])
+
+
+def _usable(lanes: Mapping[str, str]) -> bool:
+    states = set(lanes.values())
+    return "loading" not in states and (not states or "ready" in states)

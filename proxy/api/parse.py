@@ -1,0 +1,130 @@
+"""Bytes to Call. Checks only what we act on; the provider judges the rest."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import orjson
+
+from proxy.controls import check_controls
+from proxy.errors import RequestInvalid
+from proxy.types import Call, Surface, Wishes
+
+MOST_RETRIES = 10  # as in the configuration
+
+
+def parse_chat(raw: bytes, request_id: str, depth_limit: int) -> Call:
+    """Return the call that a chat request makes. Raises RequestInvalid naming the field."""
+    body = parse_object(raw, depth_limit)
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise _wrong("messages", "a list with at least one message")
+    for place, message in enumerate(messages):
+        if not isinstance(message, dict):
+            raise _wrong(f"messages[{place}]", "an object")
+    return make_call(body, surface=Surface.CHAT, request_id=request_id)
+
+
+def make_call(body: dict[str, Any], *, surface: Surface, request_id: str) -> Call:
+    """Return the call of a parsed body, without what was meant for us. Raises RequestInvalid."""
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise _wrong("model", "the name of a model")
+    stream = _flag(body, "stream")
+    wishes = _take_wishes(body)
+    check_controls(body)
+    options = body.get("stream_options")
+    return Call(
+        request_id=request_id,
+        model=model,
+        stream=stream,
+        body=body,
+        surface=surface,
+        # What is wrong with these options is the provider's to say.
+        wants_usage=isinstance(options, dict) and options.get("include_usage") is True,
+        wishes=wishes,
+    )
+
+
+def parse_object(raw: bytes, depth_limit: int) -> dict[str, Any]:
+    """Return the JSON object in `raw`; of a key given twice the last. Raises RequestInvalid."""
+    if not raw:
+        raise RequestInvalid("the body is empty")
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as exc:
+        # `exc.doc` is the body itself: only its position is repeated.
+        raise RequestInvalid(
+            f"the body is not valid JSON: {exc.msg} (line {exc.lineno}, column {exc.colno})"
+        ) from None
+    if not isinstance(body, dict):
+        raise RequestInvalid("the body is not a JSON object")
+    if raw.count(b"{") + raw.count(b"[") > depth_limit and deeper_than(body, depth_limit):
+        raise RequestInvalid(f"the body is nested more than {depth_limit} levels deep")
+    return body
+
+
+def deeper_than(body: object, limit: int) -> bool:
+    """Say whether objects and lists are nested more than `limit` deep, without recursion."""
+    level: list[Any] = [body]
+    for _ in range(limit):
+        level = [
+            inner
+            for item in level
+            for inner in (item.values() if isinstance(item, dict) else item)
+            if inner.__class__ is dict or inner.__class__ is list
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _take_wishes(body: dict[str, Any]) -> Wishes:
+    """Return what a body says about its own handling, and take it out."""
+    if not body.keys() & {"cache", "fallbacks", "disable_fallbacks", "num_retries", "timeout"}:
+        return Wishes()
+    cache = body.pop("cache", None)
+    if cache is not None and not isinstance(cache, dict | bool):
+        raise _wrong("cache", "an object")
+    return Wishes(
+        fallbacks=_fallbacks(body.pop("fallbacks", None)),
+        disable_fallbacks=_flag(body, "disable_fallbacks", take=True),
+        num_retries=_num_retries(body.pop("num_retries", None)),
+        timeout_s=_timeout_s(body.pop("timeout", None)),
+    )
+
+
+def _flag(body: dict[str, Any], name: str, *, take: bool = False) -> bool:
+    value = body.pop(name, None) if take else body.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise _wrong(name, "true or false")
+    return value is True
+
+
+def _fallbacks(value: object) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
+        raise _wrong("fallbacks", "a list of model names")
+    return tuple(value)
+
+
+def _num_retries(value: object) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST_RETRIES:
+        raise _wrong("num_retries", f"a whole number from 0 to {MOST_RETRIES}")
+    return value
+
+
+def _timeout_s(value: object) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise _wrong("timeout", "a positive number of seconds")
+    return float(value)
+
+
+def _wrong(field: str, expected: str) -> RequestInvalid:
+    return RequestInvalid(f"`{field}` must be {expected}", param=field)

@@ -1,0 +1,48 @@
+"""Every address of the service, in one table, and what an application needs to answer there."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
+
+from proxy.api import admin, models, openapi, ops
+from proxy.api.chat import chat_completions
+from proxy.api.render import answer_error
+from proxy.api.small import SmallEndpoint
+from proxy.errors import ProxyError
+
+_POST = "POST"
+_GET = "GET"  # and HEAD
+
+# The first that matches answers, and most requests are for the first.
+TABLE: tuple[tuple[str, str, ASGIApp], ...] = (
+    (_POST, "/v1/chat/completions", chat_completions),
+    (_POST, "/chat/completions", chat_completions),
+    (_GET, "/v1/models", SmallEndpoint(models.list_models)),
+    (_GET, "/models", SmallEndpoint(models.list_models)),
+    (_GET, "/v1/models/{model:path}", SmallEndpoint(models.get_model)),
+    (_GET, "/models/{model:path}", SmallEndpoint(models.get_model)),
+    (_GET, "/health/liveness", SmallEndpoint(ops.liveness)),
+    (_GET, "/health/liveliness", SmallEndpoint(ops.liveness)),  # LiteLLM's spelling
+    (_GET, "/health/readiness", SmallEndpoint(ops.readiness)),
+    (_GET, "/health", SmallEndpoint(ops.health)),
+    (_GET, "/metrics", SmallEndpoint(ops.metrics)),
+    (_POST, "/admin/reload", SmallEndpoint(admin.reload_config)),
+    (_GET, "/admin/explain/{model:path}", SmallEndpoint(admin.explain)),
+    (_GET, "/openapi.json", SmallEndpoint(openapi.describe)),
+)
+
+
+def routes() -> list[BaseRoute]:
+    return [Route(path, app, methods=[method], name=path) for method, path, app in TABLE]
+
+
+def install(app: FastAPI) -> None:
+    """Let `app` answer at every address of the table, with an envelope for every error."""
+    app.router.routes.extend(routes())
+    app.router.redirect_slashes = False
+    for kind in (ProxyError, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, answer_error)

@@ -1,0 +1,53 @@
+"""The routes that answer at once: no stream, no body to read, nothing left to pay."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from proxy.access import find_caller
+from proxy.api.deps import state_of
+from proxy.api.headers import key_of
+from proxy.api.render import answer_error
+from proxy.errors import AdminOnly
+from proxy.types import Caller
+
+Answering: TypeAlias = Callable[[Request], Awaitable[Response]]
+
+
+class SmallEndpoint:
+    """The ASGI application behind one such route: its errors are envelopes too."""
+
+    def __init__(self, answering: Answering) -> None:
+        self._answering = answering
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            response = await self._answering(request)
+        except Exception as exc:
+            response = await answer_error(request, exc)
+        await response(scope, receive, send)
+
+
+def caller_of(request: Request) -> Caller:
+    """Return who asks. Raises KeyRejected."""
+    state = state_of(request.scope)
+    key = key_of(dict(request.scope["headers"]))
+    return find_caller(state["snapshots"].current.callers, key, wall_s=state["clock"].wall())
+
+
+def admin_of(request: Request) -> Caller:
+    """
+    Return the administrator who asks. Raises KeyRejected, AdminOnly.
+
+    Where no keys are configured anybody is one: the server then answers on a loopback address only.
+    """
+    caller = caller_of(request)
+    if not caller.admin and state_of(request.scope)["snapshots"].current.callers:
+        raise AdminOnly("this needs an administrator's key")
+    return caller

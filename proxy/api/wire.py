@@ -1,0 +1,119 @@
+"""
+The answer of a model request on its way out: one start, whole frames, nothing after the end.
+
+Two may write: whoever reads the reply, and the pulse that keeps a silent stream alive. They take
+turns, and each writes whole events only, so that neither can break the other's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from starlette.types import Message, Send
+
+from proxy import sse
+from proxy.api.conversation import ClientLeft, to_the_end
+from proxy.api.headers import RawHeaders, error_headers, reply_headers, tally_headers
+from proxy.api.render import EVENTS, JSON, error_body, error_frame, error_of
+from proxy.clock import Clock
+from proxy.errors import ProxyError
+from proxy.log import Log
+from proxy.replies import ChunkStream, Completion
+from proxy.types import Tally
+
+
+class Wire:
+    """One answer. `finished` is true once its last byte has been handed over."""
+
+    def __init__(self, send: Send, tally: Tally, *, clock: Clock, log: Log) -> None:
+        self.started = False
+        self.finished = False
+        self._streaming = False
+        self._asgi_send = send
+        self._tally = tally
+        self._clock = clock
+        self._log = log
+        self._turn = asyncio.Lock()
+        self._last_s = clock.now()
+
+    async def whole(self, status: int, body: bytes, headers: RawHeaders) -> None:
+        """Send a whole JSON answer."""
+        if self.started:
+            raise RuntimeError("a stream has been announced")
+        async with self._turn:
+            length = (b"content-length", b"%d" % len(body))
+            await self._start(status, [JSON, length, *headers])
+            await self._body(body, more=False)
+
+    async def completion(self, reply: Completion) -> None:
+        await self.whole(200, reply.raw, reply_headers(reply))
+
+    async def stream(self, reply: ChunkStream) -> None:
+        """
+        Send a stream to its end, and close it whatever happens.
+
+        One that breaks ends with an error event and without `[DONE]`: the 200 is out already, and
+        a stream must not look complete when it is not.
+        """
+        try:
+            await self._open(reply_headers(reply))
+            async for chunk in reply:
+                if chunk.raw:
+                    await self._frames(chunk.raw)
+            await self._frames(sse.DONE_FRAME, more=False)
+        except ClientLeft:
+            raise
+        except Exception as exc:
+            await self.fail(error_of(exc, self._log))
+        finally:
+            await to_the_end(reply.aclose())
+
+    async def fail(self, error: ProxyError) -> None:
+        """Send an error in the form that is still possible; none is once the answer is finished."""
+        with suppress(ClientLeft):
+            if self._streaming:
+                await self._frames(error_frame(error), more=False)
+            elif not self.started:
+                await self.whole(error.status, error_body(error), error_headers(error))
+
+    async def pulse(self, every_s: float) -> None:
+        """Send a comment whenever the stream has been silent for `every_s`. Never returns."""
+        self._last_s = self._clock.now()
+        while True:
+            wait_s = self._last_s + every_s - self._clock.now()
+            if wait_s > 0:
+                await self._clock.sleep(wait_s)
+            elif self._turn.locked():
+                # A frame is waiting for the client to read: that is no silence.
+                self._last_s = self._clock.now()
+            else:
+                await self._open([])
+                await self._frames(sse.COMMENT_FRAME)
+
+    async def _open(self, headers: RawHeaders) -> None:
+        async with self._turn:
+            if not self.started:
+                await self._start(200, [*EVENTS, *headers])
+                self._streaming = True
+
+    async def _frames(self, raw: bytes, *, more: bool = True) -> None:
+        async with self._turn:
+            if not self.finished:
+                await self._body(raw, more=more)
+
+    async def _start(self, status: int, headers: RawHeaders) -> None:
+        headers += tally_headers(self._tally, self._clock.now())
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        self.started = True
+
+    async def _body(self, raw: bytes, *, more: bool) -> None:
+        await self._send({"type": "http.response.body", "body": raw, "more_body": more})
+        self.finished = not more
+        self._last_s = self._clock.now()
+
+    async def _send(self, message: Message) -> None:
+        try:
+            await self._asgi_send(message)
+        except OSError as exc:
+            raise ClientLeft from exc

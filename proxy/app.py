@@ -1,0 +1,198 @@
+"""The composition root: the one place that names concrete parts and ties them together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from proxy import __version__
+from proxy.api import routes
+from proxy.api.deps import State, TargetHealth
+from proxy.api.load import Drain
+from proxy.attempts import Attempts
+from proxy.clock import Clock, SystemClock
+from proxy.config import Config, ConfigError, Remark, load_config
+from proxy.gateway import Gateway
+from proxy.health import Health
+from proxy.log import Log
+from proxy.metrics import Metrics
+from proxy.reload import Load, Reloader, Result
+from proxy.snapshot import Snapshot
+from proxy.upstream import Upstream
+from proxy.upstream.sdk import Sdk
+from proxy.upstream.unified import Unified
+from proxy.upstream.wire import Transport
+
+_MB = 1024 * 1024
+NO_KEY = (
+    "no key is configured, so Mobius answers on a loopback address only; to listen elsewhere set "
+    "the variable MOBIUS_MASTER_KEY, or general_settings.master_key"
+)
+
+
+def create_app(
+    path: Path,
+    config: Config,
+    *,
+    load: Load = load_config,
+    upstream: Upstream | None = None,
+    clock: Clock | None = None,
+    chance: Callable[[], float] = random.random,
+    write: Callable[[bytes], object] | None = None,
+) -> FastAPI:
+    """
+    Build the service for the file at `path`, which holds `config` now.
+
+    The keyword arguments are the seams tests use; production passes none but `load`.
+    `app.state.drain` is what a server ends its requests with.
+    """
+    clock = clock or SystemClock()
+    drain = Drain(chance)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[State]:
+        async with AsyncExitStack() as opened:
+            log = Log(write or _write_line, clock)
+            metrics = Metrics(clock)
+            health = Health(clock)
+            sdk = await open_sdk(opened, clock)
+            reloader = Reloader(path, os.environ, config, clock=clock, load=load)
+            reloader.on_reload.append(_observer(reloader, metrics, log, sdk))
+            unified = Unified(sdk, clock, limit_bytes=_answer_limit(config))
+            attempts = Attempts(upstream or unified, health, metrics, clock=clock, chance=chance)
+            gateway = Gateway(attempts=attempts, metrics=metrics, log=log)
+            _begin(reloader, metrics, log, sdk)
+            await _watch(opened, reloader)
+            yield State(
+                gateway=gateway,
+                snapshots=reloader,
+                metrics=metrics,
+                clock=clock,
+                log=log,
+                drain=drain,
+                lanes=lambda: {"unified": sdk.state},
+                targets=lambda: _targets(reloader.current, health, metrics),
+                explain=attempts.plan,
+            )
+
+    app = FastAPI(
+        title="Mobius",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+    )
+    app.state.drain = drain
+    routes.install(app)
+    return app
+
+
+async def open_sdk(opened: AsyncExitStack, clock: Clock) -> Sdk:
+    """Return LiteLLM's keeper, not yet importing; `opened` closes its connections."""
+    sdk = Sdk(Transport(clock))
+    opened.push_async_callback(sdk.aclose)
+    return sdk
+
+
+def _answer_limit(config: Config) -> int:
+    return int(config.snapshot.policy.limits.answer_mb * _MB)
+
+
+def _begin(reloader: Reloader, metrics: Metrics, log: Log, sdk: Sdk) -> None:
+    config = reloader.config
+    os.environ.update(config.environment)
+    for warning in config.warnings:
+        log.line("config_warning", text=str(warning))
+    for target in config.snapshot.targets():
+        if target.missing is not None:
+            log.line("unconfigured", target=target.label, missing=target.missing)
+    metrics.generation(reloader.generation)
+    if config.snapshot.targets():
+        sdk.start()
+    log.line("started", version=__version__, models=list(config.snapshot.models())[:100])
+
+
+def _observer(
+    reloader: Reloader, metrics: Metrics, log: Log, sdk: Sdk
+) -> Callable[[Result, ConfigError | None], None]:
+    def see(result: Result, error: ConfigError | None) -> None:
+        metrics.reloaded(result.value)
+        metrics.generation(reloader.generation)
+        if error is not None:
+            log.line("reload", result=result.value, error=str(error))
+            return
+        log.line("reload", result=result.value, generation=reloader.generation)
+        os.environ.update(reloader.config.environment)
+        for warning in reloader.config.warnings:
+            log.line("config_warning", text=str(warning))
+        if reloader.current.targets():
+            sdk.start()
+
+    return see
+
+
+async def _watch(opened: AsyncExitStack, reloader: Reloader) -> None:
+    """Reload on every save and on SIGHUP, until `opened` closes."""
+    loop = asyncio.get_running_loop()
+    tasks = {asyncio.create_task(reloader.watch(), name="watch the configuration")}
+
+    def hang_up() -> None:
+        task = asyncio.create_task(reloader.reload(), name="reload on SIGHUP")
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    # Only a main thread may take signals; under a test's server there may be none.
+    with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
+        loop.add_signal_handler(signal.SIGHUP, hang_up)
+        opened.callback(loop.remove_signal_handler, signal.SIGHUP)
+
+    async def stop() -> None:
+        for task in tuple(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    opened.push_async_callback(stop)
+
+
+def _targets(snapshot: Snapshot, health: Health, metrics: Metrics) -> Sequence[TargetHealth]:
+    """Return the health of every target, and set their gauges on the way."""
+    found = []
+    for target in snapshot.targets():
+        standing = health.standing(target, snapshot.policy)
+        healthy = target.missing is None and standing.healthy
+        reason = f"{target.missing} is not set" if target.missing else standing.word()
+        found.append(TargetHealth(target.label, healthy, None if healthy else reason))
+        metrics.healthy(target.label, healthy=healthy)
+    return found
+
+
+def _write_line(line: bytes) -> None:
+    sys.stdout.buffer.write(line)
+    sys.stdout.buffer.flush()
+
+
+def loopback_only(load: Load) -> Load:
+    """
+    Return `load` for a server that others can reach: a file without any key is refused.
+
+    Also on a live edit, so that nobody opens a server to the world by deleting a line.
+    """
+
+    def guarded(path: Path, environ: Mapping[str, str]) -> Config:
+        config = load(path, environ)
+        if not config.snapshot.callers:
+            remark = Remark(str(path), 1, NO_KEY)
+            raise ConfigError([remark], config.files)
+        return config
+
+    return guarded

@@ -1,0 +1,234 @@
+"""
+The ring: ask, and on failure ask again, ask elsewhere, begin again, or stop.
+
+Nested questions, one method each: `run` walks the laps, `_lap` the targets of one, `_ask` repeats
+one target, `_once` makes one call. Nothing here knows of HTTP, LiteLLM or Redis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+from proxy import verdict
+from proxy.clock import Clock
+from proxy.errors import UpstreamFailure
+from proxy.health import Health
+from proxy.metrics import Metrics
+from proxy.policy import RingPolicy
+from proxy.replies import ChunkStream, Reply
+from proxy.retry import RULES, Budget, Kind, backoff_s
+from proxy.routing import Plan, plan_ring
+from proxy.types import Call, Group, Ring, Tally, Target
+from proxy.upstream import Upstream
+
+
+@dataclass(slots=True)
+class Walk:
+    """One request's way round the ring: what it was given, and what it has met so far."""
+
+    call: Call
+    ring: Ring
+    policy: RingPolicy
+    tally: Tally
+    deadline_s: float
+    plan: Plan
+    failures: dict[str, UpstreamFailure] = field(default_factory=dict)  # the last of each target
+    first_asked: str | None = None  # the provider whose dialect the caller surely speaks
+    done: set[str] = field(default_factory=set)  # identities that cannot answer this request
+    exhausted: bool = False  # time ran out
+
+
+class Attempts:
+    def __init__(
+        self,
+        upstream: Upstream,
+        health: Health,
+        metrics: Metrics,
+        *,
+        clock: Clock,
+        chance: Callable[[], float],
+    ) -> None:
+        self._upstream = upstream
+        self._health = health
+        self._metrics = metrics
+        self._clock = clock
+        self._chance = chance
+        self._budget = Budget(RingPolicy().retry_budget)
+
+    def plan(self, ring: Ring, policy: RingPolicy) -> Plan:
+        """Return the order in which the targets of `ring` would be asked now."""
+        return plan_ring(ring, lambda target: self._health.standing(target, policy), self._chance)
+
+    async def run(self, ring: Ring, call: Call, policy: RingPolicy, tally: Tally) -> Reply:
+        """
+        Return the first reply any target of `ring` gives.
+
+        Raises Refused when no other target could do better (a bad request), else what
+        `verdict.nobody_left` makes of the failures. Never starts an attempt after the deadline.
+        """
+        now_s = self._clock.now()
+        self._budget.policy = policy.retry_budget
+        self._budget.request(now_s)
+        walk = Walk(call, ring, policy, tally, now_s + policy.deadline, self.plan(ring, policy))
+        for lap in count(1):
+            if (reply := await self._lap(walk)) is not None:
+                return reply
+            if lap >= policy.laps or not await self._begins_again(walk):
+                break
+        raise verdict.nobody_left(
+            call.model,
+            tuple(walk.failures.values()),
+            away_s=[self._away_s(target, walk) for target in walk.plan.targets],
+            out_of_time=walk.exhausted,
+        )
+
+    async def _lap(self, walk: Walk) -> Reply | None:
+        """Ask each target of the plan once; a failure may replace the rest of the plan."""
+        targets = list(walk.plan.targets)
+        while targets:
+            target = targets.pop(0)
+            if target.identity in walk.done:
+                continue
+            if self._clock.now() >= walk.deadline_s:
+                walk.exhausted = True
+                return None
+            standing = self._health.standing(target, walk.policy)
+            if standing.away_s > 0:
+                walk.failures[target.identity] = verdict.resting(standing)
+                continue
+            try:
+                return await self._ask(target, walk)
+            except UpstreamFailure as failure:
+                targets = self._after(failure, target, targets, walk)
+            walk.tally.fallbacks += bool(targets)
+        return None
+
+    def _after(
+        self, failure: UpstreamFailure, target: Target, targets: list[Target], walk: Walk
+    ) -> list[Target]:
+        """Return the targets still worth asking. Raises Refused when there can be none."""
+        failure = verdict.in_dialect(failure, changed=target.provider != walk.first_asked)
+        walk.failures[target.identity] = failure
+        match failure.kind:
+            case Kind.CONTENT if walk.ring.content:
+                walk.done |= verdict.same_model(target, walk.plan.targets)
+                return self._instead(walk.ring.content, walk)
+            case Kind.OVERSIZED:
+                walk.done |= verdict.too_small(target, walk.plan.targets)
+                if walk.ring.oversized:
+                    return self._instead(walk.ring.oversized, walk)
+            case Kind.DIALECT:
+                walk.done.add(target.identity)
+            case _ if not RULES[failure.kind].fall_back:
+                raise verdict.refused(failure) from failure
+            case _:
+                pass
+        return targets
+
+    def _instead(self, groups: tuple[Group, ...], walk: Walk) -> list[Target]:
+        """Replace what is left of the plan by the groups that the file names for this failure."""
+        plan = plan_ring(
+            groups,
+            lambda target: self._health.standing(target, walk.policy),
+            self._chance,
+            skip=frozenset(walk.done),
+        )
+        walk.plan = replace(walk.plan, steps=plan.steps)
+        return list(plan.targets)
+
+    async def _begins_again(self, walk: Walk) -> bool:
+        """Wait for the first target to return and say True, when another lap may bring more."""
+        open_to = [t for t in walk.plan.targets if t.identity not in walk.done]
+        if walk.exhausted or not open_to or walk.call.wishes.num_retries == 0:
+            return False
+        now_s = self._clock.now()
+        wait_s = min(self._away_s(target, walk) for target in open_to)
+        wait_s = max(wait_s, backoff_s(walk.policy, 1, self._chance()) if wait_s == 0 else 0.0)
+        if wait_s > walk.policy.retry_after_wait or now_s + wait_s >= walk.deadline_s:
+            return False
+        if not verdict.worth_a_lap(walk.failures.values()) or not self._budget.take(now_s):
+            return False
+        await self._sleep(wait_s, walk)
+        return True
+
+    def _away_s(self, target: Target, walk: Walk) -> float:
+        return self._health.standing(target, walk.policy).away_s
+
+    async def _ask(self, target: Target, walk: Walk) -> Reply:
+        """Ask one target until it answers, or until asking it again is pointless or too late."""
+        for retry in count(1):
+            try:
+                return await self._once(target, walk)
+            except UpstreamFailure as failure:
+                wait_s = self._wait_s(failure, retry, walk)
+                if wait_s is None:
+                    raise
+            walk.tally.retries += 1
+            await self._sleep(wait_s, walk)
+        raise AssertionError("unreachable")
+
+    def _wait_s(self, failure: UpstreamFailure, retry: int, walk: Walk) -> float | None:
+        """Return how long to wait before asking the same target again; None: do not."""
+        policy, asked_s = walk.policy, failure.retry_after_s
+        if failure.kind is Kind.RATE_LIMITED:
+            if asked_s is None or asked_s > policy.retry_after_wait:
+                return None
+            allowed, wait_s = max(1, self._retries(walk)), asked_s
+        elif RULES[failure.kind].retry:
+            # A Retry-After is a floor, not a suggestion: waiting less only earns another refusal.
+            wait_s = max(backoff_s(policy, retry, self._chance()), asked_s or 0.0)
+            allowed = self._retries(walk)
+        else:
+            return None
+        now_s = self._clock.now()
+        late = now_s + wait_s >= walk.deadline_s or (asked_s or 0.0) > policy.retry_after_wait
+        if retry > allowed or late or not self._budget.take(now_s):
+            return None
+        return wait_s
+
+    def _retries(self, walk: Walk) -> int:
+        for wish in (walk.call.wishes.num_retries, walk.ring.num_retries):
+            if wish is not None:
+                return wish
+        return walk.policy.num_retries
+
+    async def _sleep(self, wait_s: float, walk: Walk) -> None:
+        await self._clock.sleep(wait_s)
+        walk.tally.waits_s += wait_s
+
+    async def _once(self, target: Target, walk: Walk) -> Reply:
+        """Make one physical call under the target's breaker. Raises UpstreamFailure."""
+        async with AsyncExitStack() as owed:
+            watch = owed.enter_context(self._health.watch(target, walk.policy))
+            if watch is None:
+                # Another request took the probe between the plan and now.
+                raise UpstreamFailure("the target is resting", kind=Kind.RESTING)
+            walk.first_asked = walk.first_asked or target.provider
+            owed.enter_context(self._metrics.attempt(target))
+            with self._noted(target, walk.tally):
+                reply = await self._upstream.call(
+                    target, walk.call, foreign=target.provider != walk.plan.home
+                )
+            watch.answered()
+            walk.tally.target, walk.tally.provider = target.label, target.provider
+            if isinstance(reply, ChunkStream):
+                # Judged when it ends: a stream that breaks half-way is a failure of its target.
+                return reply.owe(owed.pop_all())
+            return reply
+
+    @contextmanager
+    def _noted(self, target: Target, tally: Tally) -> Iterator[None]:
+        """Add one physical call to the tally's trail, and its time to the time upstream."""
+        start_s, outcome = self._clock.now(), "cancelled"
+        try:
+            yield
+            outcome = "200"
+        except UpstreamFailure as failure:
+            outcome = str(failure.provider_status or failure.kind)
+            raise
+        finally:
+            tally.upstream_s += self._clock.now() - start_s
+            tally.trail.append(f"{target.label}:{outcome}")

@@ -1,0 +1,144 @@
+"""`mobius serve | check | explain | health | keys`: what a person types."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import ipaddress
+import os
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from proxy import __version__, server
+from proxy.app import create_app, loopback_only
+from proxy.ask import NoServer, ask
+from proxy.config import ConfigError, load_config
+from proxy.live import ask_all
+from proxy.report import print_plan, print_rings
+
+PASSED_ON = (
+    "ssl_keyfile",
+    "ssl_certfile",
+    "ssl_keyfile_password",
+    "root_path",
+    "forwarded_allow_ips",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command; ends the process with 0, or with 1 and the reason on standard error."""
+    args = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = args.run
+    try:
+        sys.exit(run(args))
+    except (ConfigError, NoServer) as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+def _serve(args: argparse.Namespace) -> int:
+    load = load_config if _is_loopback(args.host) else loopback_only(load_config)
+    if args.workers > 1:
+        print(
+            "--workers: one process per address in this version, because metrics and breakers are "
+            "kept in the process; start several behind a load balancer instead",
+            file=sys.stderr,
+        )
+        return 1
+    config = load(args.config, os.environ)
+    app = create_app(args.config, config, load=load)
+    options = {name: value for name in PASSED_ON if (value := getattr(args, name)) is not None}
+    return server.run(
+        app, grace_s=config.snapshot.policy.grace, host=args.host, port=args.port, **options
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _check(args: argparse.Namespace) -> int:
+    config = load_config(args.config, os.environ)
+    for warning in config.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print_rings(config.snapshot)
+    return asyncio.run(ask_all(config)) if args.live else 0
+
+
+def _explain(args: argparse.Namespace) -> int:
+    print_plan(ask(args.url, f"/admin/explain/{args.model}", key=_key(args)))
+    return 0
+
+
+def _health(args: argparse.Namespace) -> int:
+    answer = ask(args.url, "/health/readiness", key=None)
+    print(answer.get("status"))
+    return 0 if answer.get("status") == "ready" else 1
+
+
+def _keys_new(args: argparse.Namespace) -> int:
+    key = f"sk-mobius-{secrets.token_urlsafe(32)}"
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    print(f"{key}\n")
+    print("Give the key above to its user: it is not kept anywhere. Add these lines to the file:\n")
+    print(f"mobius:\n  keys:\n    - name: {args.name}\n      key_sha256: {digest}")
+    return 0
+
+
+def _key(args: argparse.Namespace) -> str | None:
+    return args.key or os.environ.get("MOBIUS_MASTER_KEY")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mobius", description="A thin, fast gateway in front of LLM providers."
+    )
+    parser.add_argument("--version", action="version", version=f"mobius {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add = partial(_command, commands)
+
+    serve = add("serve", _serve, "answer requests")
+    serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument("--port", type=int, default=4000)
+    serve.add_argument("--workers", type=int, default=1)
+    for name in PASSED_ON:
+        serve.add_argument(f"--{name.replace('_', '-')}", help="as uvicorn's")
+
+    check = add("check", _check, "validate the file and show every ring")
+    check.add_argument("--live", action="store_true", help="ask every target for one token")
+
+    explain = add("explain", _explain, "show which targets would be asked now, and why")
+    explain.add_argument("model")
+
+    add("health", _health, "ask a running server whether it is ready")
+
+    keys = add("keys", None, "keys for callers")
+    actions = keys.add_subparsers(required=True, metavar="ACTION")
+    new = _command(actions, "new", _keys_new, "print a new key and the lines for the file")
+    new.add_argument("--name", default="new-key", help="its label in metrics, logs and usage")
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    run: Callable[[argparse.Namespace], int] | None,
+    text: str,
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text)
+    # Every command takes all three: a person need not remember which of them asks a server.
+    command.add_argument("--config", type=Path, default=Path("litellm_config.yaml"))
+    command.add_argument("--url", default="http://127.0.0.1:4000", help="of the running server")
+    command.add_argument("--key", help="of the running server; else MOBIUS_MASTER_KEY")
+    if run is not None:
+        command.set_defaults(run=run)
+    return command

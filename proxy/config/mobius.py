@@ -1,0 +1,198 @@
+"""The `mobius:` section → MobiusPolicy, and its keys (with the master key) → Callers."""
+
+from __future__ import annotations
+
+import hashlib
+import typing
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from proxy.config.names import NOT_YET, NOT_YET_VALUES, nearest
+from proxy.config.remarks import Place, shown
+from proxy.config.sections import Reader, note_literal
+from proxy.config.source import Fields, Items, Leaf, Tree
+from proxy.policy import KeyPolicy, MobiusPolicy
+from proxy.types import Caller
+
+MASTER = "master"
+DEFAULTS = MobiusPolicy()
+
+
+def read_policy(reader: Reader, tree: Tree | None) -> MobiusPolicy:
+    """Return the policy of the section; the default one after an error, which is noted."""
+    fields = reader.fields(tree, "mobius")
+    if fields is None:
+        return MobiusPolicy()
+    errors = len(reader.findings.errors)
+    values = _values(reader, fields, "mobius")
+    try:
+        policy = MobiusPolicy.model_validate(values)
+    except ValidationError as exc:
+        for details in exc.errors(include_url=False, include_context=True, include_input=False):
+            _note(reader, fields, details)
+        return MobiusPolicy()
+    if len(reader.findings.errors) > errors:
+        return MobiusPolicy()
+    same = {name for name in fields.entries if getattr(policy, name) == getattr(DEFAULTS, name)}
+    for name, place, leaf in _walk(fields, "mobius"):
+        if name.split(".")[1] not in same:
+            _check_not_yet(reader, name, place, leaf)
+    return policy
+
+
+def read_callers(
+    reader: Reader, policy: MobiusPolicy, tree: Tree | None, master: Tree | None
+) -> dict[str, Caller]:
+    """Return the callers by the SHA-256 of their keys, hex. No key is kept."""
+    callers: dict[str, Caller] = {}
+    places: dict[str, int] = {}
+    key = reader.text(master, "general_settings.master_key")
+    if key is not None and master is not None:
+        note_literal(reader, master, "general_settings.master_key")
+        callers[_hash(key)] = Caller(MASTER, admin=True)
+        places[MASTER] = master.place.line
+    # After an error in the section the policy is the default one, which has no keys.
+    for written, entry in zip(policy.keys, _key_entries(tree), strict=False):
+        digest = _digest(reader, written, entry)
+        expires_at = _expires_at(reader, written, entry)
+        if digest is None:
+            continue
+        place = entry.places.get("name", entry.place)
+        if written.name in places:
+            line = places[written.name]
+            reader.findings.error(place, f"mobius.keys: line {line} has the same name")
+        elif digest in callers:
+            reader.findings.error(
+                place, f"mobius.keys: this is also the key of {callers[digest].name}"
+            )
+        places[written.name] = place.line
+        callers[digest] = Caller(
+            written.name, team=written.team, models=written.models, expires_at=expires_at
+        )
+    return callers
+
+
+def without_keys(policy: MobiusPolicy) -> MobiusPolicy:
+    """Return the policy with the hashes of its keys in place of the keys."""
+    keys = tuple(
+        written.model_copy(
+            update={"key": None, "key_sha256": _hash(written.key.get_secret_value())}
+        )
+        if written.key is not None
+        else written
+        for written in policy.keys
+    )
+    return policy.model_copy(update={"keys": keys})
+
+
+def _values(reader: Reader, tree: Tree, what: str) -> Any:
+    """Return the tree as plain Python. No knob is a switch: `yes` would become the number 1."""
+    match tree:
+        case Leaf():
+            if tree.value is True:
+                reader.findings.error(tree.place, f"{what} takes a value, not yes or true")
+            return reader.resolve(tree.value, tree.place, what)
+        case Items():
+            return [_values(reader, item, what) for item in tree.items]
+        case Fields():
+            return {
+                name: _values(reader, each, f"{what}.{shown(name)}")
+                for name, each in tree.entries.items()
+            }
+
+
+def _note(reader: Reader, fields: Fields, details: ErrorDetails) -> None:
+    """Translate an error of pydantic's: its line, its name, and no value."""
+    tree: Tree = fields
+    place = fields.place
+    path = ["mobius"]
+    for step in details["loc"]:
+        if isinstance(tree, Fields) and isinstance(step, str) and step in tree.entries:
+            place = tree.places[step]
+            tree = tree.entries[step]
+            path.append(shown(step))
+        elif isinstance(tree, Items) and isinstance(step, int) and step < len(tree.items):
+            tree = tree.items[step]
+            place = tree.place
+    what = ".".join(path)
+    if details["type"] == "extra_forbidden":
+        names = _names_at(details["loc"][:-1])
+        meant = nearest(str(details["loc"][-1]), names)
+        hint = f"the nearest name is {meant}" if meant else f"it takes {', '.join(sorted(names))}"
+        reader.findings.error(place, f"{what} is not known; {hint}")
+    elif details["type"] == "missing":
+        reader.findings.error(place, f"{what} has no {details['loc'][-1]}")
+    else:
+        reader.findings.error(place, f"{what}: {details['msg']}")
+
+
+def _names_at(loc: tuple[int | str, ...]) -> frozenset[str]:
+    """Return the names that may stand where `loc` leads to."""
+    model: type[BaseModel] = MobiusPolicy
+    for step in loc:
+        if isinstance(step, str) and step in model.model_fields:
+            model = _model_in(model.model_fields[step].annotation) or model
+    return frozenset(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_model_in(inner) for inner in typing.get_args(annotation))
+    return next((model for model in found if model is not None), None)
+
+
+def _walk(fields: Fields, prefix: str) -> Iterator[tuple[str, Place, Leaf | None]]:
+    """Yield each setting's dotted name (those of a list's entries alike), place and value."""
+    for name, tree in fields.entries.items():
+        path = f"{prefix}.{name}"
+        yield path, fields.places[name], tree if isinstance(tree, Leaf) else None
+        for inner in tree.items if isinstance(tree, Items) else (tree,):
+            if isinstance(inner, Fields):
+                yield from _walk(inner, path)
+
+
+def _check_not_yet(reader: Reader, name: str, place: Place, leaf: Leaf | None) -> None:
+    value = leaf.value if leaf else None
+    if name in NOT_YET or (value is not None and NOT_YET_VALUES.get(name) == value):
+        reader.findings.warn(place, f"{name} is accepted; this version does not act on it yet")
+
+
+def _key_entries(tree: Tree | None) -> list[Fields]:
+    keys = tree.entries.get("keys") if isinstance(tree, Fields) else None
+    items = keys.items if isinstance(keys, Items) else ()
+    return [item for item in items if isinstance(item, Fields)]
+
+
+def _digest(reader: Reader, written: KeyPolicy, entry: Fields) -> str | None:
+    has_key = written.key is not None and written.key.get_secret_value() != ""
+    if has_key == (written.key_sha256 is not None):
+        reader.findings.error(
+            entry.place, f"mobius.keys: {written.name} takes either key or key_sha256"
+        )
+        return None
+    if written.key_sha256 is not None:
+        return written.key_sha256.lower()
+    note_literal(reader, entry.entries.get("key"), "mobius.keys.key")
+    return _hash(written.key.get_secret_value()) if written.key else None
+
+
+def _expires_at(reader: Reader, written: KeyPolicy, entry: Fields) -> float | None:
+    """Return the moment in seconds since 1970; a date is its first moment, no zone is UTC."""
+    if written.expires is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(written.expires)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        place = entry.places.get("expires", entry.place)
+        reader.findings.error(place, "mobius.keys.expires takes an ISO 8601 date or time")
+        return None
+
+
+def _hash(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()

@@ -1,0 +1,243 @@
+"""
+`router_settings`, `litellm_settings` and `general_settings`: what of them Mobius acts on.
+
+A setting may stand in either of the first two; `router_settings` wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from proxy.config.names import GENERAL, NOT_YET, SECTIONS, SETTINGS, known, nearest, words
+from proxy.config.remarks import Place, shown
+from proxy.config.sections import Reader, note_literal
+from proxy.config.source import Fields, Leaf, Tree
+from proxy.policy import MobiusPolicy
+from proxy.types import Strategy
+
+T = TypeVar("T")
+
+STRATEGIES: Mapping[str, Strategy] = {
+    "simple-shuffle": Strategy.SIMPLE_SHUFFLE,
+    "random": Strategy.SIMPLE_SHUFFLE,
+    "health-based": Strategy.HEALTH_BASED,
+}
+# Valid, and not in this version; whoever builds one moves its row up.
+STRATEGIES_NOT_YET = words(
+    """
+    cost-based cost-based-routing lar1 latency-based latency-based-routing least-busy round-robin
+    usage-based usage-based-routing usage-based-routing-v2
+    """
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RedisSettings:
+    """Where the Redis is: a URL, or its parts."""
+
+    url: str | None = field(default=None, repr=False)  # may hold the password
+    host: str | None = None
+    port: int | None = None
+    password: str | None = field(default=None, repr=False)
+    db: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """`litellm_settings.cache` and `cache_params`."""
+
+    enabled: bool = False
+    type: str = "local"
+    ttl_s: float | None = None
+    namespace: str | None = None
+    redis: RedisSettings | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A section of the file under its name."""
+
+    name: str
+    fields: Fields
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Finds a setting in `router_settings`, then in `litellm_settings`."""
+
+    reader: Reader
+    sections: tuple[Section, ...]
+
+    def each(self, name: str) -> list[tuple[Tree, str]]:
+        """Return every place where a setting is written, the winning one first."""
+        return [
+            (section.fields.entries[name], f"{section.name}.{name}")
+            for section in self.sections
+            if name in section.fields.entries
+        ]
+
+    def first(self, names: Iterable[str], read: Callable[[Tree, str], T | None]) -> T | None:
+        """Return the value that wins; every place is read, so that every error is found."""
+        values = [read(tree, what) for name in names for tree, what in self.each(name)]
+        return next((value for value in values if value is not None), None)
+
+    def seconds(self, *names: str) -> float | None:
+        def read(tree: Tree, what: str) -> float | None:
+            return self.reader.number(tree, what, above=0, most=86_400)
+
+        # Names are of one meaning: the section decides first, the order of the names second.
+        for section in self.sections:
+            found = Settings(self.reader, (section,)).first(names, read)
+            if found is not None:
+                return found
+        return None
+
+    def strategy(self) -> Strategy:
+        return self.first(["routing_strategy"], self._strategy) or Strategy.SIMPLE_SHUFFLE
+
+    def _strategy(self, tree: Tree, what: str) -> Strategy | None:
+        written = self.reader.text(tree, what)
+        if written is None:
+            return None
+        name = written.lower().replace("_", "-")
+        if name in STRATEGIES:
+            return STRATEGIES[name]
+        if name in STRATEGIES_NOT_YET:
+            self.reader.findings.warn(
+                tree.place, f"{what}: {name} is not in this version; health-based is used"
+            )
+            return Strategy.HEALTH_BASED
+        meant = nearest(name, STRATEGIES.keys() | STRATEGIES_NOT_YET)
+        hint = f"; the nearest name is {meant}" if meant else f", as {', '.join(STRATEGIES)} are"
+        self.reader.findings.error(tree.place, f"{what}: this is not a strategy{hint}")
+        return None
+
+    def policy(self, base: MobiusPolicy) -> MobiusPolicy:
+        """Return the policy with what LiteLLM's sections say; they stand nearer to the ring."""
+        reader = self.reader
+        retries = self.first(["num_retries"], lambda t, w: reader.integer(t, w, most=10))
+        cooldown_s = self.seconds("cooldown_time")
+        # N failures are allowed, so the one after them opens the breaker.
+        allowed = self.first(["allowed_fails"], lambda t, w: reader.integer(t, w, most=10**6))
+        # LiteLLM's least wait before a retry; ours is drawn from 0 up to this, then doubles.
+        wait_s = self.first(["retry_after"], lambda t, w: reader.number(t, w, most=3600))
+        update: dict[str, object] = {}
+        if retries is not None:
+            update["num_retries"] = retries
+        if cooldown_s is not None:
+            update["cooldown_time"] = cooldown_s
+            update["cooldown_cap"] = max(cooldown_s, base.cooldown_cap)
+        if allowed is not None:
+            update["breaker"] = base.breaker.model_copy(update={"failures": allowed + 1})
+        if wait_s:
+            update["backoff_base"] = max(wait_s, base.backoff_base)
+            update["backoff_cap"] = max(wait_s, base.backoff_cap)
+        return base.model_copy(update=update)
+
+    def drop_params(self) -> bool | None:
+        return self.first(["drop_params"], self.reader.switch)
+
+    def redis(self) -> RedisSettings | None:
+        """Return where the shared state is; None when no setting says so."""
+        reader = self.reader
+
+        def text(name: str) -> str | None:
+            return self.first([f"redis_{name}"], reader.name)
+
+        for section in self.sections:
+            for name in ("redis_password", "redis_url"):
+                tree = section.fields.entries.get(name)
+                if name == "redis_password" or "@" in _written(tree):
+                    note_literal(reader, tree, f"{section.name}.{name}")
+        return _redis(
+            RedisSettings(
+                url=text("url"),
+                host=text("host"),
+                port=self.first(["redis_port"], lambda t, w: reader.integer(t, w, most=65_535)),
+                password=text("password"),
+                db=self.first(["redis_db"], reader.integer),
+            )
+        )
+
+    def cache(self) -> CacheSettings:
+        reader = self.reader
+        enabled = bool(self.first(["cache"], reader.switch))
+        params = self.first(["cache_params"], reader.fields)
+        if params is None:
+            return CacheSettings(enabled=enabled)
+        get = params.entries.get
+        if enabled:
+            note_literal(reader, get("password"), "cache_params.password")
+        redis = RedisSettings(
+            url=reader.name(get("url"), "cache_params.url"),
+            host=reader.name(get("host"), "cache_params.host"),
+            port=reader.integer(get("port"), "cache_params.port", most=65_535),
+            password=reader.text(get("password"), "cache_params.password"),
+            db=reader.integer(get("db"), "cache_params.db"),
+        )
+        return CacheSettings(
+            enabled=enabled,
+            type=reader.name(get("type"), "cache_params.type") or "redis",
+            ttl_s=reader.number(get("ttl"), "cache_params.ttl", above=0),
+            namespace=reader.name(get("namespace"), "cache_params.namespace"),
+            redis=_redis(redis),
+        )
+
+
+def read_settings(reader: Reader, root: Fields) -> Settings:
+    """Return the two sections of settings, with a remark on every name Mobius does not act on."""
+    sections = []
+    for name in ("router_settings", "litellm_settings"):
+        fields = reader.fields(root.entries.get(name), name)
+        if fields is not None:
+            check_names(reader, name, fields, acted=SETTINGS)
+            sections.append(Section(name, fields))
+    return Settings(reader, tuple(sections))
+
+
+def read_general(reader: Reader, root: Fields) -> Tree | None:
+    """Return the tree of `general_settings.master_key`, with a remark on every other name."""
+    fields = reader.fields(root.entries.get("general_settings"), "general_settings")
+    if fields is None:
+        return None
+    check_names(reader, "general_settings", fields, acted=GENERAL)
+    return fields.entries.get("master_key")
+
+
+def check_sections(reader: Reader, root: Fields) -> None:
+    """Note every top-level section that Mobius does not act on."""
+    for name, place in root.places.items():
+        if name in SECTIONS:
+            continue
+        if name in known("sections"):
+            reader.findings.warn(place, f"{name}: LiteLLM's section; Mobius does not act on it")
+        elif not reader.unknown(name, place, SECTIONS | known("sections"), where="the file"):
+            reader.findings.warn(place, f"{shown(name)}: this section is not known; it is ignored")
+
+
+def check_names(reader: Reader, section: str, fields: Fields, *, acted: frozenset[str]) -> None:
+    names = acted | known(section)
+    for name, place in fields.places.items():
+        if name in acted:
+            _check_not_yet(reader, f"{section}.{name}", place)
+        elif name in names:
+            reader.findings.warn(
+                place, f"{section}.{name} is known to LiteLLM; Mobius does not act on it"
+            )
+        elif not reader.unknown(name, place, names, where=section):
+            reader.findings.warn(place, f"{section}.{shown(name)} is not known; it is ignored")
+
+
+def _check_not_yet(reader: Reader, name: str, place: Place) -> None:
+    if name in NOT_YET:
+        reader.findings.warn(place, f"{name} is accepted; this version does not act on it yet")
+
+
+def _redis(settings: RedisSettings) -> RedisSettings | None:
+    return settings if settings.url or settings.host else None
+
+
+def _written(tree: Tree | None) -> str:
+    return tree.text if isinstance(tree, Leaf) else ""

@@ -1,0 +1,193 @@
+"""
+Everything this service can answer with other than success.
+
+* ProxyError ................. 500 internal_error
+  x RequestInvalid ........... 400 invalid_request_error
+
+  x BodyTooLarge ............. 413 request_too_large
+  x HeadersTooLarge .......... 431 request_headers_too_large
+  x UrlUnknown ............... 404 unknown_url
+  x MethodRefused ............ 405 method_not_supported
+  x KeyRejected .............. 401 invalid_api_key
+  x AdminOnly ................ 403 admin_key_required
+  x ModelForbidden ........... 403 model_not_allowed
+  x ModelUnknown ............. 404 model_not_found
+  x Overloaded ............... 503 server_is_overloaded       our own load limit
+  x ShuttingDown ............. 503 server_shutting_down       the grace is over
+  x UpstreamFailure .......... 502 upstream_error             one attempt failed
+  x Refused .................. as the provider's status       its 4xx, redacted
+  x RateLimited .............. 429 rate_limit_exceeded        every target is rate limited
+  x ProviderAuthFailed ....... 502 provider_auth_error        our keys were refused
+  x NoTargetAvailable ........ 503 no_target_available        every target is down
+  x DeadlineExceeded ......... 504 deadline_exceeded
+
+The status, OpenAI's `type` and `code` are class attributes, which an instance may narrow;
+`api/render.py` is the only reader.
+"""
+
+from __future__ import annotations
+
+from proxy.retry import Kind
+
+
+class ProxyError(Exception):
+    """
+    Base of the tree. The message goes to the caller: no key and no prompt in it, ever.
+
+    `retry_after_s` becomes `Retry-After`; `should_retry=False` tells the SDKs that their own
+    retry would only multiply ours.
+    """
+
+    status: int = 500
+    type: str = "server_error"
+    code: str | None = "internal_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+        should_retry: bool | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+        self.should_retry = should_retry
+
+
+class RequestInvalid(ProxyError):
+    status = 400
+    type = "invalid_request_error"
+    code = None
+
+
+class BodyTooLarge(ProxyError):
+    status = 413
+    type = "invalid_request_error"
+    code = "request_too_large"
+
+
+class HeadersTooLarge(ProxyError):
+    status = 431
+    type = "invalid_request_error"
+    code = "request_headers_too_large"
+
+
+class UrlUnknown(ProxyError):
+    status = 404
+    type = "invalid_request_error"
+    code = "unknown_url"
+
+
+class MethodRefused(ProxyError):
+    status = 405
+    type = "invalid_request_error"
+    code = "method_not_supported"
+
+
+class KeyRejected(ProxyError):
+    status = 401
+    type = "invalid_request_error"
+    code = "invalid_api_key"
+
+
+class AdminOnly(ProxyError):
+    status = 403
+    type = "invalid_request_error"
+    code = "admin_key_required"
+
+
+class ModelForbidden(ProxyError):
+    status = 403
+    type = "invalid_request_error"
+    code = "model_not_allowed"
+
+
+class ModelUnknown(ProxyError):
+    status = 404
+    type = "invalid_request_error"
+    code = "model_not_found"
+
+
+class Overloaded(ProxyError):
+    status = 503
+    type = "server_error"
+    code = "server_is_overloaded"
+
+
+class ShuttingDown(ProxyError):
+    status = 503
+    type = "server_error"
+    code = "server_shutting_down"
+
+
+class UpstreamFailure(ProxyError):
+    """
+    One attempt against one target failed. `kind` is all that the ring looks at.
+
+    `provider_status` is what came over the wire (None when nothing did); `provider_message`,
+    `provider_code` and `provider_type` are the provider's own words, redacted, for the caller.
+    """
+
+    status = 502
+    type = "server_error"
+    code = "upstream_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: Kind,
+        provider_status: int | None = None,
+        provider_message: str | None = None,
+        provider_code: str | None = None,
+        provider_type: str | None = None,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+        tokens_spent: bool = False,
+    ) -> None:
+        super().__init__(message, param=param, retry_after_s=retry_after_s)
+        self.kind = kind
+        self.provider_status = provider_status
+        self.provider_message = provider_message
+        self.provider_code = provider_code
+        self.provider_type = provider_type
+        self.tokens_spent = tokens_spent  # the provider surely generated something
+
+
+class Refused(ProxyError):
+    """The provider's own 4xx about the caller's request, passed on with its status."""
+
+    code = "refused"
+
+    def __init__(self, failure: UpstreamFailure, *, status: int) -> None:
+        super().__init__(failure.provider_message or failure.message, param=failure.param)
+        self.status = status
+        self.type = failure.provider_type or "invalid_request_error"
+        self.code = failure.provider_code
+
+
+class RateLimited(ProxyError):
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
+class ProviderAuthFailed(ProxyError):
+    status = 502
+    type = "server_error"
+    code = "provider_auth_error"
+
+
+class NoTargetAvailable(ProxyError):
+    status = 503
+    type = "server_error"
+    code = "no_target_available"
+
+
+class DeadlineExceeded(ProxyError):
+    status = 504
+    type = "server_error"
+    code = "deadline_exceeded"

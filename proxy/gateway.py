@@ -1,0 +1,101 @@
+"""
+The path of a request, top to bottom. Read this file first.
+
+Each concern that has a before and an after is a context manager, so both halves sit together in
+its own module and the order of the whole is the order of the lines below. What is still owed when
+the reply starts streaming moves onto the stream (`pop_all`) and is paid when it closes.
+"""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import assert_never
+
+from proxy import aggregate
+from proxy.access import check_model, model_unknown
+from proxy.attempts import Attempts
+from proxy.log import Log
+from proxy.metrics import Metrics
+from proxy.replies import Chunk, ChunkStream, Completion, Reply
+from proxy.snapshot import Snapshot
+from proxy.types import Call, Caller, Group, Ring, Tally
+
+
+class Gateway:
+    def __init__(self, *, attempts: Attempts, metrics: Metrics, log: Log) -> None:
+        self._attempts = attempts
+        self._metrics = metrics
+        self._log = log
+
+    async def serve(self, call: Call, caller: Caller, snapshot: Snapshot, tally: Tally) -> Reply:
+        """
+        Answer `call`, or raise a ProxyError. Whoever reads a ChunkStream must close it.
+
+        `snapshot` is the configuration for the whole of this request, whatever is saved meanwhile.
+        """
+        async with AsyncExitStack() as owed:
+            owed.enter_context(self._log.request(tally))
+            owed.enter_context(self._metrics.measure(tally))
+
+            ring = ring_of(call, caller, snapshot)
+            tally.model = ring.pattern or ring.model
+
+            reply = await self._attempts.run(ring, call, snapshot.policy, tally)
+
+            match reply:
+                case Completion():
+                    tally.usage = aggregate.usage_of(reply.body)
+                    return reply
+                case ChunkStream():
+                    owed.callback(lambda: _add_wait(tally, reply))
+                    return reply.tap(lambda chunk: self._see(chunk, tally)).owe(owed.pop_all())
+                case _:
+                    assert_never(reply)
+
+    def _see(self, chunk: Chunk, tally: Tally) -> None:
+        for event in chunk.events:
+            if aggregate.has_content(event):
+                self._metrics.content(tally)
+            if (usage := aggregate.usage_of(event)) is not None:
+                tally.usage = usage
+
+
+def _add_wait(tally: Tally, stream: ChunkStream) -> None:
+    tally.upstream_s += stream.waited_s
+
+
+def ring_of(call: Call, caller: Caller, snapshot: Snapshot) -> Ring:
+    """
+    Return the ring that `call` may go round: its wishes and the caller's models are kept to.
+
+    Raises ModelForbidden or ModelUnknown.
+    """
+    ring = _ring(call.model, caller, snapshot)
+    own, fallbacks = ring.groups[:1], ring.groups[1:]
+    if call.wishes.disable_fallbacks:
+        fallbacks = ()
+    elif call.wishes.fallbacks is not None:
+        fallbacks = _wished(call.wishes.fallbacks, caller, snapshot)
+    return replace(
+        ring,
+        groups=(*own, *_allowed(fallbacks, caller)),
+        oversized=_allowed(ring.oversized, caller),
+        content=_allowed(ring.content, caller),
+    )
+
+
+def _wished(names: tuple[str, ...], caller: Caller, snapshot: Snapshot) -> tuple[Group, ...]:
+    return tuple(_ring(name, caller, snapshot).groups[0] for name in names)
+
+
+def _ring(model: str, caller: Caller, snapshot: Snapshot) -> Ring:
+    check_model(caller, model)
+    ring = snapshot.ring(model)
+    if ring is None:
+        raise model_unknown(caller, model, snapshot.models())
+    return ring
+
+
+def _allowed(groups: tuple[Group, ...], caller: Caller) -> tuple[Group, ...]:
+    return tuple(group for group in groups if caller.may_ask(group.name))

@@ -1,0 +1,76 @@
+"""`mobius check --live`: each target's key, address and time to first token, by one short call."""
+
+# ruff: noqa: T201 - this is what the command answers on standard output
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import AsyncExitStack, aclosing
+
+from proxy.app import open_sdk
+from proxy.clock import Clock, SystemClock
+from proxy.config import Config
+from proxy.errors import UpstreamFailure
+from proxy.replies import ChunkStream
+from proxy.retry import Kind
+from proxy.types import Call, Target
+from proxy.upstream import Upstream
+from proxy.upstream.unified import Unified
+
+AT_ONCE = 8
+LIMIT_BYTES = 1024 * 1024
+
+# What a person can do about each kind of failure.
+ADVICE = {
+    Kind.CREDENTIAL: "the key was refused",
+    Kind.EXHAUSTED: "the account has no credit or quota left",
+    Kind.MISSING: "the provider does not know this model or address",
+    Kind.RATE_LIMITED: "rate limited now; the key works",
+    Kind.UNREACHABLE: "no connection; check api_base, DNS and TLS",
+    Kind.SILENT: "no first token in time",
+    Kind.CALLER: "the provider refused the request",
+    Kind.OVERLOADED: "the provider is overloaded",
+}
+
+
+async def ask_all(config: Config) -> int:
+    """Ask every target for one token and print how it answered; 1 when one did not."""
+    clock = SystemClock()
+    async with AsyncExitStack() as opened:
+        os.environ.update(config.environment)
+        sdk = await open_sdk(opened, clock)
+        await sdk.ready()
+        upstream = Unified(sdk, clock, limit_bytes=LIMIT_BYTES)
+        gate = asyncio.Semaphore(AT_ONCE)
+        targets = [t for t in config.snapshot.targets() if "*" not in t.model]
+        print("\nlive:")
+        asked = (_ask(target, upstream, clock, gate) for target in targets)
+        lines = await asyncio.gather(*asked)
+    for _, line in lines:
+        print(f"  {line}")
+    return 0 if all(ok for ok, _ in lines) else 1
+
+
+async def _ask(
+    target: Target, upstream: Upstream, clock: Clock, gate: asyncio.Semaphore
+) -> tuple[bool, str]:
+    if target.missing is not None:
+        # Unconfigured is a choice, not a fault: the shipped file works with no key at all.
+        return True, f"-     {target.label}  unconfigured: {target.missing} is not set"
+    body = {"model": target.model, "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+    call = Call("check-live", target.group, True, {**body, "max_tokens": 1})
+    async with gate:
+        start_s = clock.now()
+        try:
+            reply = await upstream.call(target, call, foreign=True)
+        except UpstreamFailure as failure:
+            said = f": {failure.provider_message}" if failure.provider_message else ""
+            word = ADVICE.get(failure.kind, "failed")
+            status = failure.provider_status or failure.kind.value
+            return False, f"fail  {target.label}  {word} ({status}){said}"
+        took_ms = (clock.now() - start_s) * 1000
+        if isinstance(reply, ChunkStream):
+            async with aclosing(reply):
+                pass
+    return True, f"ok    {target.label}  first token after {took_ms:.0f} ms"

@@ -1,0 +1,199 @@
+"""
+Live edits: watches the file, and puts a new Snapshot in place of the old when it is right.
+
+A broken file changes nothing: the old Snapshot stays, and the error is kept for the log, the
+metrics and `/health/readiness`. A request that took the old Snapshot keeps it to its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeAlias
+
+from watchfiles import awatch
+
+from proxy.clock import Clock
+from proxy.config import Config, ConfigError, Remark, load_config
+from proxy.snapshot import Snapshot
+
+# The safety net where inotify sees nothing: network and overlay mounts, a bind-mounted single file,
+# no more watches left. A few calls of stat() cost microseconds.
+POLL_S = 0.25
+SETTLE_S = 0.03  # an editor writes in steps: look again until two looks are the same
+MOST_LOOKS = 5
+
+Load: TypeAlias = Callable[[Path, Mapping[str, str]], Config]
+Signature: TypeAlias = tuple[tuple[int, ...] | None, ...]
+
+
+class Result(StrEnum):
+    """What a reload came to; closed, so that it may be a metric label."""
+
+    OK = "ok"
+    ERROR = "error"
+    UNCHANGED = "unchanged"
+
+
+Observer: TypeAlias = Callable[[Result, ConfigError | None], None]
+
+
+class Reloader:
+    """
+    Owns the current Snapshot. One event loop owns it.
+
+    `on_reload` are told of every reload that found something new; they must not raise. `environ` is
+    read again at each load, and so are mounted secrets.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        environ: Mapping[str, str],
+        config: Config,
+        *,
+        clock: Clock,
+        load: Load = load_config,
+    ) -> None:
+        self._path = path
+        self._environ = environ
+        self._clock = clock
+        self._load = load
+        self._lock = asyncio.Lock()
+        self._stirred = asyncio.Event()
+        self._config = self._numbered(config, 1)
+        self._files = config.files
+        self._seen: Signature | None = None  # of the files, just before they were last read
+        self.last_error: ConfigError | None = None
+        self.loaded_at = clock.wall()
+        self.on_reload: list[Observer] = []
+
+    @property
+    def current(self) -> Snapshot:
+        return self._config.snapshot
+
+    @property
+    def config(self) -> Config:
+        return self._config
+
+    @property
+    def generation(self) -> int:
+        return self._config.snapshot.generation
+
+    async def reload(self) -> Result:
+        """Read the file and, when it is right and says something new, put it in place."""
+        async with self._lock:
+            self._seen = await asyncio.to_thread(_signature, self._files)
+            try:
+                config = await asyncio.to_thread(self._load, self._path, self._environ)
+            except ConfigError as exc:
+                return self._refused(exc)
+            except Exception as exc:
+                # A fault of ours must not end live edits either.
+                remark = Remark(str(self._path), 1, f"a fault in Mobius: {type(exc).__name__}")
+                return self._refused(ConfigError([remark]))
+            return self._accepted(config)
+
+    async def watch(self) -> None:
+        """Reload after every change of a file, until cancelled."""
+        self._seen = self._seen or await asyncio.to_thread(_signature, self._files)
+        while True:
+            async with self._watching(self._files) as watched:
+                while watched == self._files:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._stirred.wait(), POLL_S)
+                    self._stirred.clear()
+                    if await self._has_changed():
+                        await self.reload()
+
+    def _accepted(self, config: Config) -> Result:
+        was_wrong = self.last_error is not None
+        self.last_error = None
+        self._files = config.files
+        if config.fingerprint == self._config.fingerprint and not was_wrong:
+            return Result.UNCHANGED
+        self.loaded_at = self._clock.wall()
+        self._config = self._numbered(config, self.generation + 1)
+        return self._tell(Result.OK, None)
+
+    def _refused(self, error: ConfigError) -> Result:
+        self.last_error = error
+        # The fault may be in a file that the old configuration did not read.
+        self._files = tuple(dict.fromkeys((*self._config.files, *error.files)))
+        return self._tell(Result.ERROR, error)
+
+    def _tell(self, result: Result, error: ConfigError | None) -> Result:
+        for observer in self.on_reload:
+            observer(result, error)
+        return result
+
+    def _numbered(self, config: Config, generation: int) -> Config:
+        return replace(config, snapshot=replace(config.snapshot, generation=generation))
+
+    async def _has_changed(self) -> bool:
+        signature = await asyncio.to_thread(_signature, self._files)
+        if signature == self._seen:
+            return False
+        for _ in range(MOST_LOOKS):
+            await self._clock.sleep(SETTLE_S)
+            before, signature = signature, await asyncio.to_thread(_signature, self._files)
+            if signature == before:
+                break
+        return True
+
+    @contextlib.asynccontextmanager
+    async def _watching(self, files: tuple[Path, ...]) -> AsyncIterator[tuple[Path, ...]]:
+        task = asyncio.create_task(self._stir(files))
+        try:
+            yield files
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _stir(self, files: tuple[Path, ...]) -> None:
+        directories = await asyncio.to_thread(_directories, files)
+        # Without inotify, or with no watches left, the poll alone has to do.
+        with contextlib.suppress(OSError, RuntimeError):
+            async for _ in awatch(
+                *directories, watch_filter=None, recursive=False, step=20, debounce=50
+            ):
+                self._stirred.set()
+
+
+def _signature(files: Iterable[Path]) -> Signature:
+    """Return what changes when a file is written, replaced, or reached through another link."""
+    return tuple(_stat(file) for file in files)
+
+
+def _stat(file: Path) -> tuple[int, ...] | None:
+    try:
+        stat = os.stat(file)
+    except (OSError, ValueError):
+        return None
+    return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino, stat.st_dev
+
+
+def _directories(files: Iterable[Path]) -> list[Path]:
+    """
+    Return the directories to watch: each file's, and those of every link on the way to it.
+
+    An atomic save replaces a name in its directory; a mounted ConfigMap swaps `..data`, a link in
+    the directory of the links that lead through it.
+    """
+    found: dict[Path, None] = {}
+    for file in files:
+        with contextlib.suppress(OSError, RuntimeError):
+            step = file.absolute()
+            for _ in range(8):
+                found[step.parent] = None
+                if not step.is_symlink():
+                    break
+                step = step.parent / step.readlink()
+            found[file.resolve().parent] = None
+    return [directory for directory in found if directory.is_dir()]

@@ -1,0 +1,170 @@
+"""The values that travel outward: a whole completion, or a stream that has certainly begun."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self, TypeAlias
+
+import anyio
+import orjson
+
+from proxy import sse
+from proxy.types import Json
+
+NO_HEADERS: Mapping[str, str] = {}
+
+
+class Completion:
+    """A whole answer: its bytes as they go out, and its JSON, parsed at most once."""
+
+    __slots__ = ("_body", "dropped", "headers", "raw")
+
+    def __init__(
+        self,
+        raw: bytes,
+        body: Json | None = None,
+        *,
+        headers: Mapping[str, str] = NO_HEADERS,
+        dropped: Sequence[str] = (),
+    ) -> None:
+        self.raw = raw
+        self._body = body
+        self.headers = headers  # the provider's own, lower-case: its rate limits
+        self.dropped = tuple(dropped)  # the parameters that the target would not have understood
+
+    @property
+    def body(self) -> Json:
+        if self._body is None:
+            self._body = orjson.loads(self.raw)
+        return self._body
+
+
+class Chunk:
+    """
+    What one read of the provider's socket brought: whole events only, ready to be sent.
+
+    `raw` is the bytes as they go out; `events` is their JSON, parsed at most once.
+    """
+
+    __slots__ = ("_events", "_payloads", "raw")
+
+    def __init__(
+        self,
+        raw: bytes,
+        payloads: Sequence[bytes] = (),
+        events: tuple[Json, ...] | None = None,
+    ) -> None:
+        self.raw = raw
+        self._payloads = payloads
+        self._events = events
+
+    @classmethod
+    def of_payloads(cls, payloads: Sequence[bytes]) -> Self:
+        """A chunk of events that are still bytes."""
+        return cls(b"".join(map(sse.frame, payloads)), payloads)
+
+    @classmethod
+    def of_events(cls, events: Sequence[Json]) -> Self:
+        """A chunk of events that are already JSON."""
+        raw = b"".join(sse.frame(orjson.dumps(event)) for event in events)
+        return cls(raw, events=tuple(events))
+
+    @property
+    def events(self) -> tuple[Json, ...]:
+        """The JSON of each event. Raises ValueError when one is not a JSON object."""
+        if self._events is None:
+            events = tuple(orjson.loads(payload) for payload in self._payloads)
+            if not all(isinstance(event, dict) for event in events):
+                raise ValueError("an event is not a JSON object")
+            self._events = events
+        return self._events
+
+    def without(self, hidden: Sequence[Json]) -> Chunk:
+        """A chunk that sends all but `hidden`, some of its own events; they stay in `events`."""
+        kept = [event for event in self.events if not any(event is h for h in hidden)]
+        return Chunk(Chunk.of_events(kept).raw, events=self.events)
+
+
+class ChunkStream:
+    """
+    A reply that is still arriving, with its first content already in hand.
+
+    Opening it can therefore no longer fail, which is what lets the ring treat a stream as an
+    ordinary return value. `owe()` moves the request's unfinished business (breaker to tell, clock
+    to stop, later quota to settle) onto the stream; `aclose()` does it, exactly once, whether the
+    stream ended, broke, or lost its reader.
+    """
+
+    def __init__(
+        self,
+        first: Sequence[Chunk],
+        rest: AsyncGenerator[Chunk, None],
+        *,
+        now: Callable[[], float] = time.monotonic,
+        headers: Mapping[str, str] = NO_HEADERS,
+        dropped: Sequence[str] = (),
+    ) -> None:
+        self.headers = headers
+        self.dropped = tuple(dropped)
+        self.waited_s = 0.0  # for the provider, since the stream began
+        self._now = now
+        self._first = list(first)
+        self._rest = rest
+        self._taps: list[Callable[[Chunk], None]] = []
+        self._owed = AsyncExitStack()
+        # How it ended, as the exit stack wants to hear it; None only after a full read.
+        self._outcome: BaseException | None = asyncio.CancelledError("the reader left early")
+
+    def tap(self, see: Callable[[Chunk], None]) -> Self:
+        """Show every chunk to `see` before it is returned."""
+        self._taps.append(see)
+        return self
+
+    def owe(self, unfinished: AsyncExitStack) -> Self:
+        """Take over `unfinished`: it is unwound when the stream closes, the latest first."""
+        self._owed.push_async_exit(unfinished)
+        return self
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        try:
+            chunk = self._first.pop(0) if self._first else await self._next()
+            for see in self._taps:
+                see(chunk)
+        except StopAsyncIteration:
+            self._outcome = None
+            raise
+        except Exception as exc:
+            self._outcome = exc
+            raise
+        return chunk
+
+    async def _next(self) -> Chunk:
+        asked_s = self._now()
+        try:
+            return await anext(self._rest)
+        finally:
+            self.waited_s += self._now() - asked_s
+
+    async def aclose(self) -> None:
+        """Close the provider's connection and pay what is owed. Safe to call again."""
+        owed, self._owed = self._owed, AsyncExitStack()
+        # Shielded: a reader that hangs up cancels this task, and the tokens were still spent.
+        with anyio.CancelScope(shield=True):
+            await self._rest.aclose()
+            await owed.__aexit__(*_exit_of(self._outcome))
+
+
+def _exit_of(
+    exc: BaseException | None,
+) -> tuple[type[BaseException] | None, BaseException | None, TracebackType | None]:
+    return (type(exc), exc, exc.__traceback__) if exc else (None, None, None)
+
+
+Reply: TypeAlias = Completion | ChunkStream

@@ -1,0 +1,48 @@
+"""What `mobius check` and `mobius explain` print."""
+
+# ruff: noqa: T201 - this is what a command answers on standard output
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from proxy.snapshot import Snapshot
+from proxy.types import Group, Target
+
+
+def print_rings(snapshot: Snapshot) -> None:
+    """Print every model's ring, a target a line, with its lane and what it still lacks."""
+    for name, ring in snapshot.rings.items():
+        listed = "" if name not in snapshot.hidden else "  (not listed)"
+        print(f"{name}{listed}")
+        for index, group in enumerate(ring.groups):
+            _print_group(group, "" if index == 0 else "  then ")
+        for word, groups in (
+            ("too long: ", ring.oversized),
+            ("content refused: ", ring.content),
+        ):
+            for group in groups:
+                _print_group(group, f"  {word}")
+    for wildcard in snapshot.wildcards:
+        print(f"{wildcard.pattern}")
+        _print_group(wildcard.group, "")
+
+
+def _print_group(group: Group, lead: str) -> None:
+    order = f" [{group.strategy.value}]" if len(group.targets) > 1 else ""
+    for target in group.targets:
+        print(f"  {lead}{target.label}  {target.lane.value}{order}{_lacks(target)}")
+
+
+def _lacks(target: Target) -> str:
+    return f"  unconfigured: {target.missing} is not set" if target.missing else ""
+
+
+def print_plan(plan: Mapping[str, Any]) -> None:
+    """Print the answer of `/admin/explain`: who would be asked, in which order, and why."""
+    print(plan.get("model"))
+    for index, step in enumerate(plan.get("asked", ()), 1):
+        print(f"  {index}. {step['target']}  {step['reason']}")
+    for step in plan.get("left_out", ()):
+        print(f"  -  {step['target']}  {step['reason']}")

@@ -1,0 +1,176 @@
+"""
+One frozen view of the configuration: who may ask, which rings there are, by which policy.
+
+A request takes it once and keeps it to its end, so an edit of the file never changes a request
+half-way. Nothing in here waits, and nothing in here can be changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from proxy.policy import MobiusPolicy
+from proxy.types import Caller, Group, Ring, Target
+
+LONGEST_NAME = 512  # characters of a public name that a wildcard may match
+
+
+@dataclass(frozen=True, slots=True)
+class Fallbacks:
+    """Which names are asked after a name, by kind of failure. Not transitive."""
+
+    general: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    default: tuple[str, ...] = ()  # for every model without a list of its own
+    oversized: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    content: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Wildcard:
+    """A group whose name holds `*`: it stands for every public name that matches."""
+
+    pattern: str
+    group: Group  # the models of its targets may hold `*` too
+    num_retries: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """
+    What the service is at one moment. `rings` holds exact names and aliases.
+
+    `generation` is the reloader's count of the snapshots that were put in place.
+    """
+
+    policy: MobiusPolicy = field(default_factory=MobiusPolicy)
+    rings: Mapping[str, Ring] = field(default_factory=dict)
+    wildcards: tuple[Wildcard, ...] = ()  # the most specific first
+    fallbacks: Fallbacks = Fallbacks()
+    hidden: frozenset[str] = frozenset()  # aliases that answer but are not listed
+    callers: Mapping[str, Caller] = field(default_factory=dict)  # by the SHA-256 of the key, hex
+    generation: int = 0
+
+    def ring(self, model: str) -> Ring | None:
+        """Return the ring of a public name: exact or alias first, then the closest wildcard."""
+        ring = self.rings.get(model)
+        if ring is not None or not self.wildcards:
+            return ring
+        return compose(model, exact=self._group, wildcards=self.wildcards, fallbacks=self.fallbacks)
+
+    def models(self) -> tuple[str, ...]:
+        """Return the names that can be listed: no wildcard, no hidden alias."""
+        return tuple(name for name in self.rings if name not in self.hidden)
+
+    def targets(self) -> tuple[Target, ...]:
+        """Return every target of the file once, those of wildcards with their `*` still in them."""
+        groups = [ring.groups[0] for ring in self.rings.values()]
+        groups += [wildcard.group for wildcard in self.wildcards]
+        return tuple({t.label: t for group in groups for t in group.targets}.values())
+
+    def _group(self, name: str) -> Group | None:
+        ring = self.rings.get(name)
+        return ring.groups[0] if ring else None
+
+
+def compose(
+    name: str,
+    *,
+    exact: Callable[[str], Group | None],
+    wildcards: tuple[Wildcard, ...] = (),
+    fallbacks: Fallbacks = Fallbacks(),
+    alias: str | None = None,
+    num_retries: int | None = None,
+) -> Ring | None:
+    """
+    Return the ring of `name`: its own group, then what it falls back to, no group twice.
+
+    A list of fallbacks is looked up under the alias that was asked for, under the name, and under
+    the wildcard that matched. None when nothing answers to the name.
+    """
+    own, wildcard, parts = _find(name, exact, wildcards)
+    if own is None:
+        return None
+    names = (*((alias,) if alias else ()), name, *((wildcard.pattern,) if wildcard else ()))
+
+    def groups(table: Mapping[str, tuple[str, ...]], default: tuple[str, ...]) -> list[Group]:
+        order = next((table[key] for key in names if key in table), default)
+        found = [_find(filled(each, parts), exact, wildcards)[0] for each in order]
+        return _others(own, found)
+
+    return Ring(
+        model=alias or name,
+        groups=(own, *groups(fallbacks.general, fallbacks.default)),
+        oversized=tuple(groups(fallbacks.oversized, ())),
+        content=tuple(groups(fallbacks.content, ())),
+        num_retries=wildcard.num_retries if wildcard else num_retries,
+        pattern=wildcard.pattern if wildcard else None,
+    )
+
+
+def _find(
+    name: str, exact: Callable[[str], Group | None], wildcards: tuple[Wildcard, ...]
+) -> tuple[Group | None, Wildcard | None, tuple[str, ...]]:
+    """Return the group behind a name; with it the wildcard that matched and what `*` stood for."""
+    group = exact(name)
+    # A name with a control character in it would end up in headers and logs.
+    if group is not None or len(name) > LONGEST_NAME or not name.isprintable():
+        return group, None, ()
+    for wildcard in wildcards:
+        parts = matched(wildcard.pattern, name)
+        if parts is None:
+            continue
+        targets = tuple(_concrete(target, name, parts) for target in wildcard.group.targets)
+        if all(target.model for target in targets):
+            return replace(wildcard.group, name=name, targets=targets), wildcard, parts
+    return None, None, ()
+
+
+def _others(own: Group, found: list[Group | None]) -> list[Group]:
+    return [g for name, g in {g.name: g for g in found if g}.items() if name != own.name]
+
+
+def matched(pattern: str, name: str) -> tuple[str, ...] | None:
+    """
+    Return what each `*` of the pattern stands for in `name`; None when it does not match.
+
+    An earlier `*` takes as much as it can, as in LiteLLM; the cost is linear in the length of a
+    name that a stranger chose, which a regular expression's is not.
+    """
+    first, *rest = pattern.split("*")
+    if not rest:
+        return () if name == pattern else None
+    *middle, last = rest
+    end = len(name) - len(last)
+    if end < len(first) or not (name.startswith(first) and name.endswith(last)):
+        return None
+    parts: list[str] = []
+    for literal in reversed(middle):
+        at = name.rfind(literal, len(first), end)
+        if at < 0:
+            return None
+        parts.append(name[at + len(literal) : end])
+        end = at
+    return (name[len(first) : end], *reversed(parts))
+
+
+def filled(template: str, parts: tuple[str, ...]) -> str:
+    """Return the template with its `*` filled from the left; a `*` beyond the parts stays."""
+    first, *rest = template.split("*")
+    stars = (*parts[: len(rest)], *("*" for _ in rest[len(parts) :]))
+    return first + "".join(star + literal for star, literal in zip(stars, rest, strict=True))
+
+
+def identity_of(credential: str, model: str) -> str:
+    """Return what a target's health is kept under: its place and key (`credential`), its model."""
+    return hashlib.sha256(f"{credential}\0{model}".encode()).hexdigest()[:24]
+
+
+def _concrete(target: Target, name: str, parts: tuple[str, ...]) -> Target:
+    # The label keeps its `*`: labels become metric series, and names under a wildcard are endless.
+    if "*" not in target.model:
+        return target
+    # More parts than places cannot be mapped; LiteLLM then takes the name as it was asked for.
+    model = name if len(parts) > target.model.count("*") else filled(target.model, parts)
+    return replace(target, model=model, identity=identity_of(target.credential, model))

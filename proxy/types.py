@@ -1,0 +1,175 @@
+"""The values that travel inward: who asks, what for, where it may be sent, what it has cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Any, TypeAlias
+
+Json: TypeAlias = Mapping[str, Any]
+
+
+class Surface(StrEnum):
+    """The kind of question a request asks; closed, so that it may be a metric label."""
+
+    CHAT = "chat"
+
+
+class Lane(StrEnum):
+    """The way a target is called: through LiteLLM, or not at all because it is mocked."""
+
+    UNIFIED = "unified"
+
+
+class Strategy(StrEnum):
+    """The order of the deployments of one group."""
+
+    SIMPLE_SHUFFLE = "simple-shuffle"
+    HEALTH_BASED = "health-based"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is asking. `name` is safe in logs and metric labels; the key never gets this far."""
+
+    name: str
+    team: str | None = None
+    models: tuple[str, ...] = ()  # patterns such as "claude-*"; none: every model
+    admin: bool = False
+    expires_at: float | None = None  # the key opens nothing from this moment on; seconds since 1970
+
+    def may_ask(self, model: str) -> bool:
+        return not self.models or any(fnmatchcase(model, pattern) for pattern in self.models)
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a request says about its own handling. These fields never reach a provider."""
+
+    fallbacks: tuple[str, ...] | None = None
+    disable_fallbacks: bool = False
+    num_retries: int | None = None
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request as the caller sent it. `body` is forwarded untouched except for `model`."""
+
+    request_id: str
+    model: str
+    stream: bool
+    body: Json = field(repr=False)
+    surface: Surface = Surface.CHAT
+    wants_usage: bool = False  # the caller asked for the usage chunk of a stream
+    wishes: Wishes = Wishes()
+
+
+@dataclass(frozen=True, slots=True)
+class TargetTimeouts:
+    """The phases of one attempt, seconds; `mobius.timeouts` with what stands nearer to the target."""
+
+    connect_s: float = 5.0
+    first_token_s: float = 30.0
+    idle_s: float = 60.0
+    answer_s: float = 600.0
+    stream_s: float = 1800.0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One deployment: a place where a public model name can be called."""
+
+    label: str  # `model_name/provider/model`, `#2` for the second of the same
+    group: str  # the `model_name` it stands under
+    provider: str
+    model: str  # the provider's name for it, without the provider's prefix
+    identity: str  # hash of provider, base, model and key: what health is kept under
+    credential: str  # hash of provider, base and key: what an empty account is kept under
+    params: Json = field(default_factory=dict, repr=False)  # for LiteLLM; holds the provider key
+    defaults: Json = field(default_factory=dict)  # completion parameters the body may leave out
+    timeouts: TargetTimeouts = TargetTimeouts()
+    lane: Lane = Lane.UNIFIED
+    weight: float | None = None
+    order: int = 0  # lower is asked first within a group
+    rpm: int | None = None
+    tpm: int | None = None
+    max_parallel: int | None = None
+    drop_params: bool | None = None
+    missing: str | None = None  # the unset variable that leaves this target unconfigured
+    info: Json = field(default_factory=dict)  # its `model_info`
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The deployments that share one `model_name`, and the order they are asked in."""
+
+    name: str
+    targets: tuple[Target, ...]
+    strategy: Strategy = Strategy.SIMPLE_SHUFFLE
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """The groups that may answer a public model name: its own first, then its fallbacks."""
+
+    model: str
+    groups: tuple[Group, ...]
+    oversized: tuple[Group, ...] = ()  # context_window_fallbacks
+    content: tuple[Group, ...] = ()  # content_policy_fallbacks
+    num_retries: int | None = None  # where the file sets it; else the policy's
+    pattern: str | None = None  # the wildcard it came from: where names must be few, say this one
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as a provider reports them: kinds overlap as OpenAI's do (cached is part of prompt)."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    audio_tokens: int = 0
+    estimated: bool = False  # counted by us, because the provider's own count is missing or absurd
+
+    def kinds(self) -> tuple[tuple[str, int], ...]:
+        """Return the tokens by kind; kinds do not overlap, and they sum to the total."""
+        return (
+            ("prompt", self.prompt_tokens - self.cached_tokens - self.cache_write_tokens),
+            ("prompt_cached", self.cached_tokens),
+            ("prompt_cache_write", self.cache_write_tokens),
+            ("completion", self.completion_tokens - self.reasoning_tokens),
+            ("reasoning", self.reasoning_tokens),
+        )
+
+
+@dataclass(slots=True)
+class Tally:
+    """
+    What one request has been through so far: the one mutable value of the path.
+
+    Filled by the stages, read by metrics, the log line and the response headers.
+    """
+
+    request_id: str
+    surface: Surface
+    model: str  # a configured name, or "unknown": it becomes a metric label
+    stream: bool
+    started_s: float  # on the service's monotonic clock
+    caller: str = "none"
+    target: str = "none"  # the label of the target that answered
+    provider: str = "none"
+    trail: list[str] = field(default_factory=list)  # `label:outcome`, an entry per physical call
+    retries: int = 0
+    fallbacks: int = 0
+    upstream_s: float = 0.0  # spent waiting for providers, from call to last event
+    waits_s: float = 0.0  # spent in backoff
+    first_content_s: float | None = None  # moment, same clock
+    last_content_s: float | None = None
+    usage: Usage | None = None
+    cache: str = "bypass"
+    outcome: str = "ok"  # a closed set: ok, cancelled, or an error's code
+    status: int = 200

@@ -1,0 +1,319 @@
+"""
+Every foreign status and exception as a Kind, by table. What is not in a table is transient.
+
+What came over the wire is believed before what LiteLLM makes of it: LiteLLM maps by error text
+first, so an answer that quotes "rate limit" would become one.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import orjson
+
+from proxy.errors import UpstreamFailure
+from proxy.retry import Kind
+
+MESSAGE_LIMIT = 1000
+
+# What a status means when the body says nothing more precise. Other 4xx are the caller's, other
+# 5xx are transient, anything else is a provider that is not where the file says it is.
+STATUS_KINDS: Mapping[int, Kind] = {
+    # Our key, not the caller's: the caller must never see these as 401 or 403.
+    401: Kind.CREDENTIAL,
+    402: Kind.CREDENTIAL,
+    403: Kind.CREDENTIAL,
+    404: Kind.MISSING,
+    405: Kind.MISSING,
+    408: Kind.TRANSIENT,
+    409: Kind.TRANSIENT,
+    410: Kind.MISSING,
+    425: Kind.TRANSIENT,
+    429: Kind.RATE_LIMITED,
+    501: Kind.MISSING,
+    503: Kind.TRANSIENT,
+    529: Kind.OVERLOADED,
+}
+
+# A provider's own code or type, which says more than its status. Sources: OpenAI's error codes
+# guide, Anthropic's errors page, Azure OpenAI's content filtering page, Google's API errors.
+CODE_KINDS: Mapping[str, Kind] = {
+    "context_length_exceeded": Kind.OVERSIZED,
+    "string_above_max_length": Kind.OVERSIZED,
+    "content_policy_violation": Kind.CONTENT,
+    "content_filter": Kind.CONTENT,
+    "responsibleaipolicyviolation": Kind.CONTENT,
+    "insufficient_quota": Kind.EXHAUSTED,
+    "billing_not_active": Kind.EXHAUSTED,
+    "billing_hard_limit_reached": Kind.EXHAUSTED,
+    "billing_error": Kind.EXHAUSTED,
+    "invalid_api_key": Kind.CREDENTIAL,
+    "api_key_invalid": Kind.CREDENTIAL,
+    "authentication_error": Kind.CREDENTIAL,
+    "permission_error": Kind.CREDENTIAL,
+    "model_not_found": Kind.MISSING,
+    "deploymentnotfound": Kind.MISSING,
+    "not_found_error": Kind.MISSING,
+    "rate_limit_error": Kind.RATE_LIMITED,
+    "rate_limit_exceeded": Kind.RATE_LIMITED,
+    "overloaded_error": Kind.OVERLOADED,
+    "server_is_overloaded": Kind.OVERLOADED,
+    "api_error": Kind.TRANSIENT,
+    "server_error": Kind.TRANSIENT,
+    "timeout_error": Kind.TRANSIENT,
+}
+
+# Providers that have no code for it say it in prose; only read on a 400, 403, 413 or 429.
+PROSE_KINDS: tuple[tuple[re.Pattern[str], Kind], ...] = (
+    (re.compile(r"credit balance|billing|exceeded your current quota|payment"), Kind.EXHAUSTED),
+    (
+        re.compile(
+            r"maximum context length|context window|prompt is too long"
+            r"|input token count .* exceeds|input is too long"
+        ),
+        Kind.OVERSIZED,
+    ),
+    (re.compile(r"content management policy|content policy|usage policies"), Kind.CONTENT),
+    (re.compile(r"api key not valid"), Kind.CREDENTIAL),
+)
+PROSE_STATUSES = frozenset({400, 403, 413, 429})
+
+# LiteLLM's exceptions where nothing came over a wire of ours. A class that is not here is looked
+# up by its bases, nearest first. A contract test walks `litellm.exceptions`.
+EXCEPTION_KINDS: Mapping[str, Kind] = {
+    "ContextWindowExceededError": Kind.OVERSIZED,
+    "ContentPolicyViolationError": Kind.CONTENT,
+    "PaymentRequiredError": Kind.EXHAUSTED,
+    "UnsupportedParamsError": Kind.DIALECT,
+    "LiteLLMUnknownProvider": Kind.MISSING,
+    "ImageFetchError": Kind.CALLER,
+    "VectorStoreSearchError": Kind.CALLER,
+    "RejectedRequestError": Kind.CALLER,
+    "InvalidRequestError": Kind.CALLER,
+    "JSONSchemaValidationError": Kind.TRANSIENT,
+    "GuardrailRaisedException": Kind.CONTENT,
+    "BlockedPiiEntityError": Kind.CONTENT,
+    "ModifyResponseException": Kind.CONTENT,
+    "SensitiveDataRouteException": Kind.CONTENT,
+    "BudgetExceededError": Kind.EXHAUSTED,
+    "ModelNotMappedError": Kind.MISSING,
+    "AuthenticationError": Kind.CREDENTIAL,
+    "PermissionDeniedError": Kind.CREDENTIAL,
+    "NotFoundError": Kind.MISSING,
+    "BadRequestError": Kind.CALLER,
+    "UnprocessableEntityError": Kind.CALLER,
+    "RateLimitError": Kind.RATE_LIMITED,
+    "Timeout": Kind.SILENT,
+    "APITimeoutError": Kind.SILENT,
+    "APIConnectionError": Kind.UNREACHABLE,
+    "MidStreamFallbackError": Kind.TRANSIENT,
+    "ServiceUnavailableError": Kind.TRANSIENT,
+    "BadGatewayError": Kind.TRANSIENT,
+    "InternalServerError": Kind.TRANSIENT,
+    "MockException": Kind.TRANSIENT,
+    "APIResponseValidationError": Kind.TRANSIENT,
+    "APIError": Kind.TRANSIENT,
+    "OpenAIError": Kind.TRANSIENT,
+}
+
+_SECRETS = re.compile(
+    r"""
+      \b(?:sk|pk|rk|gsk|xai|key|org|proj|AIza|ya29|hf|r8|nvapi|pplx|tgp|fw|csk)[-_][\w*.\-]{6,}
+    | \bAIza[\w\-]{10,}
+    | \bAKIA[A-Z0-9]{12,}
+    | (?i:bearer)\s+\S+
+    | \beyJ[\w\-]{10,}\.[\w\-.]+
+    | (?i:(?:api[-_]?key|token|secret|password|signature)["']?\s*[=:]\s*["']?)[^\s"',;&]+
+    | \bhttps?://\S+
+    """,
+    re.VERBOSE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderError:
+    """What a provider says about a failure, in the four fields that OpenAI gives one."""
+
+    message: str | None = None
+    code: str | None = None
+    type: str | None = None
+    param: str | None = None
+
+
+def redact(text: str, *, secrets: tuple[str, ...] = ()) -> str:
+    """Return `text` without anything that looks like a key, a token or an address."""
+    for secret in secrets:
+        text = text.replace(secret, "[redacted]")
+    text = _SECRETS.sub("[redacted]", text)
+    return text if len(text) <= MESSAGE_LIMIT else text[:MESSAGE_LIMIT] + "…"
+
+
+def read_error(body: bytes | Mapping[str, Any]) -> ProviderError:
+    """Read OpenAI's, Azure's, Anthropic's or Google's error body; anything else says nothing."""
+    value: Any = body
+    if isinstance(body, bytes):
+        try:
+            value = orjson.loads(body)
+        except ValueError:
+            return ProviderError()
+    if isinstance(value, list) and value:
+        value = value[0]
+    if not isinstance(value, Mapping):
+        return ProviderError()
+    error = value.get("error", value)
+    if isinstance(error, str):
+        return ProviderError(message=error)
+    return _read_fields(error) if isinstance(error, Mapping) else ProviderError()
+
+
+def _read_fields(error: Mapping[str, Any]) -> ProviderError:
+    inner = error.get("innererror")
+    inner_code = inner.get("code") if isinstance(inner, Mapping) else None
+    # Google puts the number into `code` and the word into `status`.
+    code = next(
+        (c for c in (inner_code, error.get("code"), error.get("status")) if _is_word(c)), None
+    )
+    return ProviderError(
+        message=_text(error.get("message") or error.get("detail")),
+        code=code,
+        type=_text(error.get("type")),
+        param=_text(error.get("param")),
+    )
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str) and bool(value) and not value.isdigit()
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def kind_of(status: int, error: ProviderError) -> Kind:
+    """Return what an answer of `status` with this error means to the ring."""
+    base = STATUS_KINDS.get(status)
+    if base is None:
+        base = _kind_of_range(status)
+    said = _kind_said(status, error)
+    if said is None or base in (Kind.TRANSIENT, Kind.OVERLOADED):
+        # A 5xx is about the provider whatever it writes into it, except that it is overloaded.
+        return said if said is Kind.OVERLOADED else base
+    if base is Kind.MISSING and said is not Kind.EXHAUSTED:
+        return base
+    return said
+
+
+def _kind_of_range(status: int) -> Kind:
+    if 400 <= status < 500:
+        return Kind.CALLER
+    return Kind.TRANSIENT if status >= 500 else Kind.MISSING
+
+
+def _kind_said(status: int, error: ProviderError) -> Kind | None:
+    for word in (error.code, error.type):
+        if word is not None and (kind := CODE_KINDS.get(word.lower())) is not None:
+            return kind
+    if status in PROSE_STATUSES and error.message:
+        prose = error.message.lower()
+        return next((kind for pattern, kind in PROSE_KINDS if pattern.search(prose)), None)
+    return None
+
+
+def of_response(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    now_s: float,
+    secrets: tuple[str, ...] = (),
+) -> UpstreamFailure:
+    """Return the failure that an answer other than 200 stands for. `now_s` is wall time."""
+    error = read_error(body)
+    return UpstreamFailure(
+        f"the provider answered {status}",
+        kind=kind_of(status, error),
+        provider_status=status,
+        provider_message=redact(error.message, secrets=secrets) if error.message else None,
+        provider_code=error.code,
+        provider_type=error.type,
+        param=error.param,
+        retry_after_s=retry_after_s(headers, now_s=now_s),
+    )
+
+
+def of_event(event: Mapping[str, Any], *, secrets: tuple[str, ...] = ()) -> UpstreamFailure:
+    """Return the failure that an error event inside a stream of status 200 stands for."""
+    error = read_error(event)
+    said = _kind_said(400, error)
+    return UpstreamFailure(
+        "the provider reported an error inside its answer",
+        kind=said or Kind.TRANSIENT,
+        provider_message=redact(error.message, secrets=secrets) if error.message else None,
+        provider_code=error.code,
+        provider_type=error.type,
+        param=error.param,
+    )
+
+
+def of_exception(exc: BaseException, *, secrets: tuple[str, ...] = ()) -> UpstreamFailure:
+    """Return the failure that an exception of LiteLLM's stands for; its text stays here."""
+    kind = next(
+        (
+            EXCEPTION_KINDS[cls.__name__]
+            for cls in type(exc).__mro__
+            if cls.__name__ in EXCEPTION_KINDS
+        ),
+        Kind.TRANSIENT,
+    )
+    original = getattr(exc, "original_exception", None)
+    if isinstance(original, Exception) and kind is Kind.TRANSIENT:
+        return of_exception(original, secrets=secrets)
+    message = _text(getattr(exc, "message", None))
+    words = {Kind.CALLER, Kind.DIALECT, Kind.CONTENT, Kind.OVERSIZED}
+    return UpstreamFailure(
+        f"LiteLLM raised {type(exc).__name__}",
+        kind=kind,
+        provider_status=None,
+        provider_message=(
+            redact(_PREFIX.sub("", message), secrets=secrets) if message and kind in words else None
+        ),
+        retry_after_s=None,
+    )
+
+
+_PREFIX = re.compile(r"^(?:litellm\.\w+: )+(?:\w+Exception - )?")
+
+
+def retry_after_s(headers: Mapping[str, str], *, now_s: float) -> float | None:
+    """
+    Return the seconds that `retry-after-ms` or `retry-after` asks for, or None when unusable.
+
+    RFC 9110, section 10.2.3: seconds or an HTTP date. Negative, past, infinite and unreadable
+    values are unusable; absurdly long ones are left to the caller's cap.
+    """
+    if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
+        return milliseconds / 1000
+    text = headers.get("retry-after")
+    if text is None:
+        return None
+    if (seconds := _number(text)) is not None:
+        return seconds
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    wait_s = moment.timestamp() - now_s
+    return wait_s if wait_s >= 0 else None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text) if text is not None else -1.0
+    except ValueError:
+        return None
+    return value if value >= 0 and math.isfinite(value) else None

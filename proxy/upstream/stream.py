@@ -1,0 +1,160 @@
+"""
+The contract of a stream, whatever lane it comes from: it has begun only with its first content,
+and it has ended only with a finish reason.
+
+`begin` raises whatever happens before the first content as an ordinary failure. After it, a cut,
+a stall, an unreadable or an error event is a BROKEN failure, raised to whoever reads; nothing is
+ever ended silently.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from proxy import aggregate
+from proxy.clock import Clock
+from proxy.errors import UpstreamFailure
+from proxy.replies import Chunk, ChunkStream
+from proxy.retry import Kind
+from proxy.types import Json, TargetTimeouts
+from proxy.upstream import failures
+
+# A provider that has finished owes at most its usage; nobody waits longer for it than this.
+USAGE_WAIT_S = 1.0
+# Once the usage is there too, `[DONE]` is all that is missing; it keeps the connection usable.
+DONE_WAIT_S = 0.02
+# What may come before the first content: role deltas and comments, not an answer in disguise.
+PREAMBLE_LIMIT_BYTES = 1024 * 1024
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a stream has come, by its own events."""
+
+    choices: int  # as many as were asked for
+    wants_usage: bool
+    secrets: tuple[str, ...] = ()
+    begun: bool = False
+    seen: set[int] = field(default_factory=set)
+    finished: set[int] = field(default_factory=set)
+    usage: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Every choice that has begun has ended."""
+        return bool(self.finished) and self.finished >= self.seen
+
+    @property
+    def settled(self) -> bool:
+        """Nothing more is expected but perhaps the usage."""
+        return self.complete and len(self.finished) >= self.choices
+
+    def see(self, chunk: Chunk) -> Chunk:
+        """
+        Take note of `chunk`, and return it as the caller may see it.
+
+        Raises UpstreamFailure for an event that cannot be read or that reports an error.
+        """
+        try:
+            events = chunk.events
+        except ValueError as exc:
+            raise UpstreamFailure(
+                "the provider sent an event that is not JSON", kind=Kind.TRANSIENT
+            ) from exc
+        hidden = [event for event in events if self._note(event) and not self.wants_usage]
+        return chunk.without(hidden) if hidden else chunk
+
+    def _note(self, event: Json) -> bool:
+        """Take note of one event; say whether it carries nothing but the usage."""
+        if event.get("error"):
+            raise failures.of_event(event, secrets=self.secrets)
+        choices = event.get("choices")
+        choices = choices if isinstance(choices, list) else []
+        self.begun = self.begun or aggregate.has_content(event)
+        self.usage = self.usage or bool(event.get("usage"))
+        for choice in choices:
+            if isinstance(choice, dict) and isinstance(index := choice.get("index", 0), int):
+                self.seen.add(index)
+                if choice.get("finish_reason"):
+                    self.finished.add(index)
+        return not choices and bool(event.get("usage"))
+
+
+async def begin(
+    source: AsyncGenerator[Chunk, None],
+    progress: Progress,
+    timeouts: TargetTimeouts,
+    clock: Clock,
+    *,
+    headers: Mapping[str, str],
+    dropped: Sequence[str],
+) -> ChunkStream:
+    """
+    Return `source` as a stream whose first content is in hand.
+
+    Raises UpstreamFailure when it fails or ends before that. `source` is closed by the stream, or
+    here when there is none. The time allowed for all this is the caller's to keep.
+    """
+    started_s = clock.now()
+    first: list[Chunk] = []
+    held_bytes = 0
+    try:
+        while not progress.begun:
+            chunk = progress.see(await anext(source))
+            first.append(chunk)
+            held_bytes += len(chunk.raw)
+            if held_bytes > PREAMBLE_LIMIT_BYTES and not progress.begun:
+                raise UpstreamFailure("the stream begins without content", kind=Kind.TRANSIENT)
+    except StopAsyncIteration as exc:
+        raise UpstreamFailure("the stream ended before its content", kind=Kind.TRANSIENT) from exc
+    except BaseException:
+        await source.aclose()
+        raise
+    end_s = started_s + timeouts.stream_s
+    rest = _rest(source, progress, timeouts.idle_s, end_s, clock)
+    return ChunkStream(first, rest, now=clock.now, headers=headers, dropped=dropped)
+
+
+async def _rest(
+    source: AsyncGenerator[Chunk, None],
+    progress: Progress,
+    idle_s: float,
+    end_s: float,
+    clock: Clock,
+) -> AsyncGenerator[Chunk, None]:
+    settled_s: float | None = None
+    try:
+        while True:
+            now_s = clock.now()
+            limit_s = min(idle_s, end_s - now_s)
+            if progress.settled:
+                settled_s = now_s if settled_s is None else settled_s
+                wait_s = DONE_WAIT_S if progress.usage else USAGE_WAIT_S
+                limit_s = min(limit_s, settled_s + wait_s - now_s)
+            try:
+                chunk = await _next(source, limit_s)
+            except UpstreamFailure:
+                if progress.complete:
+                    return
+                raise
+            if chunk is None:
+                break
+            yield progress.see(chunk)
+        if not progress.complete:
+            raise UpstreamFailure("the stream ended without a finish reason", kind=Kind.BROKEN)
+    except UpstreamFailure as failure:
+        failure.kind = Kind.BROKEN
+        raise
+    finally:
+        await source.aclose()
+
+
+async def _next(source: AsyncGenerator[Chunk, None], limit_s: float) -> Chunk | None:
+    """Return the next chunk, or None at the end. Raises UpstreamFailure after `limit_s`."""
+    try:
+        async with asyncio.timeout(max(limit_s, 0.0)):
+            return await anext(source, None)
+    except TimeoutError as exc:
+        raise UpstreamFailure("the stream stalled", kind=Kind.BROKEN) from exc

@@ -1,0 +1,189 @@
+"""
+The socket under LiteLLM: one physical call per attempt, watched and bounded.
+
+LiteLLM and the SDKs below it retry, follow redirects, decompress without a limit and keep a
+provider's status to themselves. This transport does none of that. It writes what it saw into the
+attempt's Wire, so that the attempt is judged by what the provider sent, not by what a layer in
+between made of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+import httpx
+
+from proxy.clock import Clock
+from proxy.errors import UpstreamFailure
+from proxy.retry import Kind
+from proxy.upstream import failures
+
+ERROR_BODY_LIMIT = 64 * 1024
+ERROR_BODY_WAIT_S = 5.0
+PIECE_BYTES = 64 * 1024
+KEEPALIVE_S = 90.0
+
+
+@dataclass(slots=True)
+class Wire:
+    """What one attempt saw of its provider's socket."""
+
+    connect_s: float
+    limit_bytes: int  # of a whole answer, decoded; a stream has none
+    stream: bool
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    sent: bool = False
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytearray = field(default_factory=bytearray, repr=False)
+    answer: Answer | None = None
+    failure: UpstreamFailure | None = None
+
+    def fail(self, message: str, kind: Kind, **facts: object) -> WireError:
+        """Note why this attempt failed, and return the exception to raise through LiteLLM."""
+        self.failure = UpstreamFailure(message, kind=kind, provider_status=self.status, **facts)  # type: ignore[arg-type]
+        return WireError(message)
+
+
+# LiteLLM hands no argument of ours down to its HTTP client, but it keeps the context.
+WIRE: ContextVar[Wire] = ContextVar("wire")
+
+
+class WireError(Exception):
+    """Carries an attempt out through LiteLLM; the reason stands in `Wire.failure`."""
+
+
+class Transport(httpx.AsyncBaseTransport):
+    """An httpx transport that notes into the current Wire and sends at most once for it."""
+
+    def __init__(self, clock: Clock, *, tls: ssl.SSLContext | None = None) -> None:
+        self._clock = clock
+        self._inner = httpx.AsyncHTTPTransport(
+            verify=tls or True,
+            limits=httpx.Limits(
+                max_connections=None, max_keepalive_connections=1000, keepalive_expiry=KEEPALIVE_S
+            ),
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        wire = WIRE.get()
+        if wire.sent:
+            # A retry of LiteLLM's own, which would be a call that nobody counts.
+            raise WireError("this attempt has made its call")
+        wire.sent = True
+        request.extensions["timeout"] = {
+            "connect": wire.connect_s,
+            "read": None,
+            "write": None,
+            "pool": wire.connect_s,
+        }
+        # Asked for plainly: what is not compressed need not be bounded while it unfolds.
+        request.headers["accept-encoding"] = "identity"
+        response = await self._send(request, wire)
+        wire.status = response.status_code
+        wire.headers = {name.lower(): value for name, value in response.headers.items()}
+        answer = Answer(response, wire)
+        if response.status_code != httpx.codes.OK:
+            raise await self._refused(answer, wire)
+        if wire.headers.get("content-type", "").startswith("text/html"):
+            await answer.aclose()
+            raise wire.fail("the provider answered with a web page", Kind.TRANSIENT)
+        wire.answer = answer
+        headers = [
+            (name, value)
+            for name, value in response.headers.multi_items()
+            if name.lower() not in ("content-encoding", "content-length")
+        ]
+        return httpx.Response(
+            response.status_code, headers=headers, stream=answer, extensions=response.extensions
+        )
+
+    async def _send(self, request: httpx.Request, wire: Wire) -> httpx.Response:
+        try:
+            return await self._inner.handle_async_request(request)
+        except httpx.ConnectTimeout as exc:
+            raise wire.fail("no connection in time", Kind.UNREACHABLE) from exc
+        except (httpx.TransportError, httpx.InvalidURL, OSError, ssl.SSLError) as exc:
+            raise wire.fail("no connection, or reset before an answer", Kind.UNREACHABLE) from exc
+
+    async def _refused(self, answer: Answer, wire: Wire) -> WireError:
+        try:
+            async with asyncio.timeout(ERROR_BODY_WAIT_S):
+                async for _piece in answer:
+                    if len(wire.body) >= ERROR_BODY_LIMIT:
+                        break
+        except (WireError, TimeoutError):
+            pass  # the status alone says enough
+        finally:
+            await answer.aclose()
+        wire.failure = failures.of_response(
+            wire.status or 0,
+            wire.headers,
+            bytes(wire.body),
+            now_s=self._clock.wall(),
+            secrets=wire.secrets,
+        )
+        return WireError("the provider refused")
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class Answer(httpx.AsyncByteStream):
+    """A provider's body: decoded, bounded, and noted into its Wire while it is read."""
+
+    def __init__(self, response: httpx.Response, wire: Wire) -> None:
+        self._stream = response.stream
+        self._wire = wire
+        self._closed = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        wire = self._wire
+        decode = _decoder(wire)
+        try:
+            async for raw in self._stream:  # type: ignore[union-attr]
+                for piece in decode(raw):
+                    self._note(piece)
+                    yield piece
+        except (httpx.TransportError, OSError) as exc:
+            raise wire.fail(
+                "the connection broke inside the answer", Kind.TRANSIENT, tokens_spent=True
+            ) from exc
+
+    def _note(self, piece: bytes) -> None:
+        if self._wire.stream and self._wire.status == httpx.codes.OK:
+            return
+        self._wire.body += piece
+        if len(self._wire.body) > self._wire.limit_bytes:
+            raise self._wire.fail("the answer is larger than allowed", Kind.TRANSIENT)
+
+    async def aclose(self) -> None:
+        """Give the connection back, or close it when the body was not read to its end."""
+        if not self._closed:
+            self._closed = True
+            await self._stream.aclose()  # type: ignore[union-attr]
+
+
+def _decoder(wire: Wire) -> Callable[[bytes], Iterable[bytes]]:
+    """Return what turns raw bytes into plain ones, a bounded piece at a time."""
+    encoding = wire.headers.get("content-encoding", "identity").lower()
+    if encoding in ("identity", ""):
+        return lambda raw: (raw,)
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise wire.fail("the answer's encoding was not asked for", Kind.TRANSIENT)
+    inflate = zlib.decompressobj(wbits=47)  # 32 + 15: a gzip or a zlib header
+
+    def pieces(raw: bytes) -> Iterator[bytes]:
+        while raw:
+            try:
+                yield inflate.decompress(raw, PIECE_BYTES)
+            except zlib.error as exc:
+                raise wire.fail("the answer's compression is broken", Kind.TRANSIENT) from exc
+            raw = inflate.unconsumed_tail
+
+    return pieces

@@ -1,0 +1,121 @@
+"""What a request's failures amount to: which targets they rule out, and what the caller is told. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from proxy.errors import (
+    DeadlineExceeded,
+    ModelUnknown,
+    NoTargetAvailable,
+    ProviderAuthFailed,
+    ProxyError,
+    RateLimited,
+    Refused,
+    UpstreamFailure,
+)
+from proxy.retry import Kind
+from proxy.routing import Standing
+from proxy.types import Target
+
+# Failures after which the same target may well answer a moment later.
+PASSING = frozenset({Kind.TRANSIENT, Kind.OVERLOADED, Kind.RATE_LIMITED, Kind.RESTING})
+# Statuses of a refused request that the official SDKs tell apart; any other becomes 400.
+CALLER_STATUSES = range(400, 500)
+
+
+def in_dialect(failure: UpstreamFailure, *, changed: bool) -> UpstreamFailure:
+    """A refused request is the caller's fault only in the dialect that the caller wrote it for."""
+    if changed and failure.kind is Kind.CALLER:
+        failure.kind = Kind.DIALECT
+    return failure
+
+
+def refused(failure: UpstreamFailure) -> Refused:
+    """Return the provider's own refusal, as the caller is told it."""
+    status = failure.provider_status
+    return Refused(failure, status=status if status in CALLER_STATUSES else 400)
+
+
+def resting(standing: Standing) -> UpstreamFailure:
+    """Return why a target that must not be asked now would not answer."""
+    if standing.cooling_s > 0 and standing.failure is not None:
+        return standing.failure
+    return UpstreamFailure("the target is resting", kind=Kind.RESTING)
+
+
+def same_model(target: Target, targets: Iterable[Target]) -> set[str]:
+    """Return the identities that stand for the same model of the same provider."""
+    return {t.identity for t in targets if (t.provider, t.model) == (target.provider, target.model)}
+
+
+def too_small(target: Target, targets: Sequence[Target]) -> set[str]:
+    """Return the identities whose context window is known to be no larger than `target`'s."""
+    window = _window(target)
+    small = {
+        t.identity
+        for t in targets
+        if window is not None and (other := _window(t)) is not None and other <= window
+    }
+    return small | same_model(target, targets)
+
+
+def _window(target: Target) -> int | None:
+    window = target.info.get("max_input_tokens")
+    return window if isinstance(window, int) else None
+
+
+def worth_a_lap(failures: Iterable[UpstreamFailure]) -> bool:
+    """Say whether any failure may pass by itself in a moment."""
+    return any(failure.kind in PASSING for failure in failures)
+
+
+def nobody_left(
+    model: str,
+    failures: Sequence[UpstreamFailure],
+    *,
+    away_s: Sequence[float],
+    out_of_time: bool,
+) -> ProxyError:
+    """
+    Return what the caller is told when no target is left to ask.
+
+    `away_s` holds, for each target, the seconds until it may be asked again; the least of them is
+    the `Retry-After`.
+    """
+    if out_of_time:
+        return DeadlineExceeded(f"no target of {model!r} answered in time", should_retry=False)
+    # What a second provider thinks of the first one's dialect is no news to the caller.
+    told = [failure for failure in failures if failure.kind is not Kind.DIALECT] or list(failures)
+    kinds = {failure.kind for failure in told}
+    back_s = max(1.0, min(away_s, default=1.0))
+    if kinds & {Kind.OVERSIZED, Kind.CONTENT} or kinds == {Kind.DIALECT}:
+        first = next(f for f in told if f.kind in (Kind.OVERSIZED, Kind.CONTENT, Kind.DIALECT))
+        return refused(first)
+    if kinds == {Kind.RATE_LIMITED}:
+        return _rate_limited(model, told[-1], back_s)
+    if kinds == {Kind.CREDENTIAL}:
+        return ProviderAuthFailed(
+            f"every provider of {model!r} refused the gateway's own key; run `mobius check --live`",
+            should_retry=False,
+        )
+    if kinds == {Kind.MISSING} and any(failure.provider_status == 404 for failure in told):
+        return ModelUnknown(f"the provider does not know the model behind {model!r}")
+    if kinds == {Kind.SILENT}:
+        return DeadlineExceeded(f"no target of {model!r} answered in time", should_retry=False)
+    tried = ", ".join(sorted(kinds)) or "none is configured"
+    return NoTargetAvailable(
+        f"no target of {model!r} is available ({tried})",
+        retry_after_s=back_s,
+        should_retry=False,
+    )
+
+
+def _rate_limited(model: str, last: UpstreamFailure, back_s: float) -> RateLimited:
+    error = RateLimited(
+        last.provider_message or f"every target of {model!r} is rate limited",
+        retry_after_s=back_s,
+    )
+    error.code = last.provider_code or error.code
+    error.type = last.provider_type or error.type
+    return error

@@ -1,0 +1,116 @@
+"""The edge behind a real server and a real socket: what the fakes could hide."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import openai
+import pytest
+import uvicorn
+
+from proxy.replies import Completion
+from tests.api.fakes import CHAT, STREAMED, Edge, Upstream, replies, snapshot
+from tests.api.test_departures import Waiting
+
+pytestmark = pytest.mark.anyio
+
+ANSWER = (
+    b'{"id":"x","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,'
+    b'"finish_reason":"stop","message":{"role":"assistant","content":"hello"}}]}'
+)
+DELTA = (
+    b'{"id":"x","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,'
+    b'"finish_reason":null,"delta":{"content":"t%d "}}]}'
+)
+
+
+@asynccontextmanager
+async def served(edge: Edge) -> AsyncIterator[str]:
+    """Serve `edge` on a free port; the address is its base URL."""
+    config = uvicorn.Config(edge.app, port=0, lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    with server.capture_signals():
+        pass  # no signal is ours to take within a test
+    config.load()
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        edge.drain.abort()
+        assert await edge.drain.wait_idle(10)
+        await server.shutdown()
+
+
+async def test_the_official_sdk_reads_a_completion() -> None:
+    async with served(Edge(replies(Completion(ANSWER)))) as url:
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none") as client:
+            answer = await client.chat.completions.create(
+                model="gpt", messages=[{"role": "user", "content": "hi"}]
+            )
+    assert answer.choices[0].message.content == "hello"
+
+
+async def test_the_official_sdk_reads_a_stream() -> None:
+    source = Upstream(*(DELTA % n for n in range(50)))
+    async with served(Edge(replies(source.stream))) as url:
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none") as client:
+            stream = await client.chat.completions.create(
+                model="gpt", messages=[{"role": "user", "content": "hi"}], stream=True
+            )
+            text = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+    assert text == "".join(f"t{n} " for n in range(50))
+    assert source.settled == 1
+
+
+async def test_hanging_up_on_a_silent_stream_closes_it() -> None:
+    source = Upstream(DELTA % 0, asyncio.Event())
+    edge = Edge(replies(source.stream))
+    async with served(edge) as url, httpx.AsyncClient() as http:
+        async with http.stream("POST", f"{url}/v1/chat/completions", json=STREAMED) as answer:
+            assert await anext(answer.aiter_bytes()) == b"data: " + DELTA % 0 + b"\n\n"
+            await source.silent.wait()
+        assert await edge.drain.wait_idle(10)
+        assert (source.closed, source.settled) == (1, 1)
+
+
+async def test_hanging_up_before_the_answer_cancels_the_call() -> None:
+    gateway = Waiting()
+    gateway.may_clean_up.set()
+    edge = Edge(gateway.serve)
+    async with served(edge) as url, httpx.AsyncClient() as http:
+        asking = asyncio.create_task(http.post(f"{url}/v1/chat/completions", json=CHAT))
+        await gateway.asked.wait()
+        asking.cancel()
+        await asyncio.wait({asking})
+        assert await edge.drain.wait_idle(10)
+    assert gateway.cleaned_up
+
+
+async def test_a_body_over_the_limit_gets_its_413() -> None:
+    edge = Edge(replies(Completion(ANSWER)), snapshot(limits={"body_mb": 1}))
+
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(64):
+            yield b"a" * 65_536
+
+    async with served(edge) as url, httpx.AsyncClient() as http:
+        for content in (endless(), b"a" * 3_000_000):
+            answer = await http.post(f"{url}/v1/chat/completions", content=content)
+            assert answer.status_code == 413
+            assert answer.json()["error"]["code"] == "request_too_large"
+
+
+async def test_head_has_no_body_and_the_connection_is_kept() -> None:
+    async with served(Edge(replies(Completion(ANSWER)))) as url, httpx.AsyncClient() as http:
+        head = await http.head(f"{url}/health/liveness")
+        assert (head.status_code, head.content) == (200, b"")
+        options = await http.options(f"{url}/v1/chat/completions")
+        assert (options.status_code, options.headers["allow"]) == (204, "POST")
+        for _ in range(3):
+            answer = await http.post(f"{url}/v1/chat/completions", json=CHAT)
+            assert answer.content == ANSWER
