@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -144,7 +145,8 @@ def _observer(
 async def _watch(opened: AsyncExitStack, reloader: Reloader) -> None:
     """Reload on every save and on SIGHUP, until `opened` closes."""
     loop = asyncio.get_running_loop()
-    tasks = {asyncio.create_task(reloader.watch(), name="watch the configuration")}
+    tasks: set[asyncio.Task[Any]] = set()
+    tasks.add(asyncio.create_task(reloader.watch(), name="watch the configuration"))
 
     def hang_up() -> None:
         task = asyncio.create_task(reloader.reload(), name="reload on SIGHUP")

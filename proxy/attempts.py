@@ -80,6 +80,7 @@ class Attempts:
                 break
         raise verdict.nobody_left(
             call.model,
+            walk.plan,
             tuple(walk.failures.values()),
             away_s=[self._away_s(target, walk) for target in walk.plan.targets],
             out_of_time=walk.exhausted,

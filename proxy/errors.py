@@ -40,7 +40,7 @@ class ProxyError(Exception):
 
     status: int = 500
     type: str = "server_error"
-    code: str | None = "internal_error"
+    code: str | None = "internal_error"  # the classes' own are a closed set: a metric label
 
     def __init__(
         self,
@@ -160,7 +160,7 @@ class UpstreamFailure(ProxyError):
 class Refused(ProxyError):
     """The provider's own 4xx about the caller's request, passed on with its status."""
 
-    code = "refused"
+    code: str | None = "refused"
 
     def __init__(self, failure: UpstreamFailure, *, status: int) -> None:
         super().__init__(failure.provider_message or failure.message, param=failure.param)

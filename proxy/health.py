@@ -20,6 +20,8 @@ from proxy.retry import RULES, Rest, cooldown_s
 from proxy.routing import Standing
 from proxy.types import Target
 
+# Names under a wildcard are endless; what is known of the longest forgotten goes first.
+RECORDS = 10_000
 LATENCY_WEIGHT = 0.2  # of the newest first token in the decaying average
 
 
@@ -145,6 +147,8 @@ class Health:
     def _record(self, target: Target, policy: RingPolicy) -> Record:
         record = self._records.get(target.identity)
         if record is None:
+            if len(self._records) >= RECORDS:
+                del self._records[next(iter(self._records))]
             record = self._records[target.identity] = Record(Breaker(policy.breaker))
         elif record.breaker.policy is not policy.breaker:
             record.breaker.policy = policy.breaker  # a reload may change the numbers

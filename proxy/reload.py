@@ -101,7 +101,8 @@ class Reloader:
 
     async def watch(self) -> None:
         """Reload after every change of a file, until cancelled."""
-        self._seen = self._seen or await asyncio.to_thread(_signature, self._files)
+        if self._seen is None:
+            await self.reload()  # what was saved since the first load
         while True:
             async with self._watching(self._files) as watched:
                 while watched == self._files:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 
 from proxy.errors import UpstreamFailure
 from proxy.types import Group, Ring, Strategy, Target
@@ -126,17 +127,12 @@ def _by_strategy(
 
 def _shuffled(targets: tuple[Target, ...], chance: Callable[[], float]) -> list[Target]:
     """Draw without replacement, by `weight`, else by `rpm`, else by `tpm`, else evenly."""
-    left = list(targets)
-    weights = _weights(targets)
+    left, weights = list(targets), _weights(targets)
     drawn: list[Target] = []
     while left:
-        point = chance() * sum(weights)
-        for index, weight in enumerate(weights):
-            point -= weight
-            if point < 0:
-                break
-        else:
-            index = len(left) - 1  # rounding, or nothing but zero weights
+        sums = list(accumulate(weights))
+        # Nothing but zero weights leaves the order as written.
+        index = min(bisect_right(sums, chance() * sums[-1]), len(left) - 1) if sums[-1] else 0
         drawn.append(left.pop(index))
         weights.pop(index)
     return drawn

@@ -69,7 +69,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class TargetTimeouts:
-    """The phases of one attempt, seconds; `mobius.timeouts` with what stands nearer to the target."""
+    """The phases of one attempt; `mobius.timeouts` with what stands nearer to the target."""
 
     connect_s: float = 5.0
     first_token_s: float = 30.0
@@ -125,7 +125,7 @@ class Ring:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as a provider reports them: kinds overlap as OpenAI's do (cached is part of prompt)."""
+    """Tokens as OpenAI reports them: the kinds overlap (cached tokens are prompt tokens too)."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0

@@ -1,4 +1,4 @@
-"""What a request's failures amount to: which targets they rule out, and what the caller is told. Pure."""
+"""What a request's failures amount to: whom they rule out, what the caller is told. Pure."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from proxy.errors import (
     UpstreamFailure,
 )
 from proxy.retry import Kind
-from proxy.routing import Standing
+from proxy.routing import Plan, Standing
 from proxy.types import Target
 
 # Failures after which the same target may well answer a moment later.
 PASSING = frozenset({Kind.TRANSIENT, Kind.OVERLOADED, Kind.RATE_LIMITED, Kind.RESTING})
-# Statuses of a refused request that the official SDKs tell apart; any other becomes 400.
-CALLER_STATUSES = range(400, 500)
+# Failures that the caller can do something about, once nobody else could answer either.
+CALLERS_OWN = frozenset({Kind.OVERSIZED, Kind.CONTENT})
 
 
 def in_dialect(failure: UpstreamFailure, *, changed: bool) -> UpstreamFailure:
@@ -33,8 +33,8 @@ def in_dialect(failure: UpstreamFailure, *, changed: bool) -> UpstreamFailure:
 
 def refused(failure: UpstreamFailure) -> Refused:
     """Return the provider's own refusal, as the caller is told it."""
-    status = failure.provider_status
-    return Refused(failure, status=status if status in CALLER_STATUSES else 400)
+    status = failure.provider_status or 400
+    return Refused(failure, status=status if 400 <= status < 500 else 400)
 
 
 def resting(standing: Standing) -> UpstreamFailure:
@@ -72,6 +72,7 @@ def worth_a_lap(failures: Iterable[UpstreamFailure]) -> bool:
 
 def nobody_left(
     model: str,
+    plan: Plan,
     failures: Sequence[UpstreamFailure],
     *,
     away_s: Sequence[float],
@@ -80,33 +81,47 @@ def nobody_left(
     """
     Return what the caller is told when no target is left to ask.
 
-    `away_s` holds, for each target, the seconds until it may be asked again; the least of them is
-    the `Retry-After`.
+    `away_s` holds, for each target of the plan, the seconds until it may be asked again; the least
+    of them is the `Retry-After`.
     """
-    if out_of_time:
-        return DeadlineExceeded(f"no target of {model!r} answered in time", should_retry=False)
+    if not plan.steps:
+        return _unconfigured(model, plan)
     # What a second provider thinks of the first one's dialect is no news to the caller.
     told = [failure for failure in failures if failure.kind is not Kind.DIALECT] or list(failures)
     kinds = {failure.kind for failure in told}
+    own = next((f for f in told if f.kind in CALLERS_OWN or kinds == {Kind.DIALECT}), None)
+    if own is not None:
+        return refused(own)
+    if out_of_time or kinds == {Kind.SILENT}:
+        return DeadlineExceeded(f"no target of {model!r} answered in time", should_retry=False)
     back_s = max(1.0, min(away_s, default=1.0))
-    if kinds & {Kind.OVERSIZED, Kind.CONTENT} or kinds == {Kind.DIALECT}:
-        first = next(f for f in told if f.kind in (Kind.OVERSIZED, Kind.CONTENT, Kind.DIALECT))
-        return refused(first)
     if kinds == {Kind.RATE_LIMITED}:
         return _rate_limited(model, told[-1], back_s)
+    return _all_failed(model, told, kinds, back_s)
+
+
+def _all_failed(
+    model: str, told: Sequence[UpstreamFailure], kinds: set[Kind], back_s: float
+) -> ProxyError:
     if kinds == {Kind.CREDENTIAL}:
         return ProviderAuthFailed(
-            f"every provider of {model!r} refused the gateway's own key; run `mobius check --live`",
+            f"every provider of {model!r} refused the gateway's own key; its operator can run "
+            "`mobius check --live`",
             should_retry=False,
         )
     if kinds == {Kind.MISSING} and any(failure.provider_status == 404 for failure in told):
         return ModelUnknown(f"the provider does not know the model behind {model!r}")
-    if kinds == {Kind.SILENT}:
-        return DeadlineExceeded(f"no target of {model!r} answered in time", should_retry=False)
-    tried = ", ".join(sorted(kinds)) or "none is configured"
     return NoTargetAvailable(
-        f"no target of {model!r} is available ({tried})",
+        f"no target of {model!r} is available ({', '.join(sorted(kinds))})",
         retry_after_s=back_s,
+        should_retry=False,
+    )
+
+
+def _unconfigured(model: str, plan: Plan) -> NoTargetAvailable:
+    reasons = "; ".join(f"{step.target.label} {step.reason}" for step in plan.left_out)
+    return NoTargetAvailable(
+        f"no target of {model!r} is configured ({reasons or 'none is allowed'})",
         should_retry=False,
     )
 

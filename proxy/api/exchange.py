@@ -22,12 +22,11 @@ from proxy.api.render import error_of
 from proxy.api.wire import Wire
 from proxy.policy import LimitsPolicy
 from proxy.replies import ChunkStream, Completion, Reply
-from proxy.snapshot import Snapshot
 from proxy.types import Call, Surface, Tally
 
 Parse: TypeAlias = Callable[[bytes, str, int], Call]  # the body, the request's id, the depth limit
 
-UNKNOWN = "unknown"  # the model of a request as long as it may be an invented name
+UNKNOWN = "unknown"  # the model of a request until the gateway has found its ring
 _KB, _MB = 1024, 1024 * 1024
 
 
@@ -85,7 +84,7 @@ class ModelEndpoint:
         tally.caller = caller.name
         async with state["drain"].enter(limits.in_flight) as conversation:
             call = await self._read(exchange, limits)
-            tally.stream, tally.model = call.stream, _label(snapshot, call.model)
+            tally.stream = call.stream
             conversation.beside(partial(_leave, exchange))
             if call.stream:
                 conversation.beside(partial(wire.pulse, snapshot.policy.keepalive))
@@ -115,9 +114,3 @@ async def _leave(exchange: Exchange) -> None:
     await departure(exchange.receive)
     if not exchange.wire.finished:
         raise ClientLeft
-
-
-def _label(snapshot: Snapshot, model: str) -> str:
-    """Return the configured name behind a model's: it becomes a metric label, which are bounded."""
-    ring = snapshot.ring(model)
-    return UNKNOWN if ring is None else ring.pattern or ring.model

@@ -88,6 +88,11 @@ PATHS: dict[str, dict[str, Any]] = {
     "/health/readiness": {"get": _operation("Whether requests should be sent here")},
     "/health": {"get": _operation("Which targets would be asked now", secured=True)},
     "/metrics": {"get": _operation("Metrics, as Prometheus reads them")},
+    "/admin/explain/{model}": {
+        "get": _operation(
+            "Which targets would be asked for a model, and why", secured=True, parameters=[_MODEL]
+        )
+    },
     "/admin/reload": {"post": _operation("Read the configuration file again", secured=True)},
 }
 

@@ -36,10 +36,11 @@ class Sdk:
         self._loading: asyncio.Task[ModuleType] | None = None
         self.handler: Any = None  # LiteLLM's own wrapper around the same transport
 
-    def start(self) -> None:
+    def start(self) -> asyncio.Task[ModuleType]:
         """Begin to import LiteLLM (2 to 3 s) in a thread, unless that has begun."""
         if self._loading is None:
             self._loading = asyncio.create_task(self._load(), name="import litellm")
+        return self._loading
 
     @property
     def state(self) -> str:
@@ -53,15 +54,13 @@ class Sdk:
 
     async def ready(self) -> ModuleType:
         """Return LiteLLM, waiting for its import when it is still under way."""
-        self.start()
-        assert self._loading is not None
         # Shielded: a request that gives up must not take the import with it.
-        return await asyncio.shield(self._loading)
+        return await asyncio.shield(self.start())
 
     async def _load(self) -> ModuleType:
         litellm = await asyncio.to_thread(_import)
-        # OpenAI's and Azure's SDK clients are built around this one; LiteLLM has no argument for it.
-        litellm.aclient_session = self._http
+        # OpenAI's and Azure's SDK clients are built around it: there is no argument for that.
+        vars(litellm)["aclient_session"] = self._http
         module = importlib.import_module("litellm.llms.custom_httpx.http_handler")
         self.handler = module.AsyncHTTPHandler(transport=self._transport, follow_redirects=False)
         return litellm

@@ -19,6 +19,7 @@ from proxy.api.routes import install
 from proxy.log import Log
 from proxy.policy import MobiusPolicy
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
+from proxy.routing import Plan
 from proxy.snapshot import Snapshot
 from proxy.types import Call, Caller, Group, Ring, Tally
 
@@ -171,6 +172,7 @@ class Edge:
             drain=self.drain,
             lanes=lambda: {"unified": "ready"},
             targets=lambda: (),
+            explain=lambda ring, policy: Plan(()),
         )
 
     @property

@@ -9,7 +9,8 @@ from proxy.api.deps import TargetHealth
 from proxy.api.openapi import PATHS
 from proxy.api.routes import TABLE
 from proxy.errors import ProxyError
-from proxy.types import Caller
+from proxy.routing import Plan, Step
+from proxy.types import Caller, Target
 from tests.api.fakes import COMPLETION, Edge, replies, snapshot
 
 pytestmark = pytest.mark.anyio
@@ -188,6 +189,22 @@ async def test_reload_is_for_administrators() -> None:
     assert client.json == {"result": "ok", "error": None, "generation": 3}
     assert server.snapshots.reloads == 1
     assert (await edge().get(**post).run()).status == 200
+
+
+async def test_an_administrator_is_told_which_targets_would_be_asked_and_why() -> None:
+    server = locked()
+    target = Target("gpt/openai/gpt-4o", "gpt", "openai", "gpt-4o", identity="i", credential="c")
+    server.state["explain"] = lambda ring, policy: Plan((Step(target, "healthy"),))
+    path = "/admin/explain/gpt"
+    assert (await server.get(path, authorization="Bearer sk-web").run()).status == 403
+    client = await server.get(path, authorization="Bearer sk-master").run()
+    assert client.json == {
+        "model": "gpt",
+        "asked": [{"target": "gpt/openai/gpt-4o", "reason": "healthy"}],
+        "left_out": [],
+    }
+    unknown = await server.get("/admin/explain/gpd", authorization="Bearer sk-master").run()
+    assert unknown.error["message"] == "the model `gpd` does not exist; did you mean `gpt`?"
 
 
 async def test_a_reload_that_failed_says_where() -> None:

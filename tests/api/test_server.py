@@ -27,13 +27,15 @@ DELTA = (
 )
 
 
+def sdk(url: str) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+
+
 @asynccontextmanager
 async def served(edge: Edge) -> AsyncIterator[str]:
     """Serve `edge` on a free port; the address is its base URL."""
     config = uvicorn.Config(edge.app, port=0, lifespan="off", log_config=None)
     server = uvicorn.Server(config)
-    with server.capture_signals():
-        pass  # no signal is ours to take within a test
     config.load()
     server.lifespan = config.lifespan_class(config)
     await server.startup()
@@ -47,22 +49,20 @@ async def served(edge: Edge) -> AsyncIterator[str]:
 
 
 async def test_the_official_sdk_reads_a_completion() -> None:
-    async with served(Edge(replies(Completion(ANSWER)))) as url:
-        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none") as client:
-            answer = await client.chat.completions.create(
-                model="gpt", messages=[{"role": "user", "content": "hi"}]
-            )
+    async with served(Edge(replies(Completion(ANSWER)))) as url, sdk(url) as client:
+        answer = await client.chat.completions.create(
+            model="gpt", messages=[{"role": "user", "content": "hi"}]
+        )
     assert answer.choices[0].message.content == "hello"
 
 
 async def test_the_official_sdk_reads_a_stream() -> None:
     source = Upstream(*(DELTA % n for n in range(50)))
-    async with served(Edge(replies(source.stream))) as url:
-        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none") as client:
-            stream = await client.chat.completions.create(
-                model="gpt", messages=[{"role": "user", "content": "hi"}], stream=True
-            )
-            text = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+    async with served(Edge(replies(source.stream))) as url, sdk(url) as client:
+        stream = await client.chat.completions.create(
+            model="gpt", messages=[{"role": "user", "content": "hi"}], stream=True
+        )
+        text = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
     assert text == "".join(f"t{n} " for n in range(50))
     assert source.settled == 1
 

@@ -1,7 +1,5 @@
 """What `mobius check` and `mobius explain` print."""
 
-# ruff: noqa: T201 - this is what a command answers on standard output
-
 from __future__ import annotations
 
 from collections.abc import Mapping

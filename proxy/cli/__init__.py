@@ -13,12 +13,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from proxy import __version__, server
+from proxy import __version__
 from proxy.app import create_app, loopback_only
-from proxy.ask import NoServer, ask
+from proxy.cli import server
+from proxy.cli.ask import NoServer, ask
+from proxy.cli.live import ask_all
+from proxy.cli.report import print_plan, print_rings
 from proxy.config import ConfigError, load_config
-from proxy.live import ask_all
-from proxy.report import print_plan, print_rings
 
 PASSED_ON = (
     "ssl_keyfile",

@@ -1,7 +1,5 @@
 """`mobius check --live`: each target's key, address and time to first token, by one short call."""
 
-# ruff: noqa: T201 - this is what the command answers on standard output
-
 from __future__ import annotations
 
 import asyncio
