@@ -8,7 +8,7 @@ WORKDIR /app
 RUN python -m venv .venv
 COPY requirements.txt ./
 RUN .venv/bin/pip install --require-hashes -r requirements.txt
-COPY pyproject.toml LICENSE ./
+COPY pyproject.toml README.md LICENSE ./
 COPY proxy ./proxy
 # pip compiles what it installs, so that the running container need not write a byte.
 RUN .venv/bin/pip install --no-deps --no-build-isolation .

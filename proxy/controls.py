@@ -206,7 +206,7 @@ ROOT_WORDS = frozenset(
 )
 
 # The fields of OpenAI's request and of the objects in it: no need to look further at these.
-_ORDINARY = _words("""
+ORDINARY = _words("""
 allowed_tools approximate arguments audio city content country custom data definition description
 detail file file_data file_id filename format frequency_penalty function function_call functions
 grammar image_url include_obfuscation include_usage input input_audio json_schema logit_bias
@@ -258,7 +258,7 @@ def find_control(body: Json) -> str | None:
     """Return the path of a field that would steer LiteLLM, the innermost where they nest."""
     for name, value in body.items():
         here: Path = (None, name)
-        if name not in _ORDINARY and _steers(name, ROOT_WORDS):
+        if name not in ORDINARY and _steers(name, ROOT_WORDS):
             return _spelled(_search(value, here, _NONE, worded=False) or here)
         words = METADATA_WORDS if name == "metadata" else NESTED_WORDS
         found = _search(value, here, words, worded=name in _WORDED)
@@ -283,7 +283,7 @@ def _search(value: object, here: Path, words: Collection[str], *, worded: bool) 
     while stack:
         item, path = stack.pop()
         if isinstance(item, dict):
-            if not _ORDINARY.issuperset(item):
+            if not ORDINARY.issuperset(item):
                 found = _steering_name(item, path, words)
                 if found is not None:
                     return found
@@ -307,7 +307,7 @@ def _search(value: object, here: Path, words: Collection[str], *, worded: bool) 
 
 def _steering_name(item: dict[str, object], path: Path, words: Collection[str]) -> Path:
     for name, value in item.items():
-        if name not in _ORDINARY and _steers(name, words):
+        if name not in ORDINARY and _steers(name, words):
             here = (path, name)
             return _search(value, here, _NONE, worded=False) or here
     return None

@@ -33,7 +33,8 @@ class Reader:
     """
     Turns bytes, split anywhere, into events.
 
-    Holds at most one unfinished event; `feed` raises EventTooLarge when it outgrows `limit_bytes`.
+    Holds at most one unfinished event; `feed` raises EventTooLarge when its data and its unfinished
+    line outgrow `limit_bytes`, wherever the bytes are split. What the same piece completed is lost.
     """
 
     def __init__(self, limit_bytes: int = 16 * 1024 * 1024) -> None:
@@ -54,19 +55,25 @@ class Reader:
         if not piece:
             return []
         self._after_cr = piece.endswith(b"\r")
-        self._line += piece
-        # `splitlines` on bytes splits at CR, LF and CRLF and at nothing else.
-        lines = bytes(self._line).splitlines(keepends=True)
-        self._line.clear()
-        if lines and not lines[-1].endswith((b"\n", b"\r")):
-            self._line += lines.pop()
+        # `splitlines` on bytes splits at CR, LF and CRLF and at nothing else. Only the piece is
+        # looked at: a line that comes byte by byte would otherwise cost the square of its length.
+        lines = piece.splitlines(keepends=True)
+        unfinished = b"" if lines[-1].endswith((b"\n", b"\r")) else lines.pop()
+        if lines and self._line:
+            lines[0] = bytes(self._line) + lines[0]
+            self._line.clear()
         events = [event for line in lines if (event := self._take(line)) is not None]
-        if self._held_bytes + len(self._line) > self._limit_bytes:
-            raise EventTooLarge(f"an event of the stream is over {self._limit_bytes} bytes")
+        self._line += unfinished
+        self._check(len(self._line))
         return events
+
+    def _check(self, line_bytes: int) -> None:
+        if self._held_bytes + line_bytes > self._limit_bytes:
+            raise EventTooLarge(f"an event of the stream is over {self._limit_bytes} bytes")
 
     def _take(self, line: bytes) -> ServerEvent | None:
         line = line.rstrip(b"\r\n")
+        self._check(len(line))
         if self._start:
             self._start = False
             line = line.removeprefix(_BOM)
@@ -76,7 +83,7 @@ class Reader:
         value = value.removeprefix(b" ")
         if field == b"data":
             self._data.append(value)
-            self._held_bytes += len(value)
+            self._held_bytes += len(value) + 1  # an empty line is held as well
         elif field == b"event":
             self._name = value
         return None

@@ -44,7 +44,8 @@ class Wire:
         async with self._turn:
             length = (b"content-length", b"%d" % len(body))
             await self._start(status, [JSON, length, *headers])
-            await self._body(body, more=False)
+            await self._send({"type": "http.response.body", "body": body, "more_body": False})
+            self.finished = True
 
     async def completion(self, reply: Completion) -> None:
         await self.whole(200, reply.raw, reply_headers(reply))
@@ -100,17 +101,14 @@ class Wire:
     async def _frames(self, raw: bytes, *, more: bool = True) -> None:
         async with self._turn:
             if not self.finished:
-                await self._body(raw, more=more)
+                await self._send({"type": "http.response.body", "body": raw, "more_body": more})
+                self.finished = not more
+                self._last_s = self._clock.now()
 
     async def _start(self, status: int, headers: RawHeaders) -> None:
         headers += tally_headers(self._tally, self._clock.now())
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         self.started = True
-
-    async def _body(self, raw: bytes, *, more: bool) -> None:
-        await self._send({"type": "http.response.body", "body": raw, "more_body": more})
-        self.finished = not more
-        self._last_s = self._clock.now()
 
     async def _send(self, message: Message) -> None:
         try:

@@ -19,6 +19,7 @@ from proxy.policy import KeyPolicy, MobiusPolicy
 from proxy.types import Caller
 
 MASTER = "master"
+MASTER_VARIABLE = "MOBIUS_MASTER_KEY"  # where `general_settings.master_key` does not stand
 DEFAULTS = MobiusPolicy()
 
 
@@ -51,10 +52,14 @@ def read_callers(
     callers: dict[str, Caller] = {}
     places: dict[str, int] = {}
     key = reader.text(master, "general_settings.master_key")
-    if key is not None and master is not None:
+    if master is not None and key is not None:
         note_literal(reader, master, "general_settings.master_key")
-        callers[_hash(key)] = Caller(MASTER, admin=True)
         places[MASTER] = master.place.line
+    elif master is None:
+        # So that a container needs one variable and no edit of the file that it ships with.
+        key = reader.secrets.find(MASTER_VARIABLE).value
+    if key is not None:
+        callers[_hash(key)] = Caller(MASTER, admin=True)
     # After an error in the section the policy is the default one, which has no keys.
     for written, entry in zip(policy.keys, _key_entries(tree), strict=False):
         digest = _digest(reader, written, entry)

@@ -132,7 +132,7 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
     """
     best: tuple[int, str] | None = None
     for candidate in names:
-        limit = min(2, (len(candidate) - 1) // 2) if best is None else best[0]
+        limit = min(best[0] if best else 2, (len(candidate) - 1) // 2)
         if abs(len(candidate) - len(name)) > limit:
             continue
         edits = _edits(name, candidate, limit)

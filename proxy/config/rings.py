@@ -116,14 +116,16 @@ def _compose(
     )
     exact = {name: group for name, group in groups.items() if "*" not in name}
 
-    def group_of(name: str) -> Group | None:
-        alias = aliases.get(name)
-        return exact.get(name) or (exact.get(alias.model) if alias else None)
+    meant = {
+        name: compose(alias.model, exact=exact.get, wildcards=wildcards)
+        for name, alias in aliases.items()
+    }
+    groups_of = {name: ring.groups[0] for name, ring in meant.items() if ring} | exact
 
     def ring(name: str, alias: str | None = None) -> Ring | None:
         return compose(
             name,
-            exact=group_of,
+            exact=groups_of.get,
             wildcards=wildcards,
             fallbacks=fallbacks,
             alias=alias,

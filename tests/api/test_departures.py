@@ -244,3 +244,32 @@ async def test_a_whole_answer_is_never_preceded_by_comments() -> None:
     gateway.go.set()
     await request
     assert client.bodies == [COMPLETION.raw]
+
+
+@pytest.mark.parametrize("end", ["leave", "cancel", "abort", "leave and cancel", "leave and abort"])
+async def test_whenever_a_request_ends_it_is_settled_exactly_once(end: str) -> None:
+    async def pause() -> None:
+        await asyncio.sleep(0)
+
+    async def slowly(message: Message) -> None:
+        await pause()
+
+    for steps in range(40):
+        source = Upstream(b'{"n":1}', b'{"n":2}', b'{"n":3}')
+        edge = Edge(replies(source.stream))
+        client = edge.post(STREAMED)
+        client.on_send = slowly
+        request = client.start()
+        for _ in range(steps):
+            await pause()
+        if "leave" in end:
+            client.leave()
+            await pause()
+        if "cancel" in end:
+            request.cancel()
+        if "abort" in end:
+            edge.drain.abort()
+        await asyncio.wait({request})
+        assert source.settled == len(edge.gateway.calls)
+        assert edge.drain.in_flight == 0
+        assert b"".join(client.bodies).count(b"[DONE]") <= 1

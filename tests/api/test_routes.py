@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from proxy import __version__
@@ -21,11 +23,11 @@ KEYS = {"sk-web": WEB, "sk-master": MASTER}
 MODELS = ("gpt", "claude-3", "gemini")
 
 
-def edge(**policy: object) -> Edge:
+def edge(**policy: Any) -> Edge:
     return Edge(replies(COMPLETION), snapshot(*MODELS, **policy))
 
 
-def locked(**policy: object) -> Edge:
+def locked(**policy: Any) -> Edge:
     return Edge(replies(COMPLETION), snapshot(*MODELS, callers=KEYS, **policy))
 
 

@@ -225,8 +225,11 @@ def test_a_variable_that_other_places_need_is_an_error_with_its_line() -> None:
 def test_included_files_are_put_together_and_the_including_one_wins() -> None:
     config = load_file("main.yaml")
     parts = FILES / "parts"
-    assert config.files == tuple(
-        (FILES / "main.yaml", parts / "models.yaml", parts / "more.yaml", parts / "settings.yaml")
+    assert config.files == (
+        FILES / "main.yaml",
+        parts / "models.yaml",
+        parts / "more.yaml",
+        parts / "settings.yaml",
     )
     (warning,) = config.warnings
     assert (warning.file, warning.line) == (str(parts / "settings.yaml"), 2)

@@ -1,0 +1,155 @@
+"""The section `mobius:`, and who may ask."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from proxy.config.names import NOT_YET
+from tests.config.loading import lines, load_text, mock_model, refusal
+
+MODELS = "model_list:\n" + mock_model("a")
+HASH = hashlib.sha256(b"sk-web").hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("section", "line", "text"),
+    [
+        ("  deadlne: 3\n", 4, "mobius.deadlne is not known; the nearest name is deadline"),
+        (
+            "  timeouts:\n    idel: 3\n",
+            5,
+            "mobius.timeouts.idel is not known; the nearest name is idle",
+        ),
+        ("  colour: 3\n", 4, "mobius.colour is not known; it takes"),
+        ("  deadline: soon\n", 4, "mobius.deadline: Input should be a valid number"),
+        ("  deadline: -1\n", 4, "mobius.deadline: Input should be greater than 0"),
+        ("  deadline: yes\n", 4, "mobius.deadline takes a value, not yes or true"),
+        ("  laps: 1.5\n", 4, "mobius.laps: Input should be a valid integer"),
+        ("  breaker: 5\n", 4, "mobius.breaker: Input should be"),
+        ("  keys: {a: b}\n", 4, "mobius.keys: Input should be"),
+        ("  keys:\n    - key: x\n", 5, "mobius.keys has no name"),
+        (
+            "  users:\n    default: {rmp: 3}\n",
+            5,
+            "mobius.users.default.rmp is not known; the nearest",
+        ),
+        ("  metrics: {access: {port: 0}}\n", 4, "mobius.metrics.access"),
+        ("  deadline: os.environ/LIMIT\n", 4, "mobius.deadline: the variable LIMIT is not set"),
+    ],
+)
+def test_an_error_of_the_section_has_its_line(
+    tmp_path: Path, section: str, line: int, text: str
+) -> None:
+    error = refusal(tmp_path, MODELS + "mobius:\n" + section)
+    assert {remark.line for remark in error.remarks} == {line}
+    assert error.remarks[0].text.startswith(text)
+
+
+def test_keys_become_callers_under_the_hash_of_the_key(tmp_path: Path) -> None:
+    config = load_text(
+        tmp_path,
+        MODELS
+        + "general_settings: {master_key: os.environ/MASTER}\n"
+        + "mobius:\n  keys:\n"
+        + "    - {name: web, key: os.environ/WEB, team: product, models: [a, 'claude-*']}\n"
+        + f"    - {{name: batch, key_sha256: '{hashlib.sha256(b'x').hexdigest().upper()}',"
+        + " expires: 2030-01-01}\n"
+        + "    - {name: ops, key_sha256: "
+        + f"{hashlib.sha256(b'y').hexdigest()}, expires: '2030-01-01T12:00:00+02:00'}}\n",
+        {"MASTER": "sk-master", "WEB": "sk-web"},
+    )
+    assert config.warnings == ()
+    callers = config.snapshot.callers
+    assert callers[hashlib.sha256(b"sk-master").hexdigest()].admin
+    web = callers[HASH]
+    assert (web.name, web.team, web.models, web.admin) == (
+        "web",
+        "product",
+        ("a", "claude-*"),
+        False,
+    )
+    assert web.expires_at is None
+    assert callers[hashlib.sha256(b"x").hexdigest()].expires_at == 1_893_456_000.0
+    assert callers[hashlib.sha256(b"y").hexdigest()].expires_at == 1_893_456_000.0 + 10 * 3600
+    assert "sk-web" not in repr(config)
+    assert config.snapshot.policy.keys[0].key is None, "no key is kept"
+
+
+@pytest.mark.parametrize(
+    ("keys", "lines_", "text"),
+    [
+        (["{name: web}"], [3], "web takes either key or key_sha256"),
+        (["{name: web, key: ''}"], [3], "web takes either key or key_sha256"),
+        ([f"{{name: web, key: none, key_sha256: {HASH}}}"], [3], "web takes either key or"),
+        (["{name: web, key: none}", "{name: web, key: dummy}"], [4], "line 3 has the same name"),
+        (
+            ["{name: web, key: os.environ/WEB}", f"{{name: app, key_sha256: {HASH}}}"],
+            [4],
+            "this is also the key of web",
+        ),
+        (["{name: master, key: none}"], [3], "has the same name"),
+        (["{name: 'web\\n', key: none}"], [3], "String should match pattern"),
+        (["{name: web, key: none, expires: tomorrow}"], [3], "takes an ISO 8601 date or time"),
+        (["{name: web, key: os.environ/NOPE}"], [3], "the variable NOPE is not set"),
+        (["{name: web, key_sha256: abc}"], [3], "String should match pattern"),
+    ],
+)
+def test_a_key_that_cannot_be_used_is_an_error(
+    tmp_path: Path, keys: list[str], lines_: list[int], text: str
+) -> None:
+    rows = "".join(f"    - {key}\n" for key in keys)
+    error = refusal(
+        tmp_path,
+        "mobius:\n  keys:\n"
+        + rows
+        + MODELS
+        + "general_settings: {master_key: os.environ/MASTER}\n",
+        {"MASTER": "sk-master", "WEB": "sk-web"},
+    )
+    assert [remark.line for remark in error.remarks] == lines_
+    assert text in str(error)
+
+
+def test_a_literal_key_is_accepted_with_a_warning_that_does_not_repeat_it(tmp_path: Path) -> None:
+    config = load_text(
+        tmp_path,
+        MODELS + "general_settings:\n  master_key: sk-1234\n"
+        "mobius:\n  keys:\n    - {name: web, key: sk-web}\n",
+    )
+    hint = "stands here as it is; os.environ/NAME keeps it out of the file"
+    assert lines(config.warnings) == [
+        (4, f"general_settings.master_key {hint}"),
+        (7, f"mobius.keys.key {hint}"),
+    ]
+    assert HASH in config.snapshot.callers
+
+
+def test_an_empty_master_key_is_none(tmp_path: Path) -> None:
+    for value in ("''", "~"):
+        config = load_text(tmp_path, MODELS + f"general_settings: {{master_key: {value}}}\n")
+        assert config.snapshot.callers == {}
+
+
+def test_settings_that_say_the_default_need_no_warning(tmp_path: Path) -> None:
+    config = load_text(
+        tmp_path, MODELS + "mobius: {ai: {model: chat}, ledger: {keep_days: 400}, slo: {}}\n"
+    )
+    assert config.warnings == ()
+
+
+def test_what_no_room_acts_on_yet_is_one_table(tmp_path: Path) -> None:
+    section = (
+        "mobius:\n"
+        "  ai: {model: a}\n  cache: {scope: team}\n  hedge: {after: 1}\n  lanes: {openai: unified}\n"
+        "  ledger: {keep_days: 1}\n  quota: {default_max_tokens: 1}\n  slo: {first_token_s: 1}\n"
+        "  users: {default: {rpm: 1}}\n"
+        f"  keys: [{{name: web, key_sha256: {HASH}, limits: {{rpm: 1}}, cache_scope: team}}]\n"
+        "  teams: [{name: product, limits: {rpm: 1}}]\n"
+    )
+    warned = {
+        warning.text.split(" ")[0] for warning in load_text(tmp_path, MODELS + section).warnings
+    }
+    assert warned == {name for name in NOT_YET if name.startswith("mobius.")}

@@ -1,0 +1,147 @@
+"""The frozen view: names to rings."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.snapshot import Fallbacks, Snapshot, Wildcard, compose, filled, identity_of, matched
+from proxy.types import Group, Ring, Target
+
+
+def target(group: str, model: str = "x", provider: str = "openai") -> Target:
+    return Target(
+        label=f"{group}/{provider}/{model}",
+        group=group,
+        provider=provider,
+        model=model,
+        identity=identity_of("credential", model),
+        credential="credential",
+    )
+
+
+def group(name: str, model: str = "x") -> Group:
+    return Group(name, (target(name, model),))
+
+
+def snapshot(*wildcards: tuple[str, str], **rings: str) -> Snapshot:
+    return Snapshot(
+        rings={name: Ring(name, (group(name, model),)) for name, model in rings.items()},
+        wildcards=tuple(Wildcard(pattern, group(pattern, model)) for pattern, model in wildcards),
+    )
+
+
+def test_an_exact_name_wins_over_a_wildcard() -> None:
+    subject = snapshot(("*", "*"), a="exact")
+    ring = subject.ring("a")
+    assert ring is subject.rings["a"]
+
+
+def test_a_name_that_nothing_answers_has_no_ring() -> None:
+    assert snapshot(a="x").ring("b") is None
+    assert snapshot(("a/*", "*")).ring("b/c") is None
+
+
+def test_a_ring_under_a_wildcard_says_which() -> None:
+    ring = snapshot(("openai/*", "*")).ring("openai/gpt-4o")
+    assert ring is not None
+    assert (ring.model, ring.pattern) == ("openai/gpt-4o", "openai/*")
+    assert ring.groups[0].name == "openai/gpt-4o"
+
+
+def test_targets_under_a_wildcard_have_the_identity_of_the_model_they_call() -> None:
+    subject = snapshot(("openai/*", "*"), a="gpt-4o")
+    under, exact, other = (subject.ring(name) for name in ("openai/gpt-4o", "a", "openai/o3"))
+    assert under is not None
+    assert exact is not None
+    assert other is not None
+    (first,), (second,), (third,) = (ring.groups[0].targets for ring in (under, exact, other))
+    assert first.identity == second.identity != third.identity
+    assert first.label == third.label, "labels become metric series, so they stay few"
+
+
+@pytest.mark.parametrize("name", ["x" * 513, "a\nb", "a\x00b", "openai/"])
+def test_a_strange_name_is_not_matched(name: str) -> None:
+    assert snapshot(("openai/*", "*"), ("x*", "*"), ("a*", "*")).ring(name) is None
+
+
+def test_more_stars_than_places_leave_the_name_as_it_was_asked_for() -> None:
+    ring = snapshot(("*/x/*", "y-*")).ring("a/x/b")
+    assert ring is not None
+    assert ring.groups[0].targets[0].model == "a/x/b"
+
+
+def test_the_names_to_list_are_without_wildcards_and_hidden_aliases() -> None:
+    rings = {name: Ring(name, (group(name),)) for name in ("a", "b", "secret")}
+    subject = Snapshot(
+        rings=rings, wildcards=(Wildcard("*", group("*")),), hidden=frozenset({"secret"})
+    )
+    assert subject.models() == ("a", "b")
+
+
+def test_every_target_is_listed_once() -> None:
+    a, b = group("a"), group("b")
+    subject = Snapshot(
+        rings={"a": Ring("a", (a, b)), "alias": Ring("alias", (a,)), "b": Ring("b", (b,))},
+        wildcards=(Wildcard("*", group("*", "*")),),
+    )
+    assert [target.label for target in subject.targets()] == [
+        "a/openai/x",
+        "b/openai/x",
+        "*/openai/*",
+    ]
+
+
+def test_fallbacks_are_looked_up_by_alias_then_name_then_wildcard() -> None:
+    groups = {name: group(name) for name in ("a", "b", "c", "d")}
+    wildcards = (Wildcard("w/*", group("w/*", "*")),)
+
+    def composed(fallbacks: Fallbacks, name: str, alias: str | None = None) -> list[str]:
+        ring = compose(
+            name, exact=groups.get, wildcards=wildcards, fallbacks=fallbacks, alias=alias
+        )
+        assert ring is not None
+        return [group.name for group in ring.groups]
+
+    table = {"a": ("b",), "alias": ("c",), "w/*": ("d", "w/z"), "w/x": ("a",)}
+    fallbacks = Fallbacks(general=table, default=("d",))
+    assert composed(fallbacks, "a") == ["a", "b"]
+    assert composed(fallbacks, "a", alias="alias") == ["a", "c"]
+    assert composed(fallbacks, "a", alias="other") == ["a", "b"]
+    assert composed(fallbacks, "c") == ["c", "d"]
+    assert composed(fallbacks, "w/x") == ["w/x", "a"]
+    assert composed(fallbacks, "w/y") == ["w/y", "d", "w/z"]
+    assert composed(fallbacks, "w/z") == ["w/z", "d"]
+
+
+PATTERN = st.text(alphabet="ab/*", min_size=1, max_size=12)
+
+
+@given(PATTERN, st.text(alphabet="ab/", max_size=24))
+def test_matching_is_that_of_a_greedy_regular_expression(pattern: str, name: str) -> None:
+    found = re.fullmatch(re.escape(pattern).replace(r"\*", "(.*)"), name)
+    assert matched(pattern, name) == (found.groups() if found else None)
+
+
+@given(PATTERN, st.text(alphabet="ab/", max_size=24))
+def test_a_pattern_filled_with_what_it_matched_is_the_name(pattern: str, name: str) -> None:
+    parts = matched(pattern, name)
+    if parts is not None:
+        assert filled(pattern, parts) == name
+
+
+def test_a_part_with_a_star_in_it_is_not_filled_again() -> None:
+    assert filled("a*b*", ("*x", "y")) == "a*xby"
+    assert filled("a*b*", ("x",)) == "axb*"
+
+
+def test_matching_a_hostile_name_takes_no_time() -> None:
+    subject = snapshot(("*a*a*a*a*a*a*a*a*b", "*"))
+    started_s = time.perf_counter()
+    for _ in range(1000):
+        assert subject.ring("a" * 500) is None
+    assert time.perf_counter() - started_s < 1
