@@ -49,8 +49,8 @@ class Breaker:
         self._openings = 0  # in a row: reset by a closing
         self._open_until_s = 0.0
         self._probe_until_s: float | None = None
-        # Bumped on every transition, so that an answer to a question asked before the transition
-        # cannot be counted after it.
+        # Bumped on every transition and with every probe, so that an answer to a question asked
+        # before cannot be counted after it.
         self._generation = 0
 
     def state(self, now_s: float) -> State:
@@ -80,6 +80,8 @@ class Breaker:
         probe = self._state is State.HALF_OPEN
         if probe:
             self._probe_until_s = now_s + PROBE_LEASE_S
+            # A probe of its own generation: one that was taken for lost cannot speak for the next.
+            self._generation += 1
         return Permit(self._generation, probe)
 
     def leave(self, permit: Permit, *, ok: bool | None, now_s: float) -> None:

@@ -195,11 +195,12 @@ _SUFFIXES = ("_ad_token", "_api_base", "_api_key", "_api_url", "_api_version", "
 
 # Names of the tables that are refused nowhere but at the root of a request: below it they are
 # ordinary words, as fields of OpenAI's own objects or as somebody's metadata keys.
-METADATA_WORDS = _words("""
+_PLAIN_WORDS = _words("""
 azure cache client engine id metadata order organization roles rpm rust self tags timeout tpm ttl
 verbose weight
 """)
-NESTED_WORDS = METADATA_WORDS | {"headers"}  # of an MCP server among the tools
+METADATA_WORDS = _PLAIN_WORDS | _words("client_id prompt_id prompt_version tenant_id")
+NESTED_WORDS = _PLAIN_WORDS | {"headers"}  # of an MCP server among the tools
 # At the root: OpenAI's own field, and what the caller may say about the handling of a request.
 ROOT_WORDS = frozenset(
     {"cache", "disable_fallbacks", "fallbacks", "metadata", "num_retries", "timeout"}

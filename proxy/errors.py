@@ -10,6 +10,7 @@ Everything this service can answer with other than success.
   x MethodRefused ............ 405 method_not_supported
   x KeyRejected .............. 401 invalid_api_key
   x AdminOnly ................ 403 admin_key_required
+  x OriginRefused ............ 403 origin_not_allowed
   x ModelForbidden ........... 403 model_not_allowed
   x ModelUnknown ............. 404 model_not_found
   x Overloaded ............... 503 server_is_overloaded       our own load limit
@@ -97,6 +98,12 @@ class AdminOnly(ProxyError):
     status = 403
     type = "invalid_request_error"
     code = "admin_key_required"
+
+
+class OriginRefused(ProxyError):
+    status = 403
+    type = "invalid_request_error"
+    code = "origin_not_allowed"
 
 
 class ModelForbidden(ProxyError):

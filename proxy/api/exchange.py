@@ -13,11 +13,11 @@ from typing import TypeAlias, assert_never
 
 from starlette.types import Receive, Scope, Send
 
-from proxy.access import find_caller
 from proxy.api.body import check_headers, read_body
 from proxy.api.conversation import ClientLeft, departure
 from proxy.api.deps import State, state_of
-from proxy.api.headers import RequestHeaders, key_of, request_id_of
+from proxy.api.caller import caller_by
+from proxy.api.headers import RequestHeaders, request_id_of
 from proxy.api.render import error_of
 from proxy.api.wire import Wire
 from proxy.policy import LimitsPolicy
@@ -79,8 +79,7 @@ class ModelEndpoint:
         snapshot = state["snapshots"].current
         limits = snapshot.policy.limits
         check_headers(scope["headers"], int(limits.header_kb * _KB))
-        key = key_of(exchange.headers)
-        caller = find_caller(snapshot.callers, key, wall_s=state["clock"].wall())
+        caller = caller_by(exchange.headers, snapshot, wall_s=state["clock"].wall())
         tally.caller = caller.name
         async with state["drain"].enter(limits.in_flight) as conversation:
             call = await self._read(exchange, limits)

@@ -9,9 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from proxy.access import find_caller
+from proxy.api.caller import caller_by
 from proxy.api.deps import state_of
-from proxy.api.headers import key_of
 from proxy.api.render import answer_error
 from proxy.errors import AdminOnly
 from proxy.types import Caller
@@ -37,8 +36,8 @@ class SmallEndpoint:
 def caller_of(request: Request) -> Caller:
     """Return who asks. Raises KeyRejected."""
     state = state_of(request.scope)
-    key = key_of(dict(request.scope["headers"]))
-    return find_caller(state["snapshots"].current.callers, key, wall_s=state["clock"].wall())
+    headers = dict(request.scope["headers"])
+    return caller_by(headers, state["snapshots"].current, wall_s=state["clock"].wall())
 
 
 def admin_of(request: Request) -> Caller:

@@ -75,6 +75,8 @@ def write_arguments(litellm: ModuleType, target: Target, call: Call, *, foreign:
         # LiteLLM edits messages in place; the next target must see them as they were sent.
         "messages": copy.deepcopy(body["messages"]),
         "max_retries": 0,
+        # Else LiteLLM asks the MCP servers of the tools itself, and calls the model again.
+        "_skip_mcp_handler": True,
         "timeout": TIMEOUT_S,
         **(_as_sent(target, call, body) if native else _translated(target, call, body)),
     }

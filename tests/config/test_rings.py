@@ -66,7 +66,8 @@ def test_an_alias_may_stand_for_a_name_under_a_wildcard(tmp_path: Path) -> None:
 
 
 def test_a_fallback_to_ones_own_alias_is_oneself(tmp_path: Path) -> None:
-    settings = "router_settings: {model_group_alias: {best: gpt-4o}, fallbacks: [{gpt-4o: [best, claude]}]}\n"
+    alias = "model_group_alias: {best: gpt-4o}"
+    settings = f"router_settings: {{{alias}, fallbacks: [{{gpt-4o: [best, claude]}}]}}\n"
     snapshot = load_text(tmp_path, MODELS + settings).snapshot
     assert names(snapshot, "gpt-4o") == ["gpt-4o", "claude"]
     assert names(snapshot, "best") == ["gpt-4o", "claude"], (

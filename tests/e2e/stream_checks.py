@@ -1,0 +1,196 @@
+"""What a client saw of one stream, to the byte, and whether that is what the contract says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import openai
+from openai.types.chat import ChatCompletionChunk
+
+Json = dict[str, Any]
+ASKED: list[Any] = [{"role": "user", "content": "hi"}]
+ERROR_FIELDS = {"message", "type", "param", "code"}
+DONE = "[DONE]"
+
+
+def target(model: str, base: str, **params: Any) -> Json:
+    """One entry of `model_list`, under a name of its own: `openai/x` stands under `openai-x`."""
+    name = params.pop("name", model.replace("/", "-"))
+    base = base.removesuffix("/v1") if model.startswith("anthropic/") else base
+    return {
+        "model_name": name,
+        "litellm_params": {"model": model, "api_base": base, "api_key": "sk-of-a-fake", **params},
+    }
+
+
+def said(count: int) -> str:
+    """The text of the first `count` numbered tokens."""
+    return "".join(f"t{number} " for number in range(count))
+
+
+@dataclass
+class Overheard:
+    """One stream as the official SDK understood it, and the bytes under it."""
+
+    chunks: list[ChatCompletionChunk] = field(default_factory=list)
+    raw: bytearray = field(default_factory=bytearray)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    status: int | None = None
+    error: Exception | None = None
+
+    @property
+    def text(self) -> str:
+        """The content of all chunks of the first choice."""
+        return self.text_of(0)
+
+    def text_of(self, index: int) -> str:
+        """The content of all chunks of one choice."""
+        choices = [choice for chunk in self.chunks for choice in chunk.choices]
+        return "".join(c.delta.content or "" for c in choices if c.index == index)
+
+    @property
+    def finishes(self) -> list[str]:
+        """Every finish reason, in order."""
+        choices = [choice for chunk in self.chunks for choice in chunk.choices]
+        return [choice.finish_reason for choice in choices if choice.finish_reason]
+
+    @property
+    def trail(self) -> str:
+        """Who was asked, and what became of it."""
+        return self.headers.get("x-mobius-attempts", "")
+
+    @property
+    def frames(self) -> list[str]:
+        """The body's frames, comments included; the last one is empty when all are whole."""
+        return self.raw.decode().split("\n\n")
+
+    @property
+    def payloads(self) -> list[str]:
+        """The data of each event; AssertionError when a frame is neither event nor comment."""
+        *frames, rest = self.frames
+        assert rest == "", f"the stream ends inside a frame: {rest[:200]!r}"
+        assert all(frame.startswith(("data: ", ":")) and "\n" not in frame for frame in frames)
+        return [frame.removeprefix("data: ") for frame in frames if frame.startswith("data: ")]
+
+
+class Listening(httpx.AsyncBaseTransport):
+    """A transport that keeps the bytes of every answer and lets them pass."""
+
+    def __init__(self) -> None:
+        self.heard: dict[str, Overheard] = {}
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+        self._inner = httpx.AsyncHTTPTransport(limits=limits)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await self._inner.handle_async_request(request)
+        heard = self.heard[request.headers["x-request-id"]]
+        heard.status, heard.headers = response.status_code, response.headers
+        kept = _Kept(response.stream, heard.raw)  # type: ignore[arg-type]
+        return httpx.Response(
+            response.status_code,
+            headers=response.headers,
+            stream=kept,
+            extensions=response.extensions,
+        )
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class _Kept(httpx.AsyncByteStream):
+    def __init__(self, stream: httpx.AsyncByteStream, kept: bytearray) -> None:
+        self._stream = stream
+        self._kept = kept
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for data in self._stream:
+            self._kept += data
+            yield data
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class Listener:
+    """The official asynchronous SDK, overheard. Closed by `async with`."""
+
+    def __init__(self, url: str, api_key: str = "sk-test") -> None:
+        self._transport = Listening()
+        http = httpx.AsyncClient(transport=self._transport, timeout=60.0)
+        self._client = openai.AsyncOpenAI(
+            base_url=f"{url}/v1", api_key=api_key, max_retries=0, http_client=http
+        )
+
+    async def __aenter__(self) -> Listener:
+        return self
+
+    async def __aexit__(self, *reason: object) -> None:
+        await self._client.close()
+
+    async def stream(self, model: str, request_id: str | None = None, **more: Any) -> Overheard:
+        """One stream, to its end; what the SDK raised is kept, not raised."""
+        request_id = request_id or model
+        heard = self._transport.heard[request_id] = Overheard()
+        try:
+            stream = await self._client.chat.completions.create(
+                model=model,
+                messages=more.pop("messages", ASKED),
+                stream=True,
+                user=request_id,
+                extra_headers={"x-request-id": request_id},
+                **more,
+            )
+            async with stream:
+                async for chunk in stream:
+                    heard.chunks.append(chunk)
+        except openai.APIError as exc:
+            heard.error = exc
+        return heard
+
+
+def check_whole(heard: Overheard, tokens: int) -> None:
+    """All the tokens, one finish, `[DONE]` last, and no error anywhere."""
+    assert heard.error is None
+    assert heard.status == 200
+    assert heard.text == said(tokens)
+    assert heard.finishes == ["stop"]
+    payloads = heard.payloads
+    assert payloads[-1] == DONE
+    assert payloads.count(DONE) == 1
+    assert not any("error" in json.loads(payload) for payload in payloads[:-1])
+
+
+def check_cut(heard: Overheard, tokens: int) -> None:
+    """Exactly the first tokens, then one error event with four fields, and nothing after it."""
+    assert heard.status == 200
+    assert heard.text == said(tokens)
+    assert heard.finishes == []
+    *before, last = heard.payloads
+    assert DONE not in (*before, last)
+    assert not any("error" in json.loads(payload) for payload in before)
+    check_envelope(json.loads(last))
+    assert isinstance(heard.error, openai.APIError)
+
+
+def check_envelope(body: Json) -> Json:
+    """OpenAI's envelope and nothing beside it; the error in it."""
+    assert set(body) == {"error"}
+    error: Json = body["error"]
+    assert set(error) == ERROR_FIELDS
+    assert error["message"]
+    return error
+
+
+def failing(cases: Iterable[tuple[str, Overheard, int]], check: Any) -> list[str]:
+    """The names of the cases that do not stand the check, with the reason of each."""
+    reasons = []
+    for name, heard, tokens in cases:
+        try:
+            check(heard, tokens)
+        except AssertionError as exc:
+            reasons.append(f"{name}: {exc}"[:300])
+    return reasons
