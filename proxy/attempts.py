@@ -24,6 +24,8 @@ from proxy.routing import Plan, plan_ring
 from proxy.types import Call, Group, Ring, Tally, Target
 from proxy.upstream import Upstream
 
+TICK_S = 0.001
+
 
 @dataclass(slots=True)
 class Walk:
@@ -38,7 +40,18 @@ class Walk:
     failures: dict[str, UpstreamFailure] = field(default_factory=dict)  # the last of each target
     first_asked: str | None = None  # the provider whose dialect the caller surely speaks
     done: set[str] = field(default_factory=set)  # identities that cannot answer this request
+    silent: set[str] = field(default_factory=set)  # identities that have had their chance
+    turned: set[Kind] = field(default_factory=set)  # failures whose own fallbacks were turned to
     exhausted: bool = False  # time ran out
+
+    @property
+    def everybody(self) -> tuple[Target, ...]:
+        """Every target this request may come to, those of the special fallbacks too."""
+        groups = (*self.ring.groups, *self.ring.oversized, *self.ring.content)
+        return tuple(target for group in groups for target in group.targets)
+
+    def may_answer(self, target: Target) -> bool:
+        return target.identity not in self.done | self.silent
 
 
 class Attempts:
@@ -82,16 +95,20 @@ class Attempts:
             call.model,
             walk.plan,
             tuple(walk.failures.values()),
-            away_s=[self._away_s(target, walk) for target in walk.plan.targets],
+            away_s=[
+                self._away_s(target, walk)
+                for target in walk.plan.targets
+                if target.identity not in walk.done
+            ],
             out_of_time=walk.exhausted,
         )
 
     async def _lap(self, walk: Walk) -> Reply | None:
         """Ask each target of the plan once; a failure may replace the rest of the plan."""
-        targets = list(walk.plan.targets)
+        targets, asked = list(walk.plan.targets), False
         while targets:
             target = targets.pop(0)
-            if target.identity in walk.done:
+            if not walk.may_answer(target):
                 continue
             if self._clock.now() >= walk.deadline_s:
                 walk.exhausted = True
@@ -100,11 +117,12 @@ class Attempts:
             if standing.away_s > 0:
                 walk.failures[target.identity] = verdict.resting(standing)
                 continue
+            walk.tally.fallbacks += asked
+            asked = True
             try:
                 return await self._ask(target, walk)
             except UpstreamFailure as failure:
                 targets = self._after(failure, target, targets, walk)
-            walk.tally.fallbacks += bool(targets)
         return None
 
     def _after(
@@ -115,34 +133,50 @@ class Attempts:
         walk.failures[target.identity] = failure
         match failure.kind:
             case Kind.CONTENT if walk.ring.content:
-                walk.done |= verdict.same_model(target, walk.plan.targets)
-                return self._instead(walk.ring.content, walk)
+                walk.done |= verdict.same_model(target, walk.everybody)
+                instead = self._instead(walk.ring.content, failure.kind, targets, walk)
+                if instead is None:
+                    raise verdict.refused(failure) from failure
+                return instead
             case Kind.OVERSIZED:
-                walk.done |= verdict.too_small(target, walk.plan.targets)
-                if walk.ring.oversized:
-                    return self._instead(walk.ring.oversized, walk)
+                walk.done |= verdict.too_small(target, walk.everybody)
+                instead = self._instead(walk.ring.oversized, failure.kind, targets, walk)
+                return targets if instead is None else instead
             case Kind.DIALECT:
                 walk.done.add(target.identity)
+            case Kind.SILENT:
+                walk.silent.add(target.identity)
             case _ if not RULES[failure.kind].fall_back:
                 raise verdict.refused(failure) from failure
             case _:
                 pass
         return targets
 
-    def _instead(self, groups: tuple[Group, ...], walk: Walk) -> list[Target]:
-        """Replace what is left of the plan by the groups that the file names for this failure."""
+    def _instead(
+        self, groups: tuple[Group, ...], kind: Kind, targets: list[Target], walk: Walk
+    ) -> list[Target] | None:
+        """
+        Return the targets that the file names for failures of this kind, the new plan.
+
+        The second such failure goes on where the first one led. None when nobody can be asked.
+        """
+        if kind in walk.turned:
+            return targets
+        walk.turned.add(kind)
         plan = plan_ring(
             groups,
             lambda target: self._health.standing(target, walk.policy),
             self._chance,
             skip=frozenset(walk.done),
         )
+        if not plan.steps:
+            return None
         walk.plan = replace(walk.plan, steps=plan.steps)
         return list(plan.targets)
 
     async def _begins_again(self, walk: Walk) -> bool:
         """Wait for the first target to return and say True, when another lap may bring more."""
-        open_to = [t for t in walk.plan.targets if t.identity not in walk.done]
+        open_to = [target for target in walk.plan.targets if walk.may_answer(target)]
         if walk.exhausted or not open_to or walk.call.wishes.num_retries == 0:
             return False
         now_s = self._clock.now()
@@ -164,11 +198,13 @@ class Attempts:
             try:
                 return await self._once(target, walk)
             except UpstreamFailure as failure:
-                wait_s = self._wait_s(failure, retry, walk)
+                # When its breaker has opened there is nothing to wait for.
+                open_ = not self._health.standing(target, walk.policy).admits
+                wait_s = None if open_ else self._wait_s(failure, retry, walk)
                 if wait_s is None:
                     raise
-            walk.tally.retries += 1
             await self._sleep(wait_s, walk)
+            walk.tally.retries += 1
         raise AssertionError("unreachable")
 
     def _wait_s(self, failure: UpstreamFailure, retry: int, walk: Walk) -> float | None:
@@ -177,7 +213,9 @@ class Attempts:
         if failure.kind is Kind.RATE_LIMITED:
             if asked_s is None or asked_s > policy.retry_after_wait:
                 return None
-            allowed, wait_s = max(1, self._retries(walk)), asked_s
+            # It has named a time: once it is asked again, unless the caller wants no retries.
+            least = 0 if walk.call.wishes.num_retries == 0 else 1
+            allowed, wait_s = max(least, self._retries(walk)), asked_s
         elif RULES[failure.kind].retry:
             # A Retry-After is a floor, not a suggestion: waiting less only earns another refusal.
             wait_s = max(backoff_s(policy, retry, self._chance()), asked_s or 0.0)
@@ -197,7 +235,11 @@ class Attempts:
         return walk.policy.num_retries
 
     async def _sleep(self, wait_s: float, walk: Walk) -> None:
+        end_s = self._clock.now() + wait_s
         await self._clock.sleep(wait_s)
+        if (early_s := end_s - self._clock.now()) > 0:
+            # uvloop's timers go off up to a millisecond early: the target would still be resting.
+            await self._clock.sleep(early_s + TICK_S)
         walk.tally.waits_s += wait_s
 
     async def _once(self, target: Target, walk: Walk) -> Reply:
@@ -213,7 +255,7 @@ class Attempts:
                 reply = await self._upstream.call(
                     target, walk.call, foreign=target.provider != walk.plan.home
                 )
-            watch.answered()
+            watch.answered(streamed=isinstance(reply, ChunkStream))
             walk.tally.target, walk.tally.provider = target.label, target.provider
             if isinstance(reply, ChunkStream):
                 # Judged when it ends: a stream that breaks half-way is a failure of its target.

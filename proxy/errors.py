@@ -163,6 +163,20 @@ class UpstreamFailure(ProxyError):
         self.provider_type = provider_type
         self.tokens_spent = tokens_spent  # the provider surely generated something
 
+    def remembered(self) -> UpstreamFailure:
+        """Return the same failure without its traceback, whose frames hold the whole request."""
+        return UpstreamFailure(
+            self.message,
+            kind=self.kind,
+            provider_status=self.provider_status,
+            provider_message=self.provider_message,
+            provider_code=self.provider_code,
+            provider_type=self.provider_type,
+            param=self.param,
+            retry_after_s=self.retry_after_s,
+            tokens_spent=self.tokens_spent,
+        )
+
 
 class Refused(ProxyError):
     """The provider's own 4xx about the caller's request, passed on with its status."""

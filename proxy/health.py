@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import inf
 
 from proxy.breaker import Breaker, Permit, State
 from proxy.clock import Clock
@@ -40,6 +41,7 @@ class Record:
     breaker: Breaker
     cooldown: Cooldown | None = None
     cooldowns: int = 0  # in a row, without a Retry-After: the exponent of the doubling
+    cooled_s: float = -inf  # the moment of the last of them
     latency_s: float | None = None  # decaying average of the time to first content
     last_failure: UpstreamFailure | None = None
 
@@ -55,7 +57,7 @@ class Watch:
     started_s: float
     slow: bool = field(default=False)
 
-    def answered(self) -> None:
+    def answered(self, *, streamed: bool) -> None:
         now_s = self.clock.now()
         took_s = now_s - self.started_s
         known_s = self.record.latency_s
@@ -63,8 +65,12 @@ class Watch:
             took_s if known_s is None else known_s + LATENCY_WEIGHT * (took_s - known_s)
         )
         limit_s = self.policy.breaker.slow
-        self.slow = limit_s is not None and took_s > limit_s
-        if self.permit.probe and not self.slow:
+        # A whole answer has no first token: it takes as long as the model has to say.
+        self.slow = streamed and limit_s is not None and took_s > limit_s
+        if self.slow:
+            # Told now: who waited that long for a first token may not stay for the last.
+            self.record.breaker.leave(self.permit, ok=False, now_s=now_s)
+        elif self.permit.probe:
             # The probe has its answer: a long stream need not end before the others come back.
             self.record.breaker.leave(self.permit, ok=True, now_s=now_s)
             self.permit = self.record.breaker.enter(now_s) or self.permit
@@ -109,35 +115,44 @@ class Health:
         ok: bool | None = None  # leaving by cancellation says nothing about the target
         try:
             yield watch
-            ok = not watch.slow
-            record.cooldowns = 0
+            ok = True
+            if watch.started_s >= record.cooled_s:
+                record.cooldowns = 0
         except UpstreamFailure as failure:
-            ok = self._learn(target, record, failure, policy)
+            ok = self._learn(target, watch, failure)
             raise
         finally:
+            # A slow one has been counted already.
+            ok = None if watch.slow else ok
             record.breaker.leave(watch.permit, ok=ok, now_s=self._clock.now())
 
-    def _learn(
-        self, target: Target, record: Record, failure: UpstreamFailure, policy: RingPolicy
-    ) -> bool | None:
-        rule = RULES[failure.kind]
-        record.last_failure = failure
-        now_s = self._clock.now()
+    def _learn(self, target: Target, watch: Watch, failure: UpstreamFailure) -> bool | None:
+        rule, record = RULES[failure.kind], watch.record
+        known = record.last_failure = failure.remembered()
+        until_s = self._clock.now() + self._rest_s(failure, watch)
+        if rule.rest is Rest.CREDENTIAL:
+            self._credentials[target.credential] = Cooldown(until_s, known)
+        elif record.cooldown is None or until_s > record.cooldown.until_s:
+            # Never shortened: the answers to calls made together come in any order.
+            record.cooldown = Cooldown(until_s, known)
+        return False if rule.blame else None
+
+    def _rest_s(self, failure: UpstreamFailure, watch: Watch) -> float:
+        rule, record, policy = RULES[failure.kind], watch.record, watch.policy
         match rule.rest:
             case Rest.COOL:
-                record.cooldowns += failure.retry_after_s is None
-                rest_s = cooldown_s(policy, failure.retry_after_s, max(1, record.cooldowns))
-                record.cooldown = Cooldown(now_s + rest_s, failure)
-            case Rest.LONG:
-                record.cooldown = Cooldown(now_s + policy.long_rest, failure)
-            case Rest.CREDENTIAL:
-                self._credentials[target.credential] = Cooldown(now_s + policy.long_rest, failure)
+                # The calls that were under way when it began to cool met the same limit.
+                if failure.retry_after_s is None and watch.started_s >= record.cooled_s:
+                    record.cooldowns += 1
+                    record.cooled_s = self._clock.now()
+                return cooldown_s(policy, failure.retry_after_s, max(1, record.cooldowns))
+            case Rest.LONG | Rest.CREDENTIAL:
+                return policy.long_rest
             case Rest.NONE:
-                if failure.retry_after_s is not None and rule.fall_back:
-                    # A 503 with a Retry-After asks to be left alone as a 429 does.
-                    rest_s = cooldown_s(policy, failure.retry_after_s, 1)
-                    record.cooldown = Cooldown(now_s + rest_s, failure)
-        return False if rule.blame else None
+                if failure.retry_after_s is None or not rule.fall_back:
+                    return 0.0
+                # A 503 with a Retry-After asks to be left alone as a 429 does.
+                return cooldown_s(policy, failure.retry_after_s, 1)
 
     def _cooldown(self, target: Target, record: Record, now_s: float) -> Cooldown | None:
         known = (record.cooldown, self._credentials.get(target.credential))
@@ -145,11 +160,10 @@ class Health:
         return max(cooling, key=lambda cooldown: cooldown.until_s, default=None)
 
     def _record(self, target: Target, policy: RingPolicy) -> Record:
-        record = self._records.get(target.identity)
-        if record is None:
-            if len(self._records) >= RECORDS:
-                del self._records[next(iter(self._records))]
-            record = self._records[target.identity] = Record(Breaker(policy.breaker))
-        elif record.breaker.policy is not policy.breaker:
-            record.breaker.policy = policy.breaker  # a reload may change the numbers
+        # Taken out and put back: the first of them is the one that was not used for longest.
+        record = self._records.pop(target.identity, None) or Record(Breaker(policy.breaker))
+        if len(self._records) >= RECORDS:
+            del self._records[next(iter(self._records))]
+        record.breaker.policy = policy.breaker  # a reload may change the numbers
+        self._records[target.identity] = record
         return record

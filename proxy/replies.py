@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self, TypeAlias
 
-import anyio
 import orjson
 
 from proxy import sse
@@ -116,6 +115,7 @@ class ChunkStream:
         self._rest = rest
         self._taps: list[Callable[[Chunk], None]] = []
         self._owed = AsyncExitStack()
+        self._closing: asyncio.Future[None] | None = None
         # How it ended, as the exit stack wants to hear it; None only after a full read.
         self._outcome: BaseException | None = asyncio.CancelledError("the reader left early")
 
@@ -138,7 +138,8 @@ class ChunkStream:
             for see in self._taps:
                 see(chunk)
         except StopAsyncIteration:
-            self._outcome = None
+            if isinstance(self._outcome, asyncio.CancelledError):  # not broken before
+                self._outcome = None
             raise
         except Exception as exc:
             self._outcome = exc
@@ -153,12 +154,30 @@ class ChunkStream:
             self.waited_s += self._now() - asked_s
 
     async def aclose(self) -> None:
-        """Close the provider's connection and pay what is owed. Safe to call again."""
-        owed, self._owed = self._owed, AsyncExitStack()
-        # Shielded: a reader that hangs up cancels this task, and the tokens were still spent.
-        with anyio.CancelScope(shield=True):
+        """
+        Close the provider's connection and pay what is owed. Safe to call again.
+
+        A task that is cancelled meanwhile is cancelled afterwards: what is owed is paid in full,
+        because the tokens were spent all the same.
+        """
+        if self._closing is None:
+            # A task of its own: a cancel scope holds off anyio's cancellations, not asyncio's.
+            self._closing = asyncio.ensure_future(self._close())
+        cancelled: asyncio.CancelledError | None = None
+        while not self._closing.done():
+            try:
+                await asyncio.wait((self._closing,))
+            except asyncio.CancelledError as exc:
+                cancelled = exc
+        if cancelled is not None:
+            raise cancelled from self._closing.exception()
+        self._closing.result()
+
+    async def _close(self) -> None:
+        try:
             await self._rest.aclose()
-            await owed.__aexit__(*_exit_of(self._outcome))
+        finally:
+            await self._owed.__aexit__(*_exit_of(self._outcome))
 
 
 def _exit_of(

@@ -120,7 +120,8 @@ def _by_strategy(
 ) -> Sequence[Target]:
     match strategy:
         case Strategy.HEALTH_BASED:
-            return sorted(targets, key=lambda target: not standing(target).healthy)
+            # One whose rest is over keeps its place: behind the healthy it would never be probed.
+            return sorted(targets, key=lambda target: standing(target).away_s > 0)
         case Strategy.SIMPLE_SHUFFLE:
             return _shuffled(targets, chance)
 

@@ -60,9 +60,9 @@ def too_small(target: Target, targets: Sequence[Target]) -> set[str]:
     return small | same_model(target, targets)
 
 
-def _window(target: Target) -> int | None:
+def _window(target: Target) -> float | None:
     window = target.info.get("max_input_tokens")
-    return window if isinstance(window, int) else None
+    return window if isinstance(window, int | float) else None
 
 
 def worth_a_lap(failures: Iterable[UpstreamFailure]) -> bool:
@@ -84,7 +84,7 @@ def nobody_left(
     `away_s` holds, for each target of the plan, the seconds until it may be asked again; the least
     of them is the `Retry-After`.
     """
-    if not plan.steps:
+    if not plan.steps and not failures:
         return _unconfigured(model, plan)
     # What a second provider thinks of the first one's dialect is no news to the caller.
     told = [failure for failure in failures if failure.kind is not Kind.DIALECT] or list(failures)

@@ -203,6 +203,12 @@ def test_a_good_probe_closes_it_and_the_next_rest_is_a_short_one_again() -> None
     assert breaker.returns_in_s(30.0) == 10
 
 
+def test_it_closes_with_a_clean_slate() -> None:
+    breaker = opened()
+    told(breaker, [True], now_s=10.0)
+    assert told(breaker, [True] * 3 + [False] * 4, now_s=10.0) is State.CLOSED
+
+
 def test_exactly_one_probe_goes_when_the_rest_is_over() -> None:
     breaker = opened()
     assert breaker.enter(9.9) is None
@@ -235,9 +241,9 @@ def test_a_probe_that_says_nothing_lets_another_go() -> None:
 
 @pytest.mark.parametrize("ok", [True, False])
 def test_a_result_from_before_it_opened_is_dropped(ok: bool) -> None:
-    breaker = Breaker(BreakerPolicy())
+    breaker = Breaker(BreakerPolicy(failures=1))
     early, late = entered(breaker, 0.0), entered(breaker, 0.0)
-    told(breaker, [False] * 5)
+    told(breaker, [False])
     breaker.leave(early, ok=ok, now_s=5.0)
     assert breaker.returns_in_s(5.0) == 5
     probe = entered(breaker, 10.0)

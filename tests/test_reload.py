@@ -159,6 +159,7 @@ def test_loads_run_one_after_the_other_and_never_on_the_event_loop(tmp_path: Pat
             running.append(1)
             together.append(len(running))
             on_loop.append(threading.get_ident() == loop_thread)
+            threading.Event().wait(0.01)  # long enough for another to begin, if it may
             loaded = load_config(path, environ)
             running.pop()
             return loaded
@@ -203,6 +204,26 @@ def test_an_edit_is_in_force_within_half_a_second(tmp_path: Path, how: EditKind)
 
     # The median: a busy machine may hold up one edit of five.
     assert asyncio.run(main()) < IN_FORCE_S
+
+
+def test_an_edit_that_the_watcher_cannot_see_is_in_force_within_half_a_second(
+    tmp_path: Path,
+) -> None:
+    """A link further up moves: nothing happens in any directory that is watched."""
+
+    async def main() -> float:
+        for version in ("one", "two"):
+            (tmp_path / version).mkdir()
+            (tmp_path / version / "c.yaml").write_text(text(version))
+        link = tmp_path / "current"
+        link.symlink_to("one")
+        async with watching(link / "c.yaml") as subject:
+            told = Told(subject)
+            (tmp_path / "new").symlink_to("two")
+            os.replace(tmp_path / "new", link)
+            return await told.until(lambda: subject.current.models() == ("two",))
+
+    assert asyncio.run(main()) < IN_FORCE_S * 2
 
 
 def test_half_a_file_is_reported_once_and_the_whole_one_applied(tmp_path: Path) -> None:

@@ -84,7 +84,9 @@ def test_retries_of_ten_seconds_are_a_share_of_their_requests_or_the_minimum(
     steps: list[tuple[float, bool]], share: float, least: int
 ) -> None:
     budget = Budget(RetryBudget(share=share, min=least))
-    now_s, requests, retries = 0.0, [], []
+    now_s = 0.0
+    requests: list[float] = []
+    retries: list[float] = []
     for wait_s, retry in steps:
         now_s += wait_s
         if not retry:

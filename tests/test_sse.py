@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 import pytest
 from hypothesis import example, given, settings
@@ -74,7 +75,7 @@ def largest(stream: bytes) -> int:
 
 def cut(stream: bytes, places: Iterable[int]) -> Iterator[bytes]:
     edges = sorted({0, len(stream), *(place % (len(stream) + 1) for place in places)})
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         yield stream[start:end]
 
 

@@ -87,7 +87,7 @@ def parse(raw: bytes, file: str) -> Tree | None:
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
         line = mark.line + 1 if mark else 1
-        raise _error(file, line, f"not YAML: {_problem(exc, text, line)}") from None
+        raise _error(file, line, f"not YAML: {problem_of(exc, text, line)}") from None
     except yaml.YAMLError:
         raise _error(file, 1, "not YAML") from None
     finally:
@@ -110,12 +110,17 @@ def _decoded(raw: bytes, file: str) -> str:
     return text
 
 
-def _problem(exc: yaml.MarkedYAMLError, text: str, line: int) -> str:
+def problem_of(exc: yaml.MarkedYAMLError, text: str, line: int) -> str:
+    """Return what is wrong with the YAML, in its parser's words."""
     lines = text.split("\n")
     if "\t" in lines[min(line, len(lines)) - 1]:
         return "a tab is used for indentation; use spaces"
     # Quoted parts can come from the file, and with them a secret: only YAML's own signs stay.
-    return re.sub(r"'(?!<)[^']{2,}'", "…", exc.problem or "not understood")
+    quoted = re.compile(r"'([^']*)'")
+    return quoted.sub(
+        lambda found: found[0] if len(found[1]) < 2 or found[1][0] == "<" else "…",
+        exc.problem or "not understood",
+    )
 
 
 def _error(file: str, line: int, text: str) -> ConfigError:

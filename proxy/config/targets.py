@@ -241,7 +241,11 @@ def _provider(reader: Reader, acted: Mapping[str, Tree], written: str) -> tuple[
     if not certain and "/" in model and not {"api_base", "base_url"} & acted.keys():
         # LiteLLM could not tell where to send it; with an api_base the slash is the model's own.
         prefix, place = model.split("/")[0], acted["model"].place
-        reader.unknown(prefix, place, known("providers"), where="LiteLLM's list of providers")
+        meant = nearest(prefix, known("providers"))
+        hint = f" (the nearest is {meant})" if meant else ""
+        reader.findings.warn(
+            place, f"{shown(prefix)} is no provider that LiteLLM knows{hint}; openai is assumed"
+        )
     return provider, model
 
 

@@ -3,8 +3,8 @@ A Call and a Target as the arguments of `litellm.acompletion`.
 
 LiteLLM is handed an allow-list and nothing else. For a provider that speaks OpenAI's format the
 whole body travels in an `extra_body` built here, so what the caller sent beats what LiteLLM would
-make of it. For any other provider the parameters are LiteLLM's to translate, and on a foreign
-target those it does not know are dropped and named.
+make of it. For any other provider the parameters are LiteLLM's to translate; on a foreign target
+those it does not know are dropped and named.
 """
 
 from __future__ import annotations
@@ -20,28 +20,43 @@ from proxy.types import Call, Json, Target
 # Providers whose wire is OpenAI's own: the body goes out and comes back as it is.
 NATIVE = frozenset({"openai", "azure", "custom_openai", "litellm_proxy", "hosted_vllm"})
 
-# OpenAI-compatible providers that LiteLLM asks with its own HTTP handler; the others of that kind
-# it asks with OpenAI's SDK, which takes another kind of client. A contract test tries them all.
-HANDLED = frozenset(
-    {
-        "azure_ai", "cometapi", "deepseek", "edenai", "fireworks_ai", "groq", "hosted_vllm",
-        "ragflow", "together_ai", "xai",
-    }
-)  # fmt: skip
-
-# The arguments of `acompletion` that a body may fill: OpenAI's parameters, as LiteLLM knows them.
+# The arguments of `acompletion` that a body may fill: OpenAI's parameters, as LiteLLM knows them …
 PARAMETERS = frozenset(
     {
         "audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs",
         "max_completion_tokens", "max_tokens", "modalities", "n", "parallel_tool_calls",
-        "prediction", "presence_penalty", "prompt_cache_key", "reasoning_effort",
-        "response_format", "safety_identifier", "seed", "service_tier", "stop", "store",
-        "temperature", "thinking", "tool_choice", "tools", "top_logprobs", "top_p", "user",
-        "verbosity", "web_search_options",
+        "prediction", "presence_penalty", "prompt_cache_key", "prompt_cache_retention",
+        "reasoning_effort", "response_format", "safety_identifier", "seed", "service_tier", "stop",
+        "store", "temperature", "thinking", "tool_choice", "tools", "top_logprobs", "top_p",
+        "user", "verbosity", "web_search_options",
+    }
+)  # fmt: skip
+# … and those of other providers, whose place in a request LiteLLM knows.
+EXTRAS = frozenset(
+    {
+        "best_of", "cache_control", "chat_template_kwargs", "container", "context_management",
+        "dimensions", "encoding_format", "frequency_penalty_range", "guided_choice",
+        "guided_grammar", "guided_json", "guided_regex", "ignore_eos", "include_reasoning",
+        "include_server_side_tool_invocations", "length_penalty", "mcp_servers", "min_p",
+        "min_tokens", "mirostat", "num_ctx", "num_predict", "reasoning", "reasoning_format",
+        "repeat_penalty", "repetition_penalty", "safe_prompt", "safety_settings",
+        "search_parameters", "speed", "stop_sequences", "stop_token_ids", "top_a", "top_k",
+        "transforms", "typical_p", "use_beam_search",
     }
 )  # fmt: skip
 # Never LiteLLM's: it reads its own controls out of `metadata`, and writes the others itself.
 OURS = frozenset({"model", "messages", "stream", "stream_options", "metadata"})
+# Where LiteLLM sends an `extra_body` as a field of that name. A contract test tries the others.
+UNMERGED = frozenset(
+    {"anthropic", "bedrock", "text-completion-codestral", "vertex_ai", "vertex_ai_beta"}
+)
+# What OpenAI assumes where nothing is said: dropping it changes nothing, so nobody is told.
+DEFAULTS: Mapping[str, Any] = {
+    "frequency_penalty": 0, "logit_bias": {}, "logprobs": False, "metadata": {},
+    "modalities": ["text"], "n": 1, "parallel_tool_calls": True, "presence_penalty": 0,
+    "response_format": {"type": "text"}, "service_tier": "auto", "stop": [], "store": False,
+    "top_logprobs": 0, "verbosity": "medium",
+}  # fmt: skip
 
 # A fixed number, because it is part of LiteLLM's client cache key; the attempt's own clock decides.
 TIMEOUT_S = 86_400.0
@@ -61,23 +76,24 @@ class Written:
 
 def write_arguments(litellm: ModuleType, target: Target, call: Call, *, foreign: bool) -> Written:
     """Return what to call LiteLLM with; `foreign`: the caller wrote for another provider."""
-    native = target.provider in NATIVE and "mock_response" not in target.params
-    body = {**target.defaults, **call.body}
+    native = _is_native(litellm, target)
+    body = _filled(target, call)
     for name in target.params.get("additional_drop_params") or ():
-        body.pop(name, None)
+        if name not in ("model", "messages"):
+            body.pop(name, None)
     drop = target.drop_params is True or (foreign and target.drop_params is not False)
-    dropped = _drop(litellm, target, body, foreign=foreign) if drop else []
+    dropped: list[str] = []
+    if drop or not native:
+        dropped += _drop(litellm, target, call, body, native=native, foreign=foreign, drop=drop)
     place = {k: v for k, v in target.params.items() if k not in ("extra_body", "drop_params")}
     arguments: dict[str, Any] = {
         **place,
         "model": f"{target.provider}/{target.model}",
         "stream": call.stream,
-        # LiteLLM edits messages in place; the next target must see them as they were sent.
-        "messages": copy.deepcopy(body["messages"]),
         "max_retries": 0,
-        # Else LiteLLM asks the MCP servers of the tools itself, and calls the model again.
-        "_skip_mcp_handler": True,
         "timeout": TIMEOUT_S,
+        # Its MCP gateway looks at every tool, and needs a package that does not come with it.
+        "_skip_mcp_handler": True,
         **(_as_sent(target, call, body) if native else _translated(target, call, body)),
     }
     if drop and not native:
@@ -85,42 +101,93 @@ def write_arguments(litellm: ModuleType, target: Target, call: Call, *, foreign:
     return Written(arguments, native, tuple(dropped), tuple(_secrets(target.params)))
 
 
+def _is_native(litellm: ModuleType, target: Target) -> bool:
+    if target.provider not in NATIVE or "mock_response" in target.params:
+        return False
+    # LiteLLM asks these through OpenAI's other API, and makes a chat completion of the answer.
+    facts = _facts(litellm, target)
+    bridged = any(fact.get("mode") == "responses" for fact in facts)
+    return not bridged and not target.model.startswith("responses/")
+
+
+def _filled(target: Target, call: Call) -> dict[str, Any]:
+    """Return the body, and under it what the file says for a body that leaves it out."""
+    defaults = dict(target.defaults)
+    if not call.stream:
+        defaults.pop("stream_options", None)  # refused by OpenAI where nothing is streamed
+    limits = {"max_tokens", "max_completion_tokens"}
+    if limits & call.body.keys():
+        defaults = {name: value for name, value in defaults.items() if name not in limits}
+    return {**defaults, **call.body}
+
+
 def _as_sent(target: Target, call: Call, body: Json) -> Json:
     sent = {name: value for name, value in body.items() if name != "model"}
-    if call.stream:
-        options = sent.get("stream_options")
+    options = sent.get("stream_options")
+    if call.stream and (options is None or isinstance(options, dict)):
         # The usage is a fact to settle with; a chunk that nobody asked for is dropped again.
-        sent["stream_options"] = {
-            **(options if isinstance(options, dict) else {}),
-            "include_usage": True,
-        }
-    return {"extra_body": {**sent, **(target.params.get("extra_body") or {})}}
+        sent["stream_options"] = {**(options or {}), "include_usage": True}
+    # LiteLLM and the SDK below it would read every message; the body's own take their place.
+    return {"messages": [], "extra_body": {**sent, **(target.params.get("extra_body") or {})}}
 
 
 def _translated(target: Target, call: Call, body: Json) -> Json:
-    arguments = {name: value for name, value in body.items() if name not in OURS}
+    known = PARAMETERS | EXTRAS
+    heard = {n: v for n, v in body.items() if n in known and v is not None}
+    # LiteLLM edits in place what it is given; the next target must see it as it was sent.
+    arguments = copy.deepcopy({"messages": body["messages"], **heard})
     if call.stream:
         arguments["stream_options"] = {"include_usage": True}
-    return {**arguments, **(target.params.get("extra_body") or {})}
+    extra = target.params.get("extra_body") or {}
+    if target.provider in UNMERGED:
+        return {**arguments, **extra}
+    sent = {n: v for n, v in body.items() if n not in known and (n not in OURS or n == "metadata")}
+    if sent or extra:
+        arguments["extra_body"] = {**sent, **extra}
+    return arguments
 
 
-def _drop(litellm: ModuleType, target: Target, body: dict[str, Any], *, foreign: bool) -> list[str]:
+def _drop(
+    litellm: ModuleType,
+    target: Target,
+    call: Call,
+    body: dict[str, Any],
+    *,
+    native: bool,
+    foreign: bool,
+    drop: bool,
+) -> Iterator[str]:
     """Take out of `body`, and name, what the target would not understand; clamp what it would."""
+    known = _known(litellm, target, native=native)
+    for name in [name for name in body if name not in known]:
+        # What is not OpenAI's is the target's to judge, unless it was written for another.
+        unheard = drop and (foreign or name in PARAMETERS) and name in call.body
+        says_nothing = body[name] is None or body[name] == DEFAULTS.get(name)
+        if unheard or not (native or (_has_way(litellm, target, name) and not says_nothing)):
+            del body[name]
+            if not says_nothing and name in call.body:
+                yield name
+    if drop:
+        yield from _clamp(litellm, target, body)
+
+
+def _has_way(litellm: ModuleType, target: Target, name: str) -> bool:
+    """Say whether LiteLLM brings a field of this name to a target that it translates for."""
+    if name == "metadata":
+        return target.provider in litellm.openai_compatible_providers
+    return name in PARAMETERS or name in EXTRAS or target.provider not in UNMERGED
+
+
+def _known(litellm: ModuleType, target: Target, *, native: bool) -> frozenset[str]:
+    """Return the fields of a body that the target is known to understand."""
     supported = litellm.get_supported_openai_params(
         model=target.model, custom_llm_provider=target.provider
     )
-    known = {*(supported or PARAMETERS), *(target.params.get("allowed_openai_params") or ())}
-    unknown = [
-        name
-        for name in body
-        if name not in known
-        and name not in ("model", "messages", "stream", "stream_options")
-        and (foreign or name in PARAMETERS)
-        and name not in target.defaults
-    ]
-    for name in unknown:
-        del body[name]
-    return [*unknown, *_clamp(litellm, target, body)]
+    allowed = target.params.get("allowed_openai_params") or ()
+    always = OURS if native else OURS - {"metadata"}
+    return frozenset(
+        {*(supported or PARAMETERS), *allowed, *always, *(("user",) if native else ())}
+    )
 
 
 def _clamp(litellm: ModuleType, target: Target, body: dict[str, Any]) -> Iterator[str]:
@@ -141,14 +208,17 @@ def _clamp(litellm: ModuleType, target: Target, body: dict[str, Any]) -> Iterato
 
 def _output_limit(litellm: ModuleType, target: Target) -> int | None:
     """Return the most tokens that the model is known to write; None when nobody knows."""
-    for facts in (
-        target.info,
-        litellm.model_cost.get(f"{target.provider}/{target.model}", {}),
-        litellm.model_cost.get(target.model, {}),
-    ):
+    for facts in (target.info, *_facts(litellm, target)):
         if isinstance(limit := facts.get("max_output_tokens"), int):
             return limit
     return None
+
+
+def _facts(litellm: ModuleType, target: Target) -> Iterator[Json]:
+    """Yield what LiteLLM's price table says about the model, the more precise row first."""
+    for name in (f"{target.provider}/{target.model}", target.model):
+        if name in litellm.model_cost:
+            yield litellm.model_cost[name]
 
 
 def _secrets(params: Json) -> Iterator[str]:

@@ -121,6 +121,9 @@ EXCEPTION_KINDS: Mapping[str, Kind] = {
     "OpenAIError": Kind.TRANSIENT,
 }
 
+# What LiteLLM stumbles over in a body that does not have the form it expects.
+STUMBLES = (AttributeError, LookupError, TypeError, ValueError)
+
 _SECRETS = re.compile(
     r"""
       \b(?:sk|pk|rk|gsk|xai|key|org|proj|AIza|ya29|hf|r8|nvapi|pplx|tgp|fw|csk)[-_][\w*.\-]{6,}
@@ -286,7 +289,22 @@ def of_exception(exc: BaseException, *, secrets: tuple[str, ...] = ()) -> Upstre
     )
 
 
-_PREFIX = re.compile(r"^(?:litellm\.\w+: )+(?:\w+Exception - )?")
+_PREFIX = re.compile(r"^(?:litellm\.\w+: )+(?:\w+Exception - )?|\nReceived Messages=(?s:.*)")
+
+
+def of_writing(exc: BaseException, *, secrets: tuple[str, ...] = ()) -> UpstreamFailure:
+    """Return the failure of a request that LiteLLM raised `exc` at before anything was sent."""
+    failure = of_exception(exc, secrets=secrets)
+    cause: BaseException = exc
+    while (inner := cause.__cause__ or cause.__context__) is not None:
+        cause = inner
+    stumbled = isinstance(cause, STUMBLES) or type(cause) is Exception
+    if stumbled and failure.kind in (Kind.UNREACHABLE, Kind.TRANSIENT):
+        # No fault of the target's: a caller's nonsense must not open its breaker.
+        return UpstreamFailure(
+            "the request cannot be translated for this provider", kind=Kind.DIALECT
+        )
+    return failure
 
 
 def retry_after_s(headers: Mapping[str, str], *, now_s: float) -> float | None:

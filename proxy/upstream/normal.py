@@ -8,6 +8,7 @@ from proxy.types import Json
 
 # Fields that LiteLLM adds for its own proxy, at any of the levels below.
 LITELLM_FIELDS = frozenset({"provider_specific_fields", "citations"})
+FINISHES = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
 
 
 def normal_completion(response: Any) -> Json:
@@ -16,8 +17,8 @@ def normal_completion(response: Any) -> Json:
     body["choices"] = [
         {
             "index": choice.get("index", index),
-            "finish_reason": choice.get("finish_reason") or "stop",
-            "logprobs": choice.get("logprobs"),
+            "finish_reason": _finish(choice.get("finish_reason") or "stop"),
+            "logprobs": _logprobs(choice.get("logprobs")),
             "message": _message(choice.get("message") or {}),
         }
         for index, choice in enumerate(body.get("choices") or ())
@@ -32,9 +33,9 @@ def normal_chunk(chunk: Any) -> Json:
     body["choices"] = [
         {
             "index": choice.get("index", 0),
-            "delta": _without(choice.get("delta") or {}, keep_none=False),
-            "logprobs": choice.get("logprobs"),
-            "finish_reason": choice.get("finish_reason"),
+            "delta": _said(choice.get("delta") or {}),
+            "logprobs": _logprobs(choice.get("logprobs")),
+            "finish_reason": _finish(choice.get("finish_reason")),
         }
         for choice in body.get("choices") or ()
     ]
@@ -44,21 +45,44 @@ def normal_chunk(chunk: Any) -> Json:
 
 
 def _message(message: Json) -> Json:
-    kept = _without(message, keep_none=False)
+    said = _said(message)
+    # In a stream an index tells one call from the next; in a whole message OpenAI has none.
+    calls = [{k: v for k, v in call.items() if k != "index"} for call in said.get("tool_calls", ())]
     return {
-        "role": message.get("role") or "assistant",
+        **said,
+        "role": said.get("role") or "assistant",
         "content": message.get("content"),
         "refusal": message.get("refusal"),
-        **{k: v for k, v in kept.items() if k not in ("role", "content", "refusal")},
+        **({"tool_calls": calls} if calls else {}),
     }
+
+
+def _said(part: Json) -> dict[str, Any]:
+    """Return a message or a delta without what LiteLLM leaves empty in it."""
+    said: dict[str, Any] = _filled(part)
+    return {k: v for k, v in said.items() if k not in LITELLM_FIELDS and v != []}
+
+
+def _finish(reason: str | None) -> str | None:
+    """Return one of OpenAI's reasons: to its SDKs any other is none."""
+    return reason if reason is None or reason in FINISHES else "stop"
+
+
+def _logprobs(logprobs: Json | None) -> Json | None:
+    return {"content": None, "refusal": None, **logprobs} if logprobs else None
 
 
 def _plain(model: Any) -> dict[str, Any]:
-    body: dict[str, Any] = model.model_dump(mode="json")
-    return {k: v for k, v in body.items() if v is not None and k not in LITELLM_FIELDS}
+    dumped: dict[str, Any] = model.model_dump(mode="json")
+    body = {k: v for k, v in dumped.items() if v is not None and k not in LITELLM_FIELDS}
+    if usage := body.get("usage"):
+        # `cost` is LiteLLM's own sum; a count that nobody made is left out, as OpenAI does.
+        body["usage"] = {k: v for k, v in _filled(usage).items() if k != "cost"}
+    return {k: v for k, v in body.items() if v != [] or k == "choices"}
 
 
-def _without(part: Json, *, keep_none: bool) -> dict[str, Any]:
-    return {
-        k: v for k, v in part.items() if k not in LITELLM_FIELDS and (keep_none or v is not None)
-    }
+def _filled(value: Any) -> Any:
+    """Return JSON without the fields that are null."""
+    if isinstance(value, dict):
+        return {k: _filled(v) for k, v in value.items() if v is not None}
+    return [_filled(item) for item in value] if isinstance(value, list) else value

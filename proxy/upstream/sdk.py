@@ -1,6 +1,6 @@
 """
-LiteLLM itself: imported once, in the background, with its habits switched off, and the HTTP
-clients that it is given instead of its own.
+LiteLLM itself: imported once, in the background, with its habits switched off, and our transport
+under the HTTP clients that it makes.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ import asyncio
 import importlib
 import os
 from types import ModuleType
-from typing import Any
 
 import httpx
 
-from proxy.upstream.wire import Transport
+from proxy.errors import UpstreamFailure
+from proxy.retry import Kind
+from proxy.upstream.wire import CurrentTransport, Transport, WireError
 
 # LiteLLM reads these when it is imported: no price table from the internet, no stray `.env`, no
 # prints, no image fetched on behalf of a request, no telemetry.
@@ -27,14 +28,12 @@ SETTINGS = {
 
 
 class Sdk:
-    """Owns LiteLLM's module and the HTTP clients under it. `aclose` closes the clients."""
+    """Owns LiteLLM's module and the transport under it, which `aclose` closes."""
 
     def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-        # Never redirected: a provider's key goes to the place that the file names.
-        self._http = httpx.AsyncClient(transport=transport, follow_redirects=False)
+        self.transport = transport
+        self.error = WireError  # what LiteLLM is told a failure with
         self._loading: asyncio.Task[ModuleType] | None = None
-        self.handler: Any = None  # LiteLLM's own wrapper around the same transport
 
     def start(self) -> asyncio.Task[ModuleType]:
         """Begin to import LiteLLM (2 to 3 s) in a thread, unless that has begun."""
@@ -53,23 +52,23 @@ class Sdk:
         return "failed" if failed else "ready"
 
     async def ready(self) -> ModuleType:
-        """Return LiteLLM, waiting for its import when it is still under way."""
-        # Shielded: a request that gives up must not take the import with it.
-        return await asyncio.shield(self.start())
+        """Return LiteLLM, waiting for its import. Raises UpstreamFailure when that failed."""
+        try:
+            # Shielded: a request that gives up must not take the import with it.
+            return await asyncio.shield(self.start())
+        except Exception as exc:
+            message = f"LiteLLM cannot be imported ({type(exc).__name__})"
+            raise UpstreamFailure(message, kind=Kind.UNREACHABLE) from exc
 
     async def _load(self) -> ModuleType:
         litellm = await asyncio.to_thread(_import)
-        # OpenAI's and Azure's SDK clients are built around it: there is no argument for that.
-        vars(litellm)["aclient_session"] = self._http
-        module = importlib.import_module("litellm.llms.custom_httpx.http_handler")
-        self.handler = module.AsyncHTTPHandler(transport=self._transport, follow_redirects=False)
+        self.error = _unretried(importlib.import_module("openai").OpenAIError)
         return litellm
 
     async def aclose(self) -> None:
         if self._loading is not None:
             await asyncio.wait([self._loading])
-        await self._http.aclose()
-        await self._transport.aclose()
+        await self.transport.aclose()
 
 
 def _import() -> ModuleType:
@@ -80,4 +79,20 @@ def _import() -> ModuleType:
     # Lets LiteLLM add what a provider insists on, such as a first user message for Anthropic.
     litellm.modify_params = True  # type: ignore[attr-defined]
     litellm.callbacks = []  # type: ignore[attr-defined]
+    _connect(litellm)
     return litellm
+
+
+def _connect(litellm: ModuleType) -> None:
+    """Put our transport under both kinds of HTTP client that LiteLLM asks providers with."""
+    current = CurrentTransport()
+    # Of OpenAI's SDK. Never redirected: a provider's key goes to the place that the file names.
+    vars(litellm)["aclient_session"] = httpx.AsyncClient(transport=current, follow_redirects=False)
+    module = importlib.import_module("litellm.llms.custom_httpx.http_handler")
+    # Of LiteLLM's own. Most providers take one as an argument, but not all: this reaches all.
+    module.AsyncHTTPHandler.create_async_transport = staticmethod(lambda *_, **__: current)
+
+
+def _unretried(base: type[Exception]) -> type[WireError]:
+    """Return the error that OpenAI's SDK raises as it is: any other it waits and tries again."""
+    return type("UnretriedError", (WireError, base), {})

@@ -10,10 +10,11 @@ ever ended silently.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from proxy import aggregate
+from proxy import aggregate, sse
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.replies import Chunk, ChunkStream
@@ -21,12 +22,16 @@ from proxy.retry import Kind
 from proxy.types import Json, TargetTimeouts
 from proxy.upstream import failures
 
-# A provider that has finished owes at most its usage; nobody waits longer for it than this.
-USAGE_WAIT_S = 1.0
-# Once the usage is there too, `[DONE]` is all that is missing; it keeps the connection usable.
-DONE_WAIT_S = 0.02
 # What may come before the first content: role deltas and comments, not an answer in disguise.
 PREAMBLE_LIMIT_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """How long a provider that has finished is listened to."""
+
+    usage_s: float = 1.0  # it owes at most its usage
+    done_s: float = 0.02  # once that is there, only `[DONE]`, which keeps the connection usable
 
 
 @dataclass(slots=True)
@@ -51,25 +56,34 @@ class Progress:
         """Nothing more is expected but perhaps the usage."""
         return self.complete and len(self.finished) >= self.choices
 
-    def see(self, chunk: Chunk) -> Chunk:
+    def see(self, chunk: Chunk) -> tuple[Chunk, UpstreamFailure | None]:
         """
         Take note of `chunk`, and return it as the caller may see it.
 
-        Raises UpstreamFailure for an event that cannot be read or that reports an error.
+        Where an event cannot be read or reports an error it is returned up to that event, with
+        the failure: one read of a socket may bring good tokens and the end of them.
         """
+        chunk, failure = self._sound(chunk)
+        hidden = [event for event in chunk.events if self._note(event) and not self.wants_usage]
+        return (chunk.without(hidden) if hidden else chunk), failure
+
+    def _sound(self, chunk: Chunk) -> tuple[Chunk, UpstreamFailure | None]:
         try:
             events = chunk.events
         except ValueError as exc:
-            raise UpstreamFailure(
+            failure = UpstreamFailure(
                 "the provider sent an event that is not JSON", kind=Kind.TRANSIENT
-            ) from exc
-        hidden = [event for event in events if self._note(event) and not self.wants_usage]
-        return chunk.without(hidden) if hidden else chunk
+            )
+            failure.__cause__ = exc
+            return self._sound(_readable(chunk))[0], failure
+        for at, event in enumerate(events):
+            if event.get("error"):
+                failure = failures.of_event(event, secrets=self.secrets)
+                return Chunk.of_events(events[:at]), failure
+        return chunk, None
 
     def _note(self, event: Json) -> bool:
         """Take note of one event; say whether it carries nothing but the usage."""
-        if event.get("error"):
-            raise failures.of_event(event, secrets=self.secrets)
         choices = event.get("choices")
         choices = choices if isinstance(choices, list) else []
         self.begun = self.begun or aggregate.has_content(event)
@@ -90,6 +104,7 @@ async def begin(
     *,
     headers: Mapping[str, str],
     dropped: Sequence[str],
+    waits: Waits = Waits(),
 ) -> ChunkStream:
     """
     Return `source` as a stream whose first content is in hand.
@@ -102,7 +117,9 @@ async def begin(
     held_bytes = 0
     try:
         while not progress.begun:
-            chunk = progress.see(await anext(source))
+            chunk, unsound = progress.see(await anext(source))
+            if unsound is not None:
+                raise unsound
             first.append(chunk)
             held_bytes += len(chunk.raw)
             if held_bytes > PREAMBLE_LIMIT_BYTES and not progress.begun:
@@ -113,7 +130,7 @@ async def begin(
         await source.aclose()
         raise
     end_s = started_s + timeouts.stream_s
-    rest = _rest(source, progress, timeouts.idle_s, end_s, clock)
+    rest = _rest(source, progress, timeouts.idle_s, end_s, clock, waits)
     return ChunkStream(first, rest, now=clock.now, headers=headers, dropped=dropped)
 
 
@@ -123,6 +140,7 @@ async def _rest(
     idle_s: float,
     end_s: float,
     clock: Clock,
+    waits: Waits,
 ) -> AsyncGenerator[Chunk, None]:
     settled_s: float | None = None
     try:
@@ -131,7 +149,7 @@ async def _rest(
             limit_s = min(idle_s, end_s - now_s)
             if progress.settled:
                 settled_s = now_s if settled_s is None else settled_s
-                wait_s = DONE_WAIT_S if progress.usage else USAGE_WAIT_S
+                wait_s = waits.done_s if progress.usage else waits.usage_s
                 limit_s = min(limit_s, settled_s + wait_s - now_s)
             try:
                 chunk = await _next(source, limit_s)
@@ -141,7 +159,11 @@ async def _rest(
                 raise
             if chunk is None:
                 break
-            yield progress.see(chunk)
+            chunk, unsound = progress.see(chunk)
+            if chunk.events:
+                yield chunk
+            if unsound is not None:
+                raise unsound
         if not progress.complete:
             raise UpstreamFailure("the stream ended without a finish reason", kind=Kind.BROKEN)
     except UpstreamFailure as failure:
@@ -158,3 +180,12 @@ async def _next(source: AsyncGenerator[Chunk, None], limit_s: float) -> Chunk | 
             return await anext(source, None)
     except TimeoutError as exc:
         raise UpstreamFailure("the stream stalled", kind=Kind.BROKEN) from exc
+
+
+def _readable(chunk: Chunk) -> Chunk:
+    """Return the events of `chunk` that stand before the first unreadable one."""
+    events: list[Json] = []
+    with contextlib.suppress(ValueError):
+        for event in sse.Reader().feed(chunk.raw):
+            events += Chunk.of_payloads([event.data]).events
+    return Chunk.of_events(events)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from types import ModuleType
 from typing import Any
 
@@ -19,11 +19,11 @@ import orjson
 from proxy import sse
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
-from proxy.replies import Chunk, Completion, Reply
+from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.retry import Kind
 from proxy.types import Call, Target
 from proxy.upstream import failures
-from proxy.upstream.arguments import HANDLED, NATIVE, Written, write_arguments
+from proxy.upstream.arguments import Written, write_arguments
 from proxy.upstream.limits import rate_limits
 from proxy.upstream.normal import normal_chunk, normal_completion
 from proxy.upstream.sdk import Sdk
@@ -50,41 +50,46 @@ class Unified:
             connect_s=target.timeouts.connect_s,
             limit_bytes=self._limit_bytes,
             stream=call.stream,
+            transport=self._sdk.transport,
+            error=self._sdk.error,
             secrets=written.secrets,
         )
         limit_s = target.timeouts.first_token_s if call.stream else target.timeouts.answer_s
         if call.wishes.timeout_s is not None:
             limit_s = min(limit_s, call.wishes.timeout_s)
-        try:
-            async with asyncio.timeout(limit_s):
-                answer = await self._ask(litellm, target, written, wire)
-                if call.stream:
-                    return await self._stream(answer, target, call, written, wire)
-                return _completion(answer, written, wire)
-        except TimeoutError as exc:
-            raise UpstreamFailure(f"no answer within {limit_s:g} s", kind=Kind.SILENT) from exc
-
-    async def _ask(self, litellm: ModuleType, target: Target, written: Written, wire: Wire) -> Any:
-        """Return what LiteLLM answers, or None where only the wire has an answer."""
-        arguments = dict(written.arguments)
-        if _takes_handler(litellm, target.provider):
-            arguments["client"] = self._sdk.handler
+        # To the first content: LiteLLM connects to some providers only when it is asked for that.
         token = WIRE.set(wire)
         try:
-            return await litellm.acompletion(**arguments)
-        except Exception as exc:
-            if wire.failure is not None:
-                raise wire.failure from exc
-            if written.native and not wire.stream and wire.body:
-                # LiteLLM could not read it, which says nothing about the caller's SDK.
-                return None
-            raise failures.of_exception(exc, secrets=written.secrets) from exc
+            async with AsyncExitStack() as owed:
+                # LiteLLM does not close every answer that it stops reading.
+                owed.push_async_callback(wire.aclose)
+                async with asyncio.timeout(limit_s):
+                    answer = await self._ask(litellm, written, wire)
+                    if not call.stream:
+                        return _completion(answer, written, wire)
+                    stream = await self._stream(answer, target, call, written, wire)
+                return stream.owe(owed.pop_all())
+        except TimeoutError as exc:
+            raise UpstreamFailure(f"no answer within {limit_s:g} s", kind=Kind.SILENT) from exc
         finally:
             WIRE.reset(token)
 
+    async def _ask(self, litellm: ModuleType, written: Written, wire: Wire) -> Any:
+        """Return what LiteLLM answers, or None where only the wire has an answer."""
+        try:
+            return await litellm.acompletion(**written.arguments)
+        except Exception as exc:
+            if wire.failure is not None:
+                raise wire.failure from exc
+            if wire.answer is not None and not wire.stream:
+                # LiteLLM could not read it: what it is, is judged by its bytes.
+                return None
+            tell = failures.of_exception if wire.sent else failures.of_writing
+            raise tell(exc, secrets=written.secrets) from exc
+
     async def _stream(
         self, answer: Any, target: Target, call: Call, written: Written, wire: Wire
-    ) -> Reply:
+    ) -> ChunkStream:
         if written.native and wire.answer is not None:
             source = _native_chunks(wire.answer, answer, wire)
         else:
@@ -95,7 +100,7 @@ class Unified:
             wants_usage=call.wants_usage,
             secrets=written.secrets,
         )
-        return await begin(
+        stream = await begin(
             source,
             progress,
             target.timeouts,
@@ -103,18 +108,15 @@ class Unified:
             headers=rate_limits(wire.headers),
             dropped=written.dropped,
         )
-
-
-def _takes_handler(litellm: ModuleType, provider: str) -> bool:
-    """Say which of its two kinds of HTTP client LiteLLM asks `provider` with."""
-    if provider in HANDLED:
-        return True
-    return provider not in NATIVE and provider not in litellm.openai_compatible_providers
+        owed = AsyncExitStack()
+        # Where nobody reads on, nothing else would: a generator not begun closes nothing.
+        owed.push_async_callback(source.aclose)
+        return stream.owe(owed)
 
 
 def _completion(answer: Any, written: Written, wire: Wire) -> Completion:
     facts: Mapping[str, Any] = {"headers": rate_limits(wire.headers), "dropped": written.dropped}
-    if not written.native:
+    if not written.native and answer is not None:
         body = normal_completion(answer)
         return Completion(orjson.dumps(body), body, **facts)
     raw = bytes(wire.body)
@@ -124,17 +126,25 @@ def _completion(answer: Any, written: Written, wire: Wire) -> Completion:
         raise UpstreamFailure("the answer is not JSON", kind=Kind.TRANSIENT) from exc
     if isinstance(body, dict) and body.get("error"):
         raise failures.of_event(body, secrets=written.secrets)
-    if not isinstance(body, dict) or not body.get("choices"):
-        raise UpstreamFailure("the answer holds no choice", kind=Kind.TRANSIENT)
+    if not written.native or not _holds_answer(body):
+        raise UpstreamFailure("the answer cannot be read", kind=Kind.TRANSIENT)
     return Completion(raw, body, **facts)
+
+
+def _holds_answer(body: object) -> bool:
+    choices = body.get("choices") if isinstance(body, dict) else None
+    return (
+        isinstance(choices, list)
+        and bool(choices)
+        and all(isinstance(c, dict) and isinstance(c.get("message"), dict) for c in choices)
+    )
 
 
 async def _native_chunks(answer: Answer, wrapper: Any, wire: Wire) -> AsyncGenerator[Chunk, None]:
     """Yield what each socket read completes, up to `[DONE]` or the end of the stream."""
     reader = sse.Reader()
-    pieces = aiter(answer)
     try:
-        async for piece in pieces:
+        async for piece in answer:
             try:
                 payloads = [event.data for event in reader.feed(piece)]
             except sse.EventTooLarge as exc:
@@ -145,21 +155,13 @@ async def _native_chunks(answer: Answer, wrapper: Any, wire: Wire) -> AsyncGener
             if payloads:
                 yield Chunk.of_payloads(payloads)
             if done:
-                await _drain(pieces)
+                await answer.drain(DRAIN_S)
                 return
     except Exception as exc:
         raise (wire.failure or failures.of_exception(exc)) from exc
     finally:
         await answer.aclose()
         await wrapper.aclose()
-
-
-async def _drain(pieces: Any) -> None:
-    try:
-        async with asyncio.timeout(DRAIN_S):
-            await anext(pieces, None)
-    except Exception:
-        return
 
 
 async def _translated_chunks(
@@ -174,6 +176,8 @@ async def _translated_chunks(
                 if finish and wire.sent and not _really_finished(wrapper):
                     return
                 yield Chunk.of_events([event])
+            if wire.answer is not None:
+                await wire.answer.drain(DRAIN_S)
         except UpstreamFailure:
             raise
         except Exception as exc:

@@ -10,6 +10,8 @@ between made of it.
 from __future__ import annotations
 
 import asyncio
+import codecs
+import contextlib
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
@@ -27,6 +29,12 @@ ERROR_BODY_LIMIT = 64 * 1024
 ERROR_BODY_WAIT_S = 5.0
 PIECE_BYTES = 64 * 1024
 KEEPALIVE_S = 90.0
+# LiteLLM gets plain bytes of any length. A cookie would be kept, and sent with the next key.
+UNTOLD = frozenset({"content-encoding", "content-length", "set-cookie"})
+
+
+class WireError(Exception):
+    """Carries an attempt out through LiteLLM; the reason stands in `Wire.failure`."""
 
 
 @dataclass(slots=True)
@@ -36,6 +44,8 @@ class Wire:
     connect_s: float
     limit_bytes: int  # of a whole answer, decoded; a stream has none
     stream: bool
+    transport: Transport | None = None
+    error: type[WireError] = WireError  # what LiteLLM is told a failure with
     secrets: tuple[str, ...] = field(default=(), repr=False)
     sent: bool = False
     status: int | None = None
@@ -46,16 +56,34 @@ class Wire:
 
     def fail(self, message: str, kind: Kind, **facts: object) -> WireError:
         """Note why this attempt failed, and return the exception to raise through LiteLLM."""
-        self.failure = UpstreamFailure(message, kind=kind, provider_status=self.status, **facts)  # type: ignore[arg-type]
-        return WireError(message)
+        # A 200 that broke later is no verdict of the provider's.
+        status = None if self.status == httpx.codes.OK else self.status
+        self.failure = UpstreamFailure(message, kind=kind, provider_status=status, **facts)  # type: ignore[arg-type]
+        return self.error(message)
+
+    async def aclose(self) -> None:
+        """Give the connection back, or close it; nothing where there is no answer."""
+        if self.answer is not None:
+            await self.answer.aclose()
 
 
 # LiteLLM hands no argument of ours down to its HTTP client, but it keeps the context.
 WIRE: ContextVar[Wire] = ContextVar("wire")
 
 
-class WireError(Exception):
-    """Carries an attempt out through LiteLLM; the reason stands in `Wire.failure`."""
+class CurrentTransport(httpx.AsyncBaseTransport):
+    """
+    Hands each request to the transport of the attempt under way, and refuses any other.
+
+    LiteLLM keeps the clients that are built around it, and closes them when it likes: it owns
+    nothing, so that two services in one process do not notice each other.
+    """
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        wire = WIRE.get(None)
+        if wire is None or wire.transport is None:
+            raise WireError("no attempt is under way")
+        return await wire.transport.handle_async_request(request)
 
 
 class Transport(httpx.AsyncBaseTransport):
@@ -74,7 +102,7 @@ class Transport(httpx.AsyncBaseTransport):
         wire = WIRE.get()
         if wire.sent:
             # A retry of LiteLLM's own, which would be a call that nobody counts.
-            raise WireError("this attempt has made its call")
+            raise wire.error("this attempt has made its call")
         wire.sent = True
         request.extensions["timeout"] = {
             "connect": wire.connect_s,
@@ -97,7 +125,7 @@ class Transport(httpx.AsyncBaseTransport):
         headers = [
             (name, value)
             for name, value in response.headers.multi_items()
-            if name.lower() not in ("content-encoding", "content-length")
+            if name.lower() not in UNTOLD
         ]
         return httpx.Response(
             response.status_code, headers=headers, stream=answer, extensions=response.extensions
@@ -128,7 +156,7 @@ class Transport(httpx.AsyncBaseTransport):
             now_s=self._clock.wall(),
             secrets=wire.secrets,
         )
-        return WireError("the provider refused")
+        return wire.error("the provider refused")
 
     async def aclose(self) -> None:
         await self._inner.aclose()
@@ -139,17 +167,19 @@ class Answer(httpx.AsyncByteStream):
 
     def __init__(self, response: httpx.Response, wire: Wire) -> None:
         self._stream = response.stream
+        self._source = aiter(response.stream)  # type: ignore[arg-type]
         self._wire = wire
         self._closed = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         wire = self._wire
-        decode = _decoder(wire)
+        decode, readable = _decoder(wire), _readable(wire)
         try:
-            async for raw in self._stream:  # type: ignore[union-attr]
+            async for raw in self._source:
                 for piece in decode(raw):
-                    self._note(piece)
-                    yield piece
+                    for part in readable(piece):
+                        self._note(part)
+                        yield part
         except (httpx.TransportError, OSError) as exc:
             raise wire.fail(
                 "the connection broke inside the answer", Kind.TRANSIENT, tokens_spent=True
@@ -161,6 +191,13 @@ class Answer(httpx.AsyncByteStream):
         self._wire.body += piece
         if len(self._wire.body) > self._wire.limit_bytes:
             raise self._wire.fail("the answer is larger than allowed", Kind.TRANSIENT)
+
+    async def drain(self, limit_s: float) -> None:
+        """Read what is left, if it comes within `limit_s`, so that the connection stays usable."""
+        with contextlib.suppress(TimeoutError, httpx.TransportError, OSError):
+            async with asyncio.timeout(limit_s):
+                async for _piece in self._source:
+                    pass
 
     async def aclose(self) -> None:
         """Give the connection back, or close it when the body was not read to its end."""
@@ -187,3 +224,24 @@ def _decoder(wire: Wire) -> Callable[[bytes], Iterable[bytes]]:
             raw = inflate.unconsumed_tail
 
     return pieces
+
+
+def _readable(wire: Wire) -> Callable[[bytes], Iterable[bytes]]:
+    """Return what lets text through up to the first byte that is none, and then fails."""
+    if not wire.headers.get("content-type", "").startswith("text/event-stream"):
+        return lambda piece: (piece,)
+    decoder = codecs.getincrementaldecoder("utf-8")()
+
+    def parts(piece: bytes) -> Iterator[bytes]:
+        try:
+            decoder.decode(piece)
+        except UnicodeDecodeError as exc:
+            # LiteLLM would put a replacement character where a token was. What the decoder held
+            # back of the piece before stands in front of this one.
+            held = len(exc.object) - len(piece)
+            if good := piece[: max(0, exc.start - held)]:
+                yield good
+            raise wire.fail("the stream is not UTF-8", Kind.TRANSIENT) from exc
+        yield piece
+
+    return parts

@@ -116,6 +116,14 @@ def test_a_secret_never_shows_wherever_it_is_written(place: str, shape: str, tim
     assert SECRET not in repr(found)
 
 
+def test_a_secret_in_the_place_of_a_name_is_left_out_when_it_is_known() -> None:
+    found = outcome(
+        f"general_settings: {{master_key: os.environ/MASTER_KEY, {SECRET}4: x}}\n".encode()
+    )
+    assert isinstance(found, Config)
+    assert found.warnings[0].text == "general_settings.… is not known; it is ignored"
+
+
 def test_the_secrets_of_a_good_file_are_where_they_belong_and_nowhere_else() -> None:
     found = outcome(
         "model_list:\n"

@@ -160,11 +160,6 @@ def test_a_value_of_the_wrong_type_is_an_error_with_its_line(
             2,
             "model_name holds",
         ),
-        (
-            "model_list:\n - {model_name: a, litellm_params: {model: opneai/x}}\n",
-            2,
-            "LiteLLM's list",
-        ),
         ("router_settings: []\n", 1, "router_settings takes a mapping"),
         ("litellm_settings: 4\n", 1, "litellm_settings takes a mapping"),
         ("general_settings: x\n", 1, "general_settings takes a mapping"),
@@ -240,6 +235,23 @@ def test_an_empty_key_is_no_key(tmp_path: Path) -> None:
         assert targets(load_text(tmp_path, text).snapshot, "a")[0].missing == "OPENAI_API_KEY"
 
 
+def test_a_named_key_that_is_unset_is_not_replaced_by_another(tmp_path: Path) -> None:
+    environ = {"OPENAI_API_KEY": "sk"}
+    for params in (
+        "model: openai/a, api_key: os.environ/OTHER",
+        "model: openai/a, api_base: os.environ/OTHER",
+    ):
+        target = targets(load_text(tmp_path, one(params), environ).snapshot, "a")[0]
+        assert target.missing == "OTHER"
+        assert "api_key" not in target.params
+
+
+def test_a_mocked_model_needs_no_key(tmp_path: Path) -> None:
+    text = one("model: openai/a, api_key: os.environ/OTHER, mock_response: hi")
+    target = targets(load_text(tmp_path, text).snapshot, "a")[0]
+    assert (target.missing, dict(target.params)) == (None, {"mock_response": "hi"})
+
+
 def test_an_address_from_the_environment_is_taken_and_named(tmp_path: Path) -> None:
     environ = {"OPENAI_API_KEY": "sk", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}
     config = load_text(
@@ -307,3 +319,14 @@ def test_a_star_for_everything_takes_the_provider_from_the_name(tmp_path: Path) 
     assert asked("claude-x") == ("anthropic", "claude-x", "a")
     assert asked("openai/o3") == ("openai", "o3", "o")
     assert asked("gpt-4o") == ("openai", "gpt-4o", "o")
+
+
+def test_a_prefix_that_is_no_provider_is_named_and_belongs_to_the_model(tmp_path: Path) -> None:
+    config = load_text(tmp_path, one("model: opneai/x, api_key: none"))
+    assert lines(config.warnings) == [
+        (2, "opneai is no provider that LiteLLM knows (the nearest is openai); openai is assumed")
+    ]
+    target = targets(config.snapshot, "a")[0]
+    assert (target.provider, target.model) == ("openai", "opneai/x")
+    served = load_text(tmp_path, one("model: org/x, api_base: http://127.0.0.1:1/v1"))
+    assert served.warnings == ()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from proxy.config import ConfigError, load_config
-from proxy.config.source import MOST_NODES, Fields, Leaf, parse, plain
+from proxy.config.source import MOST_NODES, Fields, Leaf, parse, plain, problem_of
 from tests.config.loading import lines, load_text, mock_model, refusal
 
 MODELS = "model_list:\n" + mock_model("a")
@@ -49,6 +50,15 @@ def test_what_is_not_right_is_refused_with_its_line(text: str, line: int, proble
     (remark,) = caught.value.remarks
     assert (remark.file, remark.line) == ("f.yaml", line)
     assert remark.text.startswith(problem)
+
+
+def test_the_words_of_the_parser_are_shown_without_those_of_the_file() -> None:
+    """PyYAML without libyaml quotes what it found."""
+    for problem, shown in {
+        "found undefined tag handle '!sk-secret!'": "found undefined tag handle …",
+        "expected ',' or ']', but got '<scalar>'": "expected ',' or ']', but got '<scalar>'",
+    }.items():
+        assert problem_of(yaml.MarkedYAMLError(problem=problem), "a: 1", 1) == shown
 
 
 def test_an_alias_bomb_is_refused_at_once() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +15,6 @@ import openai
 from openai.types.chat import ChatCompletionChunk
 
 Json = dict[str, Any]
-ASKED: list[Any] = [{"role": "user", "content": "hi"}]
 ERROR_FIELDS = {"message", "type", "param", "code"}
 DONE = "[DONE]"
 
@@ -131,16 +133,19 @@ class Listener:
     async def __aexit__(self, *reason: object) -> None:
         await self._client.close()
 
+    def heard(self, request_id: str) -> Overheard:
+        """What was heard of that request so far."""
+        return self._transport.heard.setdefault(request_id, Overheard())
+
     async def stream(self, model: str, request_id: str | None = None, **more: Any) -> Overheard:
         """One stream, to its end; what the SDK raised is kept, not raised."""
         request_id = request_id or model
-        heard = self._transport.heard[request_id] = Overheard()
+        heard = self.heard(request_id)
         try:
             stream = await self._client.chat.completions.create(
                 model=model,
-                messages=more.pop("messages", ASKED),
+                messages=[{"role": "user", "content": request_id}],
                 stream=True,
-                user=request_id,
                 extra_headers={"x-request-id": request_id},
                 **more,
             )
@@ -152,37 +157,103 @@ class Listener:
         return heard
 
 
+class Visitor:
+    """A socket with one request on it, which reads as it likes and leaves when it likes."""
+
+    def __init__(
+        self, port: int, model: str, *, receive_buffer_bytes: int | None = None, **more: Any
+    ) -> None:
+        content = more.pop("content", "hi")
+        body = {"model": model, "messages": [{"role": "user", "content": content}], **more}
+        self._socket = socket.socket()
+        if receive_buffer_bytes is not None:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+        self._socket.settimeout(30.0)
+        self._socket.connect(("127.0.0.1", port))
+        self.port = self._socket.getsockname()[1]
+        self._socket.sendall(request_bytes(body))
+
+    def __enter__(self) -> Visitor:
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self.leave()
+
+    def read(self, size: int) -> bytes:
+        """What has come, at most so many bytes; empty at the end."""
+        return self._socket.recv(size)
+
+    def read_until(self, mark: bytes) -> bytes:
+        """Everything up to the mark, at least."""
+        got = bytearray()
+        while mark not in got:
+            data = self._socket.recv(65536)
+            assert data, f"it ended with {bytes(got[-300:])!r}"
+            got += data
+        return bytes(got)
+
+    def read_to_end(self) -> bytes:
+        """Everything up to the end of the connection, whether it was closed or reset."""
+        got = bytearray()
+        with contextlib.suppress(ConnectionError):
+            while data := self._socket.recv(65536):
+                got += data
+        return bytes(got)
+
+    def leave(self, *, reset: bool = False) -> None:
+        """The socket is closed, with FIN or with RST."""
+        if reset:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._socket.close()
+
+
+def request_bytes(body: Json, *headers: str) -> bytes:
+    """A chat request as it goes over the wire."""
+    data = json.dumps(body).encode()
+    lines = (
+        "POST /v1/chat/completions HTTP/1.1",
+        "host: mobius",
+        "content-type: application/json",
+        f"content-length: {len(data)}",
+        *headers,
+    )
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + data
+
+
 def check_whole(heard: Overheard, tokens: int) -> None:
     """All the tokens, one finish, `[DONE]` last, and no error anywhere."""
-    assert heard.error is None
-    assert heard.status == 200
-    assert heard.text == said(tokens)
-    assert heard.finishes == ["stop"]
-    payloads = heard.payloads
-    assert payloads[-1] == DONE
-    assert payloads.count(DONE) == 1
-    assert not any("error" in json.loads(payload) for payload in payloads[:-1])
+    _same(heard.error, None)
+    _same(heard.status, 200)
+    _same(heard.text, said(tokens))
+    _same(heard.finishes, ["stop"])
+    *before, last = heard.payloads
+    _same((last, DONE in before), (DONE, False))
+    _same([payload for payload in before if "error" in json.loads(payload)], [])
 
 
 def check_cut(heard: Overheard, tokens: int) -> None:
     """Exactly the first tokens, then one error event with four fields, and nothing after it."""
-    assert heard.status == 200
-    assert heard.text == said(tokens)
-    assert heard.finishes == []
+    _same(heard.status, 200)
+    _same(heard.text, said(tokens))
+    _same(heard.finishes, [])
     *before, last = heard.payloads
-    assert DONE not in (*before, last)
-    assert not any("error" in json.loads(payload) for payload in before)
+    _same([p for p in before if p == DONE or "error" in json.loads(p)], [])
     check_envelope(json.loads(last))
-    assert isinstance(heard.error, openai.APIError)
+    _same(isinstance(heard.error, openai.APIError), True)
 
 
 def check_envelope(body: Json) -> Json:
     """OpenAI's envelope and nothing beside it; the error in it."""
-    assert set(body) == {"error"}
+    _same(set(body), {"error"})
     error: Json = body["error"]
-    assert set(error) == ERROR_FIELDS
-    assert error["message"]
+    _same(set(error), ERROR_FIELDS)
+    _same(bool(error["message"]), True)
     return error
+
+
+def _same(found: object, wanted: object) -> None:
+    # pytest explains the assertions of a test module only.
+    assert found == wanted, f"{found!r} is not {wanted!r}"
 
 
 def failing(cases: Iterable[tuple[str, Overheard, int]], check: Any) -> list[str]:

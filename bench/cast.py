@@ -1,0 +1,134 @@
+"""The servers of a run: how each is started, and what it is asked."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.child import HOST, Child, held_port
+from bench.client import post
+from bench.payload import Kind, check, question
+
+PATH = "/v1/chat/completions"
+MODEL = "bench-model"
+RINGS = 8
+_KEY = "sk-bench"
+_READINESS = "/health/readiness"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How long one server took to begin, from its first instruction, and what it then weighed."""
+
+    server: str
+    ready_s: float  # it says that it is ready
+    answer_s: float  # it has answered a request
+    memory_mib: float
+
+
+def request(kind: Kind, model: str = MODEL) -> bytes:
+    """Return a whole HTTP request, the same for every server."""
+    return post(PATH, _KEY, question(model, kind))
+
+
+@contextlib.contextmanager
+def provider(folder: Path) -> Iterator[Child]:
+    """Yield the fake provider; asked directly, it is also the least that any path can take."""
+    with held_port() as port:
+        command = [sys.executable, "-m", "bench.provider", str(port)]
+        with Child("direct", port, command, folder) as child:
+            child.wait_ready(None)
+            yield child
+
+
+@contextlib.contextmanager
+def floor(origin: Child, folder: Path) -> Iterator[tuple[Child, Start]]:
+    """Yield the byte-copying pass-through."""
+    with held_port() as port:
+        base = f"http://{HOST}:{origin.port}"
+        command = [sys.executable, "-m", "bench.floor", str(port), base]
+        with Child("floor", port, command, folder) as child:
+            yield child, _begin(child, None)
+
+
+@contextlib.contextmanager
+def mobius(origin: Child, folder: Path) -> Iterator[tuple[Child, Start]]:
+    """Yield Mobius with one target of OpenAI's wire format and access keys on."""
+    entries = [_entry(MODEL, origin.port)]
+    with _mobius("mobius", entries, folder) as child:
+        yield child, _begin(child, _READINESS)
+
+
+@contextlib.contextmanager
+def ring(origin: Child, folder: Path) -> Iterator[Child]:
+    """
+    Yield Mobius with rings whose first target refuses connections and whose second is healthy.
+
+    `MODEL` is the healthy target alone. Each dead one has a path, hence a breaker, of its own.
+    """
+    with held_port() as dead_port:
+        entries = [_entry(MODEL, origin.port)]
+        for number in range(RINGS):
+            entries.append(_entry(ring_model(number), dead_port, f"/dead-{number}"))
+            entries.append(_entry(ring_model(number), origin.port))
+        with _mobius("ring", entries, folder) as child:
+            child.wait_ready(_READINESS)
+            yield child
+
+
+def ring_model(number: int) -> str:
+    return f"ring-{number}"
+
+
+def _entry(model: str, port: int, path: str = "") -> dict[str, Any]:
+    base = f"http://{HOST}:{port}{path}/v1"
+    return {
+        "model_name": model,
+        "litellm_params": {"model": f"openai/{MODEL}", "api_base": base, "api_key": "sk-provider"},
+    }
+
+
+@contextlib.contextmanager
+def _mobius(name: str, entries: list[dict[str, Any]], folder: Path) -> Iterator[Child]:
+    config: Mapping[str, Any] = {
+        "model_list": entries,
+        "router_settings": {"routing_strategy": "health-based"},
+        "mobius": {
+            "keys": [{"name": "bench", "key_sha256": hashlib.sha256(_KEY.encode()).hexdigest()}]
+        },
+    }
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(config, sort_keys=False))
+    with held_port() as port:
+        command = [
+            sys.executable,
+            "-m",
+            "proxy",
+            "serve",
+            "--config",
+            str(file),
+            "--port",
+            str(port),
+        ]
+        with Child(name, port, command, folder) as child:
+            yield child
+
+
+def _begin(child: Child, ready_path: str | None) -> Start:
+    ready_s = child.wait_ready(ready_path)
+    with contextlib.closing(HTTPConnection(HOST, child.port, timeout=60)) as connection:
+        headers = {"content-type": "application/json", "authorization": f"Bearer {_KEY}"}
+        connection.request("POST", PATH, question(MODEL, Kind.UNARY), headers)
+        response = connection.getresponse()
+        check(Kind.UNARY, response.status, response.read())
+    answer_s = time.monotonic() - child.started_s
+    return Start(child.name, ready_s, answer_s, child.memory_mib())

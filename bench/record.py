@@ -1,0 +1,56 @@
+"""The file that a program reads: every raw round, and where it was measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from bench.campaign import Options, Results
+from bench.load import Sample, percentile
+
+FORMAT = 1  # raised when a name in the file changes its meaning
+
+
+def write(path: Path, results: Results, options: Options, machine: dict[str, Any]) -> None:
+    """`path` holds the whole run, or, when writing fails, what it held before."""
+    content = {
+        "format": FORMAT,
+        "machine": machine,
+        "options": {
+            "rounds": options.rounds,
+            "seconds": options.seconds,
+            "only": sorted(options.only),
+        },
+        "rounds": results.rounds,
+        "took_s": round(results.took_s, 1),
+        "samples": [_sample(sample) for sample in results.samples],
+        "starts": [dataclasses.asdict(start) for start in results.starts],
+        "memory_mib_after_load": results.memory_mib,
+        "ring": None if results.ring is None else dataclasses.asdict(results.ring),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(path.name + ".new")
+    new.write_text(json.dumps(content, indent=1) + "\n")
+    new.replace(path)
+
+
+def _sample(sample: Sample) -> dict[str, Any]:
+    latencies_ms = {
+        f"p{share * 100:g}_ms": round(percentile(sample.latencies_ms, share), 4)
+        for share in (0.5, 0.9, 0.99)
+    }
+    return {
+        "round": sample.round,
+        "kind": sample.case.kind,
+        "concurrency": sample.case.concurrency,
+        "server": sample.server,
+        "answers": len(sample.latencies_ms),
+        "wall_s": round(sample.wall_s, 4),
+        "cpu_s": round(sample.cpu_s, 2),
+        **latencies_ms,
+        "max_ms": round(sample.latencies_ms[-1], 4),
+        "gap_p50_ms": round(percentile(sample.gaps_ms, 0.5), 4),
+        "gap_p99_ms": round(percentile(sample.gaps_ms, 0.99), 4),
+    }

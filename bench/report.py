@@ -1,0 +1,191 @@
+"""The table that a person reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from statistics import median
+from typing import Any, TypeAlias
+
+from bench.campaign import CASES, Results
+from bench.child import TICK_S
+from bench.load import LEAST_CPU_S, Case, Sample, percentile
+from bench.payload import Kind
+from bench.ring import RingTimes
+
+Row: TypeAlias = tuple[str, ...]
+SERVERS = ("direct", "floor", "mobius")
+ROUGH = TICK_S / LEAST_CPU_S  # a CPU time that is known less well than this is marked
+ROUGH_MARK = "~"
+COST_HEAD = (
+    "path",
+    "conns",
+    "server",
+    "CPU ms/request",
+    "x floor",
+    "requests/s",
+    "core",
+    "p50 ms",
+    "p99 ms",
+    "gap ms",
+)
+BUSY_MACHINE = 0.25  # load average per core before the run
+
+
+def render(results: Results, machine: dict[str, Any]) -> str:
+    """Return the whole report."""
+    blocks = [_head(results, machine)]
+    if results.samples:
+        blocks.append(_costs(results))
+    if any(sample.case.concurrency == 1 for sample in results.samples):
+        blocks.append(_added(results))
+    if results.ring is not None:
+        blocks.append(_ring(results.ring))
+    if results.starts:
+        blocks.append(_starts(results))
+    return "\n\n".join(blocks)
+
+
+def _head(results: Results, machine: dict[str, Any]) -> str:
+    packages = machine["packages"]
+    lines = [
+        f"Mobius {packages['mobius-proxy']}, LiteLLM {packages['litellm']}, "
+        f"Python {machine['python']}; {machine['date']}",
+        f"{machine['cores']} cores, {machine['cpu']}",
+        f"{results.rounds} rounds, {results.took_s:.0f} s in all; "
+        "median (least-most) of the rounds, ratios within a round",
+    ]
+    if machine["load_before"] > BUSY_MACHINE * machine["cores"]:
+        lines.append(
+            f"NOTE: the machine was busy (load {machine['load_before']}): the ratios hold roughly, "
+            "the latencies do not"
+        )
+    return "\n".join(lines)
+
+
+def _costs(results: Results) -> str:
+    title = "Cost: CPU time of the server (of `direct`: the fake provider's own)"
+    groups = list(_groups(results.samples))
+    rows = [_cost(*group, _of(results.samples, group[0], "floor")) for group in groups]
+    rough = any(ROUGH_MARK in row[3] for row in rows)
+    note = f"\n{ROUGH_MARK} a round had too little CPU time: known to {ROUGH:.0%} or worse"
+    return _table(title, COST_HEAD, rows) + (note if rough else "")
+
+
+def _cost(case: Case, server: str, samples: Sequence[Sample], floors: Sequence[Sample]) -> Row:
+    ratios = [own.cpu_ms / least.cpu_ms for own, least in zip(samples, floors, strict=True)]
+    is_rough = server != "direct" and any(sample.cpu_s < LEAST_CPU_S for sample in samples)
+    return (
+        case.kind,
+        str(case.concurrency),
+        server,
+        _spread([sample.cpu_ms for sample in samples], 3) + ROUGH_MARK * is_rough,
+        "" if server == "direct" else _spread(ratios, 2),
+        f"{median(sample.per_s for sample in samples):.0f}",
+        f"{median(sample.busy for sample in samples):.0%}",
+        f"{_p50_ms(samples):.2f}",
+        f"{_p99_ms(samples):.2f}",
+        f"{_gap_p99_ms(samples):.0f}" if case.kind is Kind.PACED else "",
+    )
+
+
+def _added(results: Results) -> str:
+    head = ("path", "server", "p50 ms", "p99 ms", "over direct p50", "p99", "over floor p50", "p99")
+    rows = []
+    for case, server, samples in _groups(results.samples):
+        if case.concurrency != 1:
+            continue
+        row = [case.kind, server, f"{_p50_ms(samples):.2f}", f"{_p99_ms(samples):.2f}"]
+        for other in ("direct", "floor"):
+            others = _of(results.samples, case, other)
+            differs = SERVERS.index(other) < SERVERS.index(server)
+            row += _over(samples, others) if differs else ["", ""]
+        rows.append(tuple(row))
+    title = "Added latency: one request at a time (p99 over all rounds together)"
+    return _table(title, head, rows)
+
+
+def _over(samples: Sequence[Sample], others: Sequence[Sample]) -> list[str]:
+    pairs = zip(samples, others, strict=True)
+    added_ms = [_p50_ms([own]) - _p50_ms([other]) for own, other in pairs]
+    return [_spread(added_ms, 2), f"{_p99_ms(samples) - _p99_ms(others):.2f}"]
+
+
+def _ring(times: RingTimes) -> str:
+    head = ("asked", "requests", "p50 ms", "p99 ms", "over alone p50")
+    named = {
+        "the healthy target alone": times.alone_ms,
+        "dead first: the first contact": times.first_ms,
+        "dead first: breaker closed": times.closed_ms,
+        "dead first: breaker open": times.open_ms,
+        "dead first: a probe": times.probe_ms,
+    }
+    alone_ms = median(times.alone_ms)
+    rows = []
+    for name, took_ms in named.items():
+        if took_ms:
+            p50_ms, p99_ms = median(took_ms), percentile(sorted(took_ms), 0.99)
+            added = "" if took_ms is times.alone_ms else f"{p50_ms - alone_ms:+.2f}"
+            rows.append((name, str(len(took_ms)), f"{p50_ms:.2f}", f"{p99_ms:.2f}", added))
+    return _table("Ring: the first provider refuses connections (unary, one at a time)", head, rows)
+
+
+def _starts(results: Results) -> str:
+    head = ("server", "ready s", "first answer s", "memory MiB", "after the load")
+    rows = []
+    for server in ("floor", "mobius"):
+        starts = [start for start in results.starts if start.server == server]
+        after_mib = results.memory_mib.get(server)
+        rows.append(
+            (
+                server,
+                _spread([start.ready_s for start in starts], 2),
+                _spread([start.answer_s for start in starts], 2),
+                f"{median(start.memory_mib for start in starts):.0f}",
+                "" if after_mib is None else f"{after_mib:.0f}",
+            )
+        )
+    return _table("Start: from the first instruction; resident memory", head, rows)
+
+
+def _groups(samples: Sequence[Sample]) -> Iterator[tuple[Case, str, list[Sample]]]:
+    for case in CASES:
+        for server in SERVERS:
+            if found := _of(samples, case, server):
+                yield case, server, found
+
+
+def _of(samples: Iterable[Sample], case: Case, server: str) -> list[Sample]:
+    return [sample for sample in samples if (sample.case, sample.server) == (case, server)]
+
+
+def _p50_ms(samples: Iterable[Sample]) -> float:
+    return median(percentile(sample.latencies_ms, 0.5) for sample in samples)
+
+
+def _p99_ms(samples: Iterable[Sample]) -> float:
+    """Of all rounds together: one round may hold too few answers to have one."""
+    return percentile(sorted(each for sample in samples for each in sample.latencies_ms), 0.99)
+
+
+def _gap_p99_ms(samples: Iterable[Sample]) -> float:
+    return percentile(sorted(each for sample in samples for each in sample.gaps_ms), 0.99)
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    least, most = min(values), max(values)
+    return f"{median(values):.{digits}f} ({least:.{digits}f}-{most:.{digits}f})"
+
+
+def _table(title: str, head: Row, rows: Sequence[Row]) -> str:
+    """Words to the left, numbers to the right."""
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    numeric = [all(not row[column][:1].isalpha() for row in rows) for column in range(len(head))]
+    lines = [
+        "  ".join(
+            f"{cell:{'>' if right else '<'}{width}}"
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ).rstrip()
+        for row in (head, *rows)
+    ]
+    rule = "-" * max(map(len, lines))
+    return "\n".join([title, rule, lines[0], rule, *lines[1:]])

@@ -1,0 +1,262 @@
+"""A client that leaves takes its call with it; one that reads slowly holds up nobody else.
+
+The provider's journal says when its socket closed and by whom; that is what is believed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from tests.e2e.stream_checks import Listener, Visitor, check_whole, target
+from tests.harness import Mobius, total, wait_until
+from tests.providers import (
+    Answer,
+    Endless,
+    FakeAnthropic,
+    FakeOpenAI,
+    FakeProvider,
+    Gate,
+    Journal,
+    Silent,
+)
+
+pytestmark = pytest.mark.e2e
+
+CROWD = 100
+SEED = 20_261
+HELD_BYTES = 256 * 1024
+MORE_BYTES = 12_000_000  # than the kernel's buffers take on the way to a reader who does not read
+WORD_BYTES = 4_000
+SOCKETS = Path("/proc/net/tcp")
+Provider = Literal["openai", "anthropic"]
+MODELS: dict[Provider, str] = {"openai": "gpt", "anthropic": "claude"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A Mobius that would remember the smallest blame, and the providers behind it."""
+
+    mobius: Mobius
+    fakes: dict[Provider, FakeProvider]
+    narrow: FakeProvider
+
+    def check_settled(self, cancelled: int) -> None:
+        """Nothing is in flight, so many requests were cancelled since the start, nobody is blamed.
+
+        The last of them may still be on its way out.
+        """
+        self.mobius.wait_until(lambda: self._counted("mobius_in_flight_requests") == 0)
+        count = "mobius_request_seconds_count"
+        assert self._counted(count, outcome="cancelled") == cancelled
+        assert self._counted("mobius_attempt_seconds_count", outcome="cancelled") == cancelled
+        assert self.mobius.http.get("/health").json()["unhealthy_endpoints"] == []
+        for fake in (*self.fakes.values(), self.narrow):
+            fake.journal.wait(lambda journal: journal.open_requests == 0)
+
+    def cancelled(self) -> int:
+        """How many requests were cancelled so far."""
+        return int(self._counted("mobius_request_seconds_count", outcome="cancelled"))
+
+    def _counted(self, name: str, **labels: str) -> float:
+        return total(self.mobius.metrics(), name, **labels)
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Place]:
+    with (
+        FakeOpenAI() as openai,
+        FakeAnthropic() as anthropic,
+        FakeOpenAI(send_buffer_bytes=16 * 1024) as narrow,
+    ):
+        config = {
+            "model_list": [
+                target("openai/gpt", openai.base_url),
+                target("anthropic/claude", anthropic.base_url),
+                target("openai/narrow", narrow.base_url),
+            ],
+            "router_settings": {"num_retries": 0},
+            "mobius": {"breaker": {"failures": 1, "share": 0.01, "min_calls": 1}},
+        }
+        with Mobius(config) as mobius:
+            yield Place(mobius, {"openai": openai, "anthropic": anthropic}, narrow)
+
+
+@pytest.fixture(params=MODELS)
+def provider(request: pytest.FixtureRequest) -> Provider:
+    name: Provider = request.param
+    return name
+
+
+def _left(journal: Journal) -> bool:
+    return len(journal) > 0 and journal.last.closed_by == "client"
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+@pytest.mark.parametrize("stream", [False, True], ids=["unary", "stream"])
+def test_leaving_before_the_answer_closes_the_providers_socket(
+    place: Place, provider: Provider, stream: bool, reset: bool
+) -> None:
+    model, fake = MODELS[provider], place.fakes[provider]
+    before = place.cancelled()
+    fake.journal.clear()
+    fake.script(Silent(), model=model)
+    visitor = Visitor(place.mobius.port, f"{provider}-{model}", stream=stream)
+    fake.journal.wait_received()
+    visitor.leave(reset=reset)
+    fake.journal.wait(_left)
+    place.check_settled(before + 1)
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+@pytest.mark.parametrize("said_before", [0, 3])
+def test_leaving_in_the_middle_closes_the_silent_providers_socket(
+    place: Place, provider: Provider, said_before: int, reset: bool
+) -> None:
+    model, fake = MODELS[provider], place.fakes[provider]
+    before = place.cancelled()
+    fake.journal.clear()
+    gate = Gate()
+    fake.script(Answer(gate=gate, gate_after_tokens=said_before), model=model)
+    visitor = Visitor(place.mobius.port, f"{provider}-{model}", stream=True)
+    if said_before:
+        visitor.read_until(b"t2 ")
+    else:
+        fake.journal.wait(lambda journal: len(journal) and journal.last.bytes_sent)
+    visitor.leave(reset=reset)
+    fake.journal.wait(_left)
+    assert fake.journal.last.tokens_sent == tuple(range(said_before))
+    place.check_settled(before + 1)
+    gate.open()
+
+
+def test_half_closing_is_not_leaving(place: Place) -> None:
+    gate = Gate()
+    place.fakes["openai"].script(Answer(gate=gate), model="gpt")
+    with Visitor(place.mobius.port, "openai-gpt") as visitor:
+        place.fakes["openai"].journal.wait_received()
+        gate.open()
+        assert b"t0 t1 t2 t3 t4 " in visitor.read_until(b"}]")
+
+
+def test_a_crowd_that_leaves_at_random_leaves_nothing_behind(place: Place) -> None:
+    chance = random.Random(SEED)
+    gate = Gate()
+    answer = Answer(tokens=20, gate=gate, gate_after_tokens=12)
+    idle = {provider: fake.journal.open for provider, fake in place.fakes.items()}
+    for provider, model in MODELS.items():
+        place.fakes[provider].journal.clear()
+        place.fakes[provider].always(answer, model=model)
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(_visit(place.mobius.port, chance) for _ in range(CROWD)))
+
+    asyncio.run(all_of_them())
+    for provider, fake in place.fakes.items():
+        fake.journal.wait(lambda journal: journal.open_requests == 0)
+        assert fake.journal.open <= idle[provider]
+        fake.reset_script()
+    place.mobius.wait_until(
+        lambda: total(place.mobius.metrics(), "mobius_in_flight_requests") == 0
+    )
+    assert place.mobius.http.get("/health").json()["unhealthy_endpoints"] == []
+    samples = place.mobius.metrics()
+    outcomes = {
+        dict(labels)["outcome"] for name, labels in samples if name == "mobius_attempt_seconds_count"
+    }
+    assert outcomes == {"ok", "cancelled"}
+    gate.open()
+    for provider, model in MODELS.items():
+        asyncio.run(_answers_whole(place.mobius.url, f"{provider}-{model}"))
+
+
+async def _visit(port: int, chance: random.Random) -> None:
+    """One client: asks, reads so many bytes, and hangs up. Nobody gets an answer to the end."""
+    provider, model = chance.choice(list(MODELS.items()))
+    stream, patience = chance.random() < 0.7, chance.random()
+    bytes_wanted = chance.choice((0, 0, 1, 300, 900, 2500)) if stream else 0
+    visitor = await asyncio.to_thread(Visitor, port, f"{provider}-{model}", stream=stream)
+    if bytes_wanted:
+        while bytes_wanted > 0:
+            bytes_wanted -= len(await asyncio.to_thread(visitor.read, bytes_wanted))
+    else:
+        await asyncio.sleep(patience * 0.3)
+    visitor.leave(reset=chance.random() < 0.5)
+
+
+async def _answers_whole(url: str, name: str) -> None:
+    async with Listener(url) as listener:
+        check_whole(await listener.stream(name), 5)
+
+
+def _queued_bytes(*ports: int) -> int:
+    """What the kernel holds, unsent or unread, on connections that have one of these ports."""
+    queued = 0
+    for line in SOCKETS.read_text().splitlines()[1:]:
+        here, there, _state, queues = line.split()[1:5]
+        if {int(end.split(":")[1], 16) for end in (here, there)} & set(ports):
+            queued += sum(int(size, 16) for size in queues.split(":"))
+    return queued
+
+
+@pytest.mark.skipif(not SOCKETS.exists(), reason="the kernel's queues are read in /proc/net/tcp")
+def test_a_reader_that_stops_stops_the_provider_and_nobody_else(place: Place) -> None:
+    before = place.cancelled()
+    journal = place.narrow.journal
+    place.narrow.script(Endless(), model="narrow")
+    visitor = Visitor(
+        place.mobius.port, "openai-narrow", stream=True, receive_buffer_bytes=16 * 1024
+    )
+    got = len(visitor.read_until(b"aaaa"))
+    sent = _settled(lambda: journal.last.bytes_sent)
+    # What the provider's kernel took, and no kernel holds any more, is what Mobius holds.
+    held = sent - got - _queued_bytes(place.narrow.port, visitor.port)
+    assert held <= HELD_BYTES
+    assert not journal.last.over
+
+    async def others() -> None:
+        async with Listener(place.mobius.url) as listener:
+            names = ["openai-gpt", "anthropic-claude", "openai-narrow"] * 3
+            for heard in await asyncio.gather(
+                *(listener.stream(name, f"{name}-{at}") for at, name in enumerate(names))
+            ):
+                check_whole(heard, 5)
+
+    asyncio.run(others())
+    assert journal.requests()[0].bytes_sent == sent
+    visitor.leave()
+    journal.wait(lambda j: j.requests()[0].closed_by == "client")
+    place.check_settled(before + 1)
+
+
+def test_a_reader_that_pauses_gets_every_token_in_its_order(place: Place) -> None:
+    words = [f"t{number}-{'x' * WORD_BYTES} " for number in range(MORE_BYTES // WORD_BYTES)]
+    place.narrow.journal.clear()
+    place.narrow.script(Answer(text="".join(words)), model="narrow")
+    with Visitor(
+        place.mobius.port, "openai-narrow", stream=True, receive_buffer_bytes=16 * 1024
+    ) as visitor:
+        got = bytearray(visitor.read_until(b"t1-"))
+        _settled(lambda: place.narrow.journal.last.bytes_sent)
+        assert not place.narrow.journal.last.over
+        got += visitor.read_until(b"data: [DONE]")
+    found = bytes(got).split(b'"content":"')[2:]
+    assert [piece.split(b'"')[0].decode() for piece in found] == words
+
+
+def _settled(count: Callable[[], int]) -> int:
+    """The number once it has not changed for many looks."""
+    seen: list[int] = []
+
+    def still() -> bool:
+        seen.append(count())
+        return len(seen) > 25 and len(set(seen[-25:])) == 1
+
+    wait_until(still, 20.0, "a standstill")
+    return seen[-1]

@@ -1,0 +1,386 @@
+"""What is known of the targets, and how attempts change it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from proxy.errors import UpstreamFailure
+from proxy.health import RECORDS, Health
+from proxy.policy import RingPolicy
+from proxy.retry import RULES, Kind, Rest
+from proxy.routing import Standing
+from proxy.types import Target
+from tests.fakes import Fails, FakeClock, limited, target
+
+A = target("a")
+FATAL = {"breaker": {"failures": 1}}
+
+
+class Ward:
+    """The health of targets, and attempts that end as a test says."""
+
+    def __init__(self, **policy: Any) -> None:
+        self.clock = FakeClock()
+        self.health = Health(self.clock)
+        self.policy = RingPolicy.model_validate(policy)
+
+    def of(self, which: Target = A) -> Standing:
+        return self.health.standing(which, self.policy)
+
+    def succeeds(self, which: Target = A, *, first_token_s: float = 0.0) -> None:
+        with self.health.watch(which, self.policy) as watch:
+            assert watch is not None
+            self.clock.pass_(first_token_s)
+            watch.answered(streamed=True)
+
+    def fails(self, how: Kind | Fails, which: Target = A) -> None:
+        failure = how.failure() if isinstance(how, Fails) else Fails(how).failure()
+        with pytest.raises(UpstreamFailure), self.health.watch(which, self.policy) as watch:
+            assert watch is not None
+            raise failure
+
+    def admitted(self, which: Target = A) -> bool:
+        """Say whether an attempt may be made, by making one that says nothing."""
+        with self.health.watch(which, self.policy) as watch:
+            return watch is not None
+
+
+def test_a_target_nothing_is_known_of_is_healthy() -> None:
+    standing = Ward().of()
+    assert standing == Standing()
+    assert standing.healthy
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if RULES[kind].blame])
+def test_a_blamed_failure_opens_the_breaker(kind: Kind) -> None:
+    ward = Ward(breaker={"failures": 2})
+    ward.fails(kind)
+    assert ward.of().admits
+    ward.fails(kind)
+    assert not ward.of().admits
+    assert ward.of().open_for_s == 10.0
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if not RULES[kind].blame])
+def test_what_is_not_the_targets_fault_never_opens_it(kind: Kind) -> None:
+    ward = Ward(breaker={"failures": 1, "min_calls": 1})
+    for _ in range(20):
+        ward.fails(kind)
+    assert ward.of().closed
+
+
+def test_leaving_by_cancellation_says_nothing() -> None:
+    ward = Ward(breaker={"failures": 2})
+    ward.fails(Kind.TRANSIENT)
+    with pytest.raises(asyncio.CancelledError), ward.health.watch(A, ward.policy):
+        raise asyncio.CancelledError
+    ward.fails(Kind.TRANSIENT)
+    assert not ward.of().admits, "the streak of failures went on"
+
+
+def test_a_bug_of_ours_says_nothing_either_and_gives_the_probe_back() -> None:
+    ward = Ward(**FATAL)
+    ward.fails(Kind.TRANSIENT)
+    ward.clock.pass_(10)
+    with pytest.raises(ZeroDivisionError), ward.health.watch(A, ward.policy):
+        raise ZeroDivisionError
+    assert ward.admitted()
+
+
+def test_a_retry_after_cools_exactly_that_long() -> None:
+    ward = Ward()
+    ward.fails(limited(17.25))
+    assert ward.of().cooling_s == 17.25
+    ward.clock.pass_(17.0)
+    assert ward.of().cooling_s == 0.25
+    ward.clock.pass_(0.25)
+    assert ward.of().healthy
+
+
+def test_an_absurd_retry_after_is_believed_up_to_the_cap() -> None:
+    ward = Ward()
+    ward.fails(limited(10.0**9))
+    assert ward.of().cooling_s == 3600.0
+
+
+def test_without_a_header_cooldowns_double_to_the_cap_and_begin_anew_after_a_success() -> None:
+    ward = Ward()
+    for expected_s in (5.0, 10.0, 20.0, 40.0, 60.0, 60.0):
+        ward.fails(limited())
+        assert ward.of().cooling_s == expected_s
+        ward.clock.pass_(expected_s)
+    ward.succeeds()
+    ward.fails(limited())
+    assert ward.of().cooling_s == 5.0
+
+
+def test_a_rest_that_a_header_named_does_not_count_towards_the_doubling() -> None:
+    ward = Ward()
+    for retry_after_s in (3.0, 3.0, 3.0, None):
+        ward.fails(limited(retry_after_s))
+        ward.clock.pass_(3.0)
+    assert ward.of().cooling_s == 2.0
+
+
+def test_the_many_answers_of_one_limit_double_its_cooldown_once() -> None:
+    ward = Ward()
+    with ExitStack() as asked_before:
+        for _ in range(10):
+            asked_before.enter_context(pytest.raises(UpstreamFailure))
+            asked_before.enter_context(ward.health.watch(A, ward.policy))
+            asked_before.push(_raise_limited)
+        ward.clock.pass_(1.0)
+    assert ward.of().cooling_s == 5.0
+    ward.clock.pass_(5.0)
+    ward.fails(limited())
+    assert ward.of().cooling_s == 10.0
+
+
+def test_an_answer_to_a_call_from_before_the_cooldown_does_not_end_the_doubling() -> None:
+    ward = Ward()
+    with ward.health.watch(A, ward.policy):
+        ward.clock.pass_(1.0)
+        ward.fails(limited())
+    ward.clock.pass_(5.0)
+    ward.fails(limited())
+    assert ward.of().cooling_s == 10.0
+
+
+def _raise_limited(*_: object) -> bool:
+    raise limited().failure()
+
+
+def test_a_rest_is_not_cut_short_by_a_later_and_milder_failure() -> None:
+    ward = Ward()
+    with pytest.raises(UpstreamFailure), ward.health.watch(A, ward.policy):
+        ward.fails(Kind.CREDENTIAL)
+        raise limited(1.0).failure()
+    assert ward.of().cooling_s == 300.0
+    cause = ward.of().failure
+    assert cause is not None
+    assert cause.kind is Kind.CREDENTIAL
+
+
+def test_a_503_with_a_retry_after_is_left_alone_as_long_and_blamed_all_the_same() -> None:
+    ward = Ward(breaker={"failures": 2})
+    ward.fails(Fails(Kind.TRANSIENT, 503, retry_after_s=20.0))
+    assert ward.of().cooling_s == 20.0
+    ward.fails(Kind.TRANSIENT)
+    assert not ward.of().admits
+
+
+def test_a_refused_key_rests_its_target_long() -> None:
+    ward, other = Ward(), target("b", credential=A.credential)
+    ward.fails(Kind.CREDENTIAL)
+    assert ward.of().cooling_s == 300.0
+    assert ward.of(other).healthy
+
+
+def test_an_empty_account_rests_every_target_on_the_same_key() -> None:
+    ward, same, other = Ward(), target("b", credential=A.credential), target("c")
+    ward.fails(Kind.EXHAUSTED)
+    assert ward.of(A).cooling_s == ward.of(same).cooling_s == 300.0
+    assert ward.of(other).healthy
+    cause = ward.of(same).failure
+    assert cause is not None
+    assert cause.kind is Kind.EXHAUSTED
+
+
+def test_a_missing_model_cools() -> None:
+    ward = Ward()
+    ward.fails(Kind.MISSING)
+    assert ward.of().cooling_s == 5.0
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if RULES[kind].rest is Rest.NONE])
+def test_no_other_failure_rests_a_target_by_itself(kind: Kind) -> None:
+    ward = Ward()
+    ward.fails(kind)
+    assert ward.of().cooling_s == 0.0
+
+
+def test_exactly_one_probe_goes_when_the_rest_is_over() -> None:
+    ward = Ward(**FATAL)
+    ward.fails(Kind.TRANSIENT)
+    assert not ward.admitted()
+    ward.clock.pass_(10)
+    with ward.health.watch(A, ward.policy) as probe:
+        assert probe is not None
+        assert not ward.admitted()
+        assert not ward.of().admits
+    assert ward.admitted()
+    assert ward.of().closed
+
+
+def test_a_lost_probe_frees_its_place_when_its_lease_is_over() -> None:
+    ward = Ward(**FATAL)
+    ward.fails(Kind.TRANSIENT)
+    ward.clock.pass_(10)
+    with ward.health.watch(A, ward.policy):
+        assert ward.of().away_s == 60.0
+        ward.clock.pass_(60)
+        assert ward.admitted()
+
+
+def test_a_probe_that_is_cancelled_frees_its_place_at_once() -> None:
+    ward = Ward(**FATAL)
+    ward.fails(Kind.TRANSIENT)
+    ward.clock.pass_(10)
+    with pytest.raises(asyncio.CancelledError), ward.health.watch(A, ward.policy):
+        raise asyncio.CancelledError
+    assert ward.admitted()
+
+
+def test_a_probe_closes_the_breaker_with_its_first_content_and_can_still_be_blamed_later() -> None:
+    ward = Ward(**FATAL)
+    ward.fails(Kind.TRANSIENT)
+    ward.clock.pass_(10)
+    with pytest.raises(UpstreamFailure), ward.health.watch(A, ward.policy) as probe:
+        assert probe is not None
+        probe.answered(streamed=True)
+        assert ward.of().closed
+        raise Fails(Kind.BROKEN).failure()
+    assert not ward.of().admits
+
+
+def test_a_first_token_later_than_slow_is_a_failure() -> None:
+    ward = Ward(breaker={"failures": 2, "slow": 3})
+    ward.succeeds(first_token_s=3.0)
+    ward.succeeds(first_token_s=3.1)
+    assert ward.of().admits
+    ward.succeeds(first_token_s=3.1)
+    assert not ward.of().admits
+
+
+def test_a_quick_first_token_ends_a_streak_of_slow_ones() -> None:
+    ward = Ward(breaker={"failures": 2, "slow": 3})
+    for first_token_s in (4.0, 1.0, 4.0, 1.0):
+        ward.succeeds(first_token_s=first_token_s)
+    assert ward.of().admits
+
+
+def test_a_late_first_token_counts_when_it_comes_even_if_the_reader_does_not_stay() -> None:
+    ward = Ward(breaker={"failures": 1, "slow": 3})
+    with pytest.raises(asyncio.CancelledError), ward.health.watch(A, ward.policy) as watch:
+        assert watch is not None
+        ward.clock.pass_(4)
+        watch.answered(streamed=True)
+        assert not ward.of().admits
+        raise asyncio.CancelledError
+    assert not ward.of().admits
+
+
+def test_one_slow_call_that_breaks_as_well_is_one_failure() -> None:
+    ward = Ward(breaker={"failures": 2, "slow": 3})
+    with pytest.raises(UpstreamFailure), ward.health.watch(A, ward.policy) as watch:
+        assert watch is not None
+        ward.clock.pass_(4)
+        watch.answered(streamed=True)
+        raise Fails(Kind.BROKEN).failure()
+    assert ward.of().admits
+
+
+def test_a_slow_probe_leaves_the_breaker_open() -> None:
+    ward = Ward(breaker={"failures": 1, "slow": 3})
+    ward.fails(Kind.TRANSIENT)
+    ward.clock.pass_(10)
+    ward.succeeds(first_token_s=4.0)
+    assert not ward.of().admits
+    assert ward.of().open_for_s == 20.0
+
+
+def test_a_whole_answer_has_no_first_token_that_could_be_late() -> None:
+    ward = Ward(breaker={"failures": 1, "slow": 3})
+    with ward.health.watch(A, ward.policy) as watch:
+        assert watch is not None
+        ward.clock.pass_(30)
+        watch.answered(streamed=False)
+    assert ward.of().admits
+
+
+def test_slow_is_off_by_default() -> None:
+    ward = Ward(breaker={"failures": 1})
+    ward.succeeds(first_token_s=500.0)
+    assert ward.of().admits
+
+
+def test_latency_is_a_decaying_average_of_the_times_to_first_content() -> None:
+    ward = Ward()
+    ward.succeeds(first_token_s=1.0)
+    assert ward.of().latency_s == 1.0
+    ward.succeeds(first_token_s=2.0)
+    assert ward.of().latency_s == pytest.approx(1.2)
+
+
+def test_two_names_of_the_same_place_share_what_is_known() -> None:
+    ward, alias = Ward(), target("z", identity=A.identity)
+    ward.fails(limited(9.0))
+    assert ward.of(alias).cooling_s == 9.0
+
+
+def test_a_reload_keeps_what_is_known_and_applies_the_new_numbers() -> None:
+    ward = Ward(breaker={"failures": 5})
+    for _ in range(3):
+        ward.fails(Kind.TRANSIENT)
+    ward.policy = RingPolicy.model_validate({"breaker": {"failures": 4, "rest": 7}})
+    ward.fails(Kind.TRANSIENT)
+    assert ward.of().open_for_s == 7.0, "the fourth in a row, under the new numbers"
+    ward.policy = RingPolicy()
+    assert ward.of().open_for_s == 7.0, "a rest that has begun is not changed"
+
+
+def test_a_reload_keeps_cooldowns_and_empty_accounts() -> None:
+    ward = Ward()
+    ward.fails(limited(30.0))
+    ward.fails(Kind.EXHAUSTED, target("b"))
+    ward.policy = RingPolicy.model_validate({"cooldown_time": 1})
+    assert ward.of().cooling_s == 30.0
+    assert ward.of(target("b")).cooling_s == 300.0
+
+
+def test_what_is_known_of_targets_is_bounded_and_the_longest_forgotten_goes_first() -> None:
+    ward = Ward()
+    ward.fails(limited(3000.0))
+    for number in range(RECORDS + 500):
+        ward.of(target(f"wild-{number}"))
+        if number % 1000 == 0:
+            assert ward.of().cooling_s == 3000.0, "it is in use: a stranger's names do not push it"
+    assert len(ward.health._records) == RECORDS
+
+
+def test_a_failure_is_remembered_without_the_request_that_met_it() -> None:
+    class Prompt:
+        pass
+
+    ward = Ward()
+
+    def attempt() -> weakref.ref[Prompt]:
+        prompt = Prompt()
+        with pytest.raises(UpstreamFailure), ward.health.watch(A, ward.policy):
+            _blame(prompt)
+        return weakref.ref(prompt)
+
+    met = attempt()
+    gc.collect()
+    assert met() is None
+    known = ward.of().failure
+    assert known is not None
+    assert (known.kind, known.provider_status, known.provider_message, known.provider_code) == (
+        Kind.RATE_LIMITED,
+        429,
+        "slow down",
+        "rate_limit_exceeded",
+    )
+
+
+def _blame(prompt: object) -> None:
+    try:
+        raise ValueError(prompt)
+    except ValueError as exc:
+        raise limited().failure() from exc

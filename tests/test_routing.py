@@ -1,0 +1,234 @@
+"""Which targets are asked, in which order, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.errors import UpstreamFailure
+from proxy.retry import Kind
+from proxy.routing import Plan, Standing, plan_ring
+from proxy.types import Group, Ring, Strategy, Target
+from tests.fakes import group, target
+
+SHUFFLE = Strategy.SIMPLE_SHUFFLE
+HEALTHY = Standing()
+COOLING = Standing(cooling_s=4.0)
+OPEN = Standing(admits=False, open_for_s=8.0, closed=False)
+HALF_OPEN = Standing(closed=False)
+PROBED = Standing(admits=False, open_for_s=60.0, closed=False)
+
+
+def never() -> float:
+    raise AssertionError("nothing is drawn here")
+
+
+def plan(
+    *groups: Group,
+    standings: Mapping[str, Standing] | None = None,
+    chance: Callable[[], float] = never,
+) -> Plan:
+    known = standings or {}
+    return plan_ring(Ring("m", groups), lambda t: known.get(t.label, HEALTHY), chance)
+
+
+def labels(plan: Plan) -> list[str]:
+    return [target.label for target in plan.targets]
+
+
+def drawn(*numbers: float) -> Callable[[], float]:
+    left = iter(numbers)
+    return lambda: next(left)
+
+
+def first_of(targets: list[Target], *, draws: int = 1000) -> Counter[str]:
+    """Who comes first, over evenly spread numbers for the first draw."""
+
+    def numbers(number: float) -> Iterator[float]:
+        yield number
+        while True:
+            yield 0.0
+
+    chances = (numbers((draw + 0.5) / draws) for draw in range(draws))
+    return Counter(
+        labels(plan(group("m", *targets, strategy=SHUFFLE), chance=each.__next__))[0]
+        for each in chances
+    )
+
+
+def test_health_based_asks_the_targets_as_they_are_written() -> None:
+    assert labels(plan(group("m", "c", "a", "b"))) == ["c", "a", "b"]
+
+
+@pytest.mark.parametrize("resting", [COOLING, OPEN, PROBED])
+def test_health_based_asks_the_healthy_first(resting: Standing) -> None:
+    found = plan(group("m", "a", "b", "c"), standings={"a": resting})
+    assert labels(found) == ["b", "c", "a"]
+
+
+def test_a_target_whose_rest_is_over_gets_its_probe_at_its_written_place() -> None:
+    # Behind the healthy ones it would never be asked again, and never be found well.
+    assert labels(plan(group("m", "a", "b"), standings={"a": HALF_OPEN})) == ["a", "b"]
+
+
+def test_those_that_rest_stand_last_of_the_whole_ring_the_soonest_back_first() -> None:
+    found = plan(
+        group("m", "a", "b"),
+        group("n", "c"),
+        standings={"a": OPEN, "b": COOLING},
+    )
+    assert labels(found) == ["c", "b", "a"]
+    assert [step.reason for step in found.steps] == [
+        "healthy",
+        "cooling for 4.0 s",
+        "open for 8.0 s",
+    ]
+
+
+def test_the_groups_of_a_ring_stand_one_after_the_other() -> None:
+    shuffled = group("m", "a", "b", strategy=SHUFFLE)
+    for number in (0.0, 0.99):
+        found = labels(plan(shuffled, group("n", "c"), chance=drawn(number, 0.0)))
+        assert sorted(found[:2]) == ["a", "b"]
+        assert found[2] == "c"
+
+
+def test_a_shuffle_without_weights_is_even() -> None:
+    targets = [target(name) for name in "abcd"]
+    assert first_of(targets) == {"a": 250, "b": 250, "c": 250, "d": 250}
+
+
+@pytest.mark.parametrize("by", ["weight", "rpm", "tpm"])
+def test_a_shuffle_follows_the_weights_or_else_the_rpm_or_else_the_tpm(by: str) -> None:
+    targets = [target("a", **{by: 1}), target("b", **{by: 3})]
+    assert first_of(targets) == {"a": 250, "b": 750}
+
+
+def test_a_weight_outweighs_rpm_and_rpm_outweighs_tpm() -> None:
+    both: list[dict[str, Any]] = [{"rpm": 1, "tpm": 9}, {"rpm": 3, "tpm": 1}]
+    assert first_of([target(n, **f) for n, f in zip("ab", both, strict=True)])["a"] == 250
+    weighed = [
+        target(n, weight=w, **f) for n, w, f in zip("ab", (4.0, 1.0), both, strict=True)
+    ]
+    assert first_of(weighed)["a"] == 800
+
+
+def test_a_target_of_weight_zero_or_without_one_beside_weights_is_only_a_last_resort() -> None:
+    targets = [target("a", weight=0.0), target("b", weight=1.0), target("c")]
+    assert first_of(targets) == {"b": 1000}
+    shuffled = plan(group("m", *targets, strategy=SHUFFLE), chance=lambda: 0.0)
+    assert labels(shuffled) == ["b", "a", "c"]
+
+
+def test_nothing_but_zero_weights_leaves_the_order_as_written() -> None:
+    targets = [target(name, weight=0.0) for name in "cab"]
+    found = plan(group("m", *targets, strategy=SHUFFLE), chance=lambda: 0.9)
+    assert labels(found) == ["c", "a", "b"]
+
+
+def test_a_shuffle_puts_those_that_rest_last() -> None:
+    shuffled = group("m", "a", "b", strategy=SHUFFLE)
+    assert labels(plan(shuffled, standings={"a": COOLING}, chance=lambda: 0.0)) == ["b", "a"]
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+def test_a_lower_order_is_asked_first_whatever_the_strategy_and_the_weights(
+    strategy: Strategy,
+) -> None:
+    targets = [
+        target("a", order=2, weight=100.0),
+        target("b", order=1, weight=1.0),
+        target("c", order=2, weight=1.0),
+    ]
+    found = labels(plan(group("m", *targets, strategy=strategy), chance=lambda: 0.0))
+    assert found == ["b", "a", "c"]
+
+
+def test_a_cooling_target_of_the_first_order_is_asked_after_a_healthy_one_of_the_second() -> None:
+    targets = [target("a", order=1), target("b", order=2)]
+    assert labels(plan(group("m", *targets), standings={"a": COOLING})) == ["b", "a"]
+
+
+def test_an_unconfigured_target_is_left_out_and_says_which_variable_it_lacks() -> None:
+    found = plan(group("m", target("a", missing="OPENAI_API_KEY"), "b"))
+    assert labels(found) == ["b"]
+    (left_out,) = found.left_out
+    assert left_out.target.label == "a"
+    assert left_out.reason == "unconfigured: OPENAI_API_KEY is not set"
+
+
+def test_the_same_place_is_asked_once_where_it_stands_first() -> None:
+    again = target("a#2", identity="identity of a")
+    found = plan(group("m", "a", "b"), group("n", again, "c"))
+    assert labels(found) == ["a", "b", "c"]
+    assert [step.reason for step in found.left_out] == [
+        "the same place stands earlier in the ring"
+    ]
+
+
+def test_an_unconfigured_place_does_not_hide_its_configured_twin() -> None:
+    found = plan(group("m", target("a", missing="KEY"), target("a#2", identity="identity of a")))
+    assert labels(found) == ["a#2"]
+
+
+def test_home_is_the_provider_that_stands_first_whoever_is_asked_first() -> None:
+    first, second = target("a", provider="openai"), target("b", provider="anthropic")
+    assert plan(group("m", first, second), standings={"a": COOLING}).home == "openai"
+    assert plan(group("m", second), group("n", first)).home == "anthropic"
+
+
+def test_an_empty_ring_is_an_empty_plan() -> None:
+    assert plan(group("m")) == Plan((), (), "")
+
+
+def test_a_standing_says_in_a_word_why_a_target_stands_where_it_does() -> None:
+    words = [each.word() for each in (HEALTHY, HALF_OPEN, OPEN, COOLING)]
+    assert words == ["healthy", "half open: one probe", "open for 8.0 s", "cooling for 4.0 s"]
+
+
+def test_a_target_is_away_for_the_longer_of_its_cooldown_and_its_breakers_rest() -> None:
+    failure = UpstreamFailure("x", kind=Kind.TRANSIENT)
+    both = Standing(admits=False, cooling_s=4.0, open_for_s=8.0, closed=False, failure=failure)
+    assert both.away_s == 8.0
+    assert COOLING.away_s == 4.0
+    assert HALF_OPEN.away_s == 0.0
+
+
+TARGETS = st.builds(
+    target,
+    st.sampled_from("abcdefgh"),
+    weight=st.none() | st.floats(0, 10),
+    rpm=st.none() | st.integers(0, 100),
+    order=st.integers(0, 2),
+    missing=st.none() | st.just("KEY"),
+)
+STANDINGS = st.dictionaries(
+    st.sampled_from("abcdefgh"), st.sampled_from([HEALTHY, COOLING, OPEN, HALF_OPEN])
+)
+
+
+@given(
+    st.lists(st.lists(TARGETS, max_size=5), max_size=4),
+    st.sampled_from(Strategy),
+    STANDINGS,
+    st.lists(st.floats(0, 1, exclude_max=True), min_size=1),
+)
+def test_every_configured_place_is_planned_once_and_those_that_rest_come_last(
+    members: list[list[Target]],
+    strategy: Strategy,
+    standings: dict[str, Standing],
+    numbers: list[float],
+) -> None:
+    left = iter(numbers * 20)
+    groups = [group(str(at), *each, strategy=strategy) for at, each in enumerate(members)]
+    found = plan(*groups, standings=standings, chance=lambda: next(left))
+    configured = {t.identity for each in members for t in each if t.missing is None}
+    assert sorted(t.identity for t in found.targets) == sorted(configured)
+    assert len(found.steps) + len(found.left_out) == sum(map(len, members))
+    away = [standings.get(label, HEALTHY).away_s for label in labels(found)]
+    assert away == sorted(away)
