@@ -34,7 +34,7 @@ format: .venv/.dev-stamp ## Rewrite the code in house style
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/.dev-stamp ## Measure against the floor and against peers
+bench: .venv/.dev-stamp ## Measure the cost against copying bytes (ARGS="--only unary")
 	$(BIN)/python -m bench $(ARGS)
 
 proof: .venv/.dev-stamp ## The long campaigns at full size

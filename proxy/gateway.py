@@ -72,14 +72,14 @@ def ring_of(call: Call, caller: Caller, snapshot: Snapshot) -> Ring:
     Raises ModelForbidden or ModelUnknown.
     """
     ring = _ring(call.model, caller, snapshot)
-    own, fallbacks = ring.groups[:1], ring.groups[1:]
+    own, fallbacks = ring.groups[:1], _allowed(ring.groups[1:], caller)
     if call.wishes.disable_fallbacks:
-        fallbacks = ()
-    elif call.wishes.fallbacks is not None:
+        return replace(ring, groups=own, oversized=(), content=())
+    if call.wishes.fallbacks is not None:
         fallbacks = _wished(call.wishes.fallbacks, caller, snapshot)
     return replace(
         ring,
-        groups=(*own, *_allowed(fallbacks, caller)),
+        groups=(*own, *fallbacks),
         oversized=_allowed(ring.oversized, caller),
         content=_allowed(ring.content, caller),
     )

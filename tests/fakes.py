@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
@@ -111,14 +119,15 @@ class Gate:
         await self.opened.wait()
 
 
-Piece: TypeAlias = Kind | Fails | Exception | bytes | Passes | Gate | Json | Sequence[Json]
+# A piece of a stream: an event, one read that brings several, or what happens instead.
+Piece: TypeAlias = Kind | Fails | Exception | Passes | Gate | Json | bytes | Sequence[Json | bytes]
 # One answer: a Kind fails, a dict completes, a list streams and may break; a tuple does the
 # waiting in front first.
 Script: TypeAlias = Kind | Fails | Json | list[Any] | tuple[Any, ...]
 
 
 class Source:
-    """A stream as a lane reads it: a chunk per piece; notes how far it was read, and its closing."""
+    """A stream as a lane reads it, a chunk per piece; it notes what is read, and its closing."""
 
     def __init__(self, pieces: Iterable[Piece], clock: FakeClock) -> None:
         self._pieces = pieces
@@ -161,9 +170,9 @@ def _failure(piece: Kind | Fails | Exception) -> Exception:
 
 
 def _chunk(piece: object) -> Chunk:
-    if isinstance(piece, bytes):
-        return Chunk.of_payloads([piece])
-    return Chunk.of_events([piece] if isinstance(piece, Mapping) else cast("list[Json]", piece))
+    events = piece if isinstance(piece, list) else [piece]
+    payloads = [each if isinstance(each, bytes) else orjson.dumps(each) for each in events]
+    return Chunk.of_payloads(payloads)
 
 
 @dataclass(frozen=True)
@@ -369,9 +378,7 @@ class Bench:
 
     def value(self, name: str, **labels: str) -> float:
         """Return the sum over the series with these labels."""
-        return sum(
-            value for found, value in self.samples(name) if labels.items() <= found.items()
-        )
+        return sum(value for found, value in self.samples(name) if labels.items() <= found.items())
 
     def _target(self, label: str) -> Target:
         groups = [

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from proxy.errors import UpstreamFailure
-from proxy.health import RECORDS, Health
+from proxy.health import RECORDS, Health, Watch
 from proxy.policy import RingPolicy
 from proxy.retry import RULES, Kind, Rest
 from proxy.routing import Standing
@@ -40,10 +41,25 @@ class Ward:
             watch.answered(streamed=True)
 
     def fails(self, how: Kind | Fails, which: Target = A) -> None:
-        failure = how.failure() if isinstance(how, Fails) else Fails(how).failure()
-        with pytest.raises(UpstreamFailure), self.health.watch(which, self.policy) as watch:
+        failing = how if isinstance(how, Fails) else Fails(how)
+        self.ends(failing.failure(), which=which)
+
+    def ends(
+        self,
+        ending: BaseException,
+        during: Callable[[Watch], object] = lambda watch: None,
+        *,
+        which: Target = A,
+    ) -> None:
+        """Make an attempt that ends so, after `during`."""
+        with pytest.raises(type(ending)):
+            self._end(ending, during, which)
+
+    def _end(self, ending: BaseException, during: Callable[[Watch], object], which: Target) -> None:
+        with self.health.watch(which, self.policy) as watch:
             assert watch is not None
-            raise failure
+            during(watch)
+            raise ending
 
     def admitted(self, which: Target = A) -> bool:
         """Say whether an attempt may be made, by making one that says nothing."""
@@ -78,8 +94,7 @@ def test_what_is_not_the_targets_fault_never_opens_it(kind: Kind) -> None:
 def test_leaving_by_cancellation_says_nothing() -> None:
     ward = Ward(breaker={"failures": 2})
     ward.fails(Kind.TRANSIENT)
-    with pytest.raises(asyncio.CancelledError), ward.health.watch(A, ward.policy):
-        raise asyncio.CancelledError
+    ward.ends(asyncio.CancelledError())
     ward.fails(Kind.TRANSIENT)
     assert not ward.of().admits, "the streak of failures went on"
 
@@ -88,8 +103,7 @@ def test_a_bug_of_ours_says_nothing_either_and_gives_the_probe_back() -> None:
     ward = Ward(**FATAL)
     ward.fails(Kind.TRANSIENT)
     ward.clock.pass_(10)
-    with pytest.raises(ZeroDivisionError), ward.health.watch(A, ward.policy):
-        raise ZeroDivisionError
+    ward.ends(ZeroDivisionError())
     assert ward.admitted()
 
 
@@ -158,9 +172,7 @@ def _raise_limited(*_: object) -> bool:
 
 def test_a_rest_is_not_cut_short_by_a_later_and_milder_failure() -> None:
     ward = Ward()
-    with pytest.raises(UpstreamFailure), ward.health.watch(A, ward.policy):
-        ward.fails(Kind.CREDENTIAL)
-        raise limited(1.0).failure()
+    ward.ends(limited(1.0).failure(), lambda _: ward.fails(Kind.CREDENTIAL))
     assert ward.of().cooling_s == 300.0
     cause = ward.of().failure
     assert cause is not None
@@ -232,8 +244,7 @@ def test_a_probe_that_is_cancelled_frees_its_place_at_once() -> None:
     ward = Ward(**FATAL)
     ward.fails(Kind.TRANSIENT)
     ward.clock.pass_(10)
-    with pytest.raises(asyncio.CancelledError), ward.health.watch(A, ward.policy):
-        raise asyncio.CancelledError
+    ward.ends(asyncio.CancelledError())
     assert ward.admitted()
 
 
@@ -241,11 +252,12 @@ def test_a_probe_closes_the_breaker_with_its_first_content_and_can_still_be_blam
     ward = Ward(**FATAL)
     ward.fails(Kind.TRANSIENT)
     ward.clock.pass_(10)
-    with pytest.raises(UpstreamFailure), ward.health.watch(A, ward.policy) as probe:
-        assert probe is not None
+
+    def answers(probe: Watch) -> None:
         probe.answered(streamed=True)
         assert ward.of().closed
-        raise Fails(Kind.BROKEN).failure()
+
+    ward.ends(Fails(Kind.BROKEN).failure(), answers)
     assert not ward.of().admits
 
 
@@ -267,22 +279,24 @@ def test_a_quick_first_token_ends_a_streak_of_slow_ones() -> None:
 
 def test_a_late_first_token_counts_when_it_comes_even_if_the_reader_does_not_stay() -> None:
     ward = Ward(breaker={"failures": 1, "slow": 3})
-    with pytest.raises(asyncio.CancelledError), ward.health.watch(A, ward.policy) as watch:
-        assert watch is not None
+
+    def answers_late(watch: Watch) -> None:
         ward.clock.pass_(4)
         watch.answered(streamed=True)
         assert not ward.of().admits
-        raise asyncio.CancelledError
+
+    ward.ends(asyncio.CancelledError(), answers_late)
     assert not ward.of().admits
 
 
 def test_one_slow_call_that_breaks_as_well_is_one_failure() -> None:
     ward = Ward(breaker={"failures": 2, "slow": 3})
-    with pytest.raises(UpstreamFailure), ward.health.watch(A, ward.policy) as watch:
-        assert watch is not None
+
+    def answers_late(watch: Watch) -> None:
         ward.clock.pass_(4)
         watch.answered(streamed=True)
-        raise Fails(Kind.BROKEN).failure()
+
+    ward.ends(Fails(Kind.BROKEN).failure(), answers_late)
     assert ward.of().admits
 
 

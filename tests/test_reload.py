@@ -188,42 +188,57 @@ def test_the_environment_is_read_again_at_each_reload(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("how", ["save", "rename", "configmap"])
+async def edit_five_times(folder: Path, how: EditKind) -> float:
+    """Save five edits, wait until each is in force, and return the median of the waits."""
+    file = ConfigFile(folder, text("a"), how)
+    async with watching(file.path) as subject:
+        told = Told(subject)
+        took_s = []
+        for number in range(5):
+            file.write(text("a", f"b{number}"), how)
+            wanted = ("a", f"b{number}")
+            took_s.append(await told.until(lambda w=wanted: subject.current.models() == w))  # type: ignore[misc]
+        assert subject.generation == 6
+    return sorted(took_s)[len(took_s) // 2]
+
+
+async def move_a_link_above(folder: Path) -> float:
+    """Move a link further up, which happens in no directory that is watched; return the wait."""
+    for version in ("one", "two"):
+        (folder / version).mkdir()
+        (folder / version / "c.yaml").write_text(text(version))
+    link = folder / "current"
+    link.symlink_to("one")
+    async with watching(link / "c.yaml") as subject:
+        told = Told(subject)
+        (folder / "new").symlink_to("two")
+        os.replace(folder / "new", link)
+        took_s = await told.until(lambda: subject.current.models() == ("two",))
+        assert subject.generation == 2
+    return took_s
+
+
+EDITS: list[EditKind] = ["save", "rename", "configmap"]
+
+
+@pytest.mark.parametrize("how", EDITS)
+def test_an_edit_is_noticed_however_it_is_saved(tmp_path: Path, how: EditKind) -> None:
+    asyncio.run(edit_five_times(tmp_path, how))
+
+
+def test_an_edit_that_the_watcher_cannot_see_is_noticed_too(tmp_path: Path) -> None:
+    asyncio.run(move_a_link_above(tmp_path))
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("how", EDITS)
 def test_an_edit_is_in_force_within_half_a_second(tmp_path: Path, how: EditKind) -> None:
-    async def main() -> float:
-        file = ConfigFile(tmp_path, text("a"), how)
-        async with watching(file.path) as subject:
-            told = Told(subject)
-            took_s = []
-            for number in range(5):
-                file.write(text("a", f"b{number}"), how)
-                wanted = ("a", f"b{number}")
-                took_s.append(await told.until(lambda w=wanted: subject.current.models() == w))  # type: ignore[misc]
-            assert subject.generation == 6
-        return sorted(took_s)[len(took_s) // 2]
-
-    # The median: a busy machine may hold up one edit of five.
-    assert asyncio.run(main()) < IN_FORCE_S
+    assert asyncio.run(edit_five_times(tmp_path, how)) < IN_FORCE_S
 
 
-def test_an_edit_that_the_watcher_cannot_see_is_in_force_within_half_a_second(
-    tmp_path: Path,
-) -> None:
-    """A link further up moves: nothing happens in any directory that is watched."""
-
-    async def main() -> float:
-        for version in ("one", "two"):
-            (tmp_path / version).mkdir()
-            (tmp_path / version / "c.yaml").write_text(text(version))
-        link = tmp_path / "current"
-        link.symlink_to("one")
-        async with watching(link / "c.yaml") as subject:
-            told = Told(subject)
-            (tmp_path / "new").symlink_to("two")
-            os.replace(tmp_path / "new", link)
-            return await told.until(lambda: subject.current.models() == ("two",))
-
-    assert asyncio.run(main()) < IN_FORCE_S * 2
+@pytest.mark.proof
+def test_an_edit_that_the_watcher_cannot_see_is_in_force_soon(tmp_path: Path) -> None:
+    assert asyncio.run(move_a_link_above(tmp_path)) < IN_FORCE_S
 
 
 def test_half_a_file_is_reported_once_and_the_whole_one_applied(tmp_path: Path) -> None:

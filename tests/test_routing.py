@@ -112,9 +112,7 @@ def test_a_shuffle_follows_the_weights_or_else_the_rpm_or_else_the_tpm(by: str) 
 def test_a_weight_outweighs_rpm_and_rpm_outweighs_tpm() -> None:
     both: list[dict[str, Any]] = [{"rpm": 1, "tpm": 9}, {"rpm": 3, "tpm": 1}]
     assert first_of([target(n, **f) for n, f in zip("ab", both, strict=True)])["a"] == 250
-    weighed = [
-        target(n, weight=w, **f) for n, w, f in zip("ab", (4.0, 1.0), both, strict=True)
-    ]
+    weighed = [target(n, weight=w, **f) for n, w, f in zip("ab", (4.0, 1.0), both, strict=True)]
     assert first_of(weighed)["a"] == 800
 
 
@@ -166,9 +164,7 @@ def test_the_same_place_is_asked_once_where_it_stands_first() -> None:
     again = target("a#2", identity="identity of a")
     found = plan(group("m", "a", "b"), group("n", again, "c"))
     assert labels(found) == ["a", "b", "c"]
-    assert [step.reason for step in found.left_out] == [
-        "the same place stands earlier in the ring"
-    ]
+    assert [step.reason for step in found.left_out] == ["the same place stands earlier in the ring"]
 
 
 def test_an_unconfigured_place_does_not_hide_its_configured_twin() -> None:

@@ -21,7 +21,8 @@ KEEP_ALIVE_S = 75
 class Server(uvicorn.Server):
     """
     Serves until SIGTERM or SIGINT; then drains: readiness says no at once, requests in flight have
-    `grace_s` to finish, and what is left gets an error. A second signal ends it at once.
+    `grace_s` to finish, and what is left gets an error. A second signal ends the grace, a third
+    one everything.
     """
 
     def __init__(self, config: uvicorn.Config, drain: Drain, *, grace_s: float) -> None:
@@ -29,6 +30,7 @@ class Server(uvicorn.Server):
         self._drain = drain
         self._grace_s = grace_s
         self._draining: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
@@ -36,18 +38,32 @@ class Server(uvicorn.Server):
         await super().serve(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._drain.draining or self._loop is None:
+        if self._loop is None:
             super().handle_exit(sig, frame)
             return
-        self._drain.begin()
-        self._captured_signals.append(sig)
-        self._loop.call_soon_threadsafe(self._start_draining)
+        if sig == signal.SIGINT:
+            # What is captured is raised again at the end, which would make a SIGTERM that was
+            # heeded look like one that was not.
+            self._captured_signals.append(sig)
+        if not self._drain.draining:
+            self._drain.begin()
+            self._loop.call_soon_threadsafe(self._start_draining)
+        elif not self._hurry.is_set():
+            self._loop.call_soon_threadsafe(self._hurry.set)
+        else:
+            self.should_exit = self.force_exit = True
 
     def _start_draining(self) -> None:
         self._draining = asyncio.create_task(self._drain_all(), name="drain")
 
     async def _drain_all(self) -> None:
-        await self._drain.late(self._grace_s)
+        hurried = asyncio.create_task(self._hurry.wait())
+        idle = asyncio.create_task(self._drain.wait_idle(self._grace_s))
+        await asyncio.wait({hurried, idle}, return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        idle.cancel()
+        # Also when nobody is left: whoever comes before the listener closes is sent elsewhere.
+        self._drain.abort()
         await self._drain.wait_idle(LAST_WAIT_S)
         self.should_exit = True
 

@@ -76,7 +76,7 @@ class Written:
 
 def write_arguments(litellm: ModuleType, target: Target, call: Call, *, foreign: bool) -> Written:
     """Return what to call LiteLLM with; `foreign`: the caller wrote for another provider."""
-    native = _is_native(litellm, target)
+    native = target.provider in NATIVE and "mock_response" not in target.params
     body = _filled(target, call)
     for name in target.params.get("additional_drop_params") or ():
         if name not in ("model", "messages"):
@@ -101,15 +101,6 @@ def write_arguments(litellm: ModuleType, target: Target, call: Call, *, foreign:
     return Written(arguments, native, tuple(dropped), tuple(_secrets(target.params)))
 
 
-def _is_native(litellm: ModuleType, target: Target) -> bool:
-    if target.provider not in NATIVE or "mock_response" in target.params:
-        return False
-    # LiteLLM asks these through OpenAI's other API, and makes a chat completion of the answer.
-    facts = _facts(litellm, target)
-    bridged = any(fact.get("mode") == "responses" for fact in facts)
-    return not bridged and not target.model.startswith("responses/")
-
-
 def _filled(target: Target, call: Call) -> dict[str, Any]:
     """Return the body, and under it what the file says for a body that leaves it out."""
     defaults = dict(target.defaults)
@@ -127,8 +118,13 @@ def _as_sent(target: Target, call: Call, body: Json) -> Json:
     if call.stream and (options is None or isinstance(options, dict)):
         # The usage is a fact to settle with; a chunk that nobody asked for is dropped again.
         sent["stream_options"] = {**(options or {}), "include_usage": True}
-    # LiteLLM and the SDK below it would read every message; the body's own take their place.
-    return {"messages": [], "extra_body": {**sent, **(target.params.get("extra_body") or {})}}
+    return {
+        # LiteLLM and the SDK below it would read every message; the body's own take their place.
+        "messages": [],
+        "extra_body": {**sent, **(target.params.get("extra_body") or {})},
+        # Else it asks some models through OpenAI's other API, and the answer is another one.
+        "_skip_responses_api_bridge": True,
+    }
 
 
 def _translated(target: Target, call: Call, body: Json) -> Json:
@@ -208,17 +204,14 @@ def _clamp(litellm: ModuleType, target: Target, body: dict[str, Any]) -> Iterato
 
 def _output_limit(litellm: ModuleType, target: Target) -> int | None:
     """Return the most tokens that the model is known to write; None when nobody knows."""
-    for facts in (target.info, *_facts(litellm, target)):
+    for facts in (
+        target.info,
+        litellm.model_cost.get(f"{target.provider}/{target.model}", {}),
+        litellm.model_cost.get(target.model, {}),
+    ):
         if isinstance(limit := facts.get("max_output_tokens"), int):
             return limit
     return None
-
-
-def _facts(litellm: ModuleType, target: Target) -> Iterator[Json]:
-    """Yield what LiteLLM's price table says about the model, the more precise row first."""
-    for name in (f"{target.provider}/{target.model}", target.model):
-        if name in litellm.model_cost:
-            yield litellm.model_cost[name]
 
 
 def _secrets(params: Json) -> Iterator[str]:

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -33,7 +34,6 @@ STATUS_KINDS: Mapping[int, Kind] = {
     408: Kind.TRANSIENT,
     409: Kind.TRANSIENT,
     410: Kind.MISSING,
-    425: Kind.TRANSIENT,
     429: Kind.RATE_LIMITED,
     501: Kind.MISSING,
     503: Kind.TRANSIENT,
@@ -61,6 +61,8 @@ CODE_KINDS: Mapping[str, Kind] = {
     "not_found_error": Kind.MISSING,
     "rate_limit_error": Kind.RATE_LIMITED,
     "rate_limit_exceeded": Kind.RATE_LIMITED,
+    # Google's, also of a limit per minute, in words that elsewhere mean an empty account.
+    "resource_exhausted": Kind.RATE_LIMITED,
     "overloaded_error": Kind.OVERLOADED,
     "server_is_overloaded": Kind.OVERLOADED,
     "api_error": Kind.TRANSIENT,
@@ -126,13 +128,14 @@ STUMBLES = (AttributeError, LookupError, TypeError, ValueError)
 
 _SECRETS = re.compile(
     r"""
-      \b(?:sk|pk|rk|gsk|xai|key|org|proj|AIza|ya29|hf|r8|nvapi|pplx|tgp|fw|csk)[-_][\w*.\-]{6,}
-    | \bAIza[\w\-]{10,}
-    | \bAKIA[A-Z0-9]{12,}
+      (?<![A-Za-z])(?:sk|pk|rk|gsk|xai|ya29|hf|r8|nvapi|pplx|tgp|fw|csk)[-_.][\w*.\-]{6,}
+    | \b(?:key-|org-|proj_)[\w*.\-]{6,}
+    | AIza[\w\-]{10,}
+    | AKIA[A-Z0-9]{12,}
     | (?i:bearer)\s+\S+
-    | \beyJ[\w\-]{10,}\.[\w\-.]+
+    | (?<![A-Za-z])eyJ[\w\-]{10,}\.[\w\-.]+
     | (?i:(?:api[-_]?key|token|secret|password|signature)["']?\s*[=:]\s*["']?)[^\s"',;&]+
-    | \bhttps?://\S+
+    | (?i:https?://)\S+
     """,
     re.VERBOSE,
 )
@@ -150,7 +153,8 @@ class ProviderError:
 
 def redact(text: str, *, secrets: tuple[str, ...] = ()) -> str:
     """Return `text` without anything that looks like a key, a token or an address."""
-    for secret in secrets:
+    # The longest first: another may be a part of it.
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, "[redacted]")
     text = _SECRETS.sub("[redacted]", text)
     return text if len(text) <= MESSAGE_LIMIT else text[:MESSAGE_LIMIT] + "…"
@@ -203,9 +207,12 @@ def kind_of(status: int, error: ProviderError) -> Kind:
     if base is None:
         base = _kind_of_range(status)
     said = _kind_said(status, error)
-    if said is None or base in (Kind.TRANSIENT, Kind.OVERLOADED):
+    if base in (Kind.TRANSIENT, Kind.OVERLOADED):
         # A 5xx is about the provider whatever it writes into it, except that it is overloaded.
         return said if said is Kind.OVERLOADED else base
+    if said in (None, Kind.TRANSIENT, Kind.OVERLOADED):
+        # Words such as `api_error` stand beside any status, which is then the more precise.
+        return base
     if base is Kind.MISSING and said is not Kind.EXHAUSTED:
         return base
     return said
@@ -241,10 +248,7 @@ def of_response(
         f"the provider answered {status}",
         kind=kind_of(status, error),
         provider_status=status,
-        provider_message=redact(error.message, secrets=secrets) if error.message else None,
-        provider_code=error.code,
-        provider_type=error.type,
-        param=error.param,
+        **_words(error, secrets),
         retry_after_s=retry_after_s(headers, now_s=now_s),
     )
 
@@ -256,11 +260,21 @@ def of_event(event: Mapping[str, Any], *, secrets: tuple[str, ...] = ()) -> Upst
     return UpstreamFailure(
         "the provider reported an error inside its answer",
         kind=said or Kind.TRANSIENT,
-        provider_message=redact(error.message, secrets=secrets) if error.message else None,
-        provider_code=error.code,
-        provider_type=error.type,
-        param=error.param,
+        **_words(error, secrets),
     )
+
+
+def _words(error: ProviderError, secrets: tuple[str, ...]) -> dict[str, Any]:
+    """Return what may be passed on of a provider's words: all of them, redacted."""
+    return {
+        name: redact(word, secrets=secrets) if word else None
+        for name, word in (
+            ("provider_message", error.message),
+            ("provider_code", error.code),
+            ("provider_type", error.type),
+            ("param", error.param),
+        )
+    }
 
 
 def of_exception(exc: BaseException, *, secrets: tuple[str, ...] = ()) -> UpstreamFailure:
@@ -325,6 +339,9 @@ def retry_after_s(headers: Mapping[str, str], *, now_s: float) -> float | None:
         moment = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
+    if moment.tzinfo is None:
+        # `-0000`, or no zone at all: the standard knows none but UTC.
+        moment = moment.replace(tzinfo=UTC)
     wait_s = moment.timestamp() - now_s
     return wait_s if wait_s >= 0 else None
 

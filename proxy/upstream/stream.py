@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from proxy import aggregate, sse
@@ -56,16 +56,19 @@ class Progress:
         """Nothing more is expected but perhaps the usage."""
         return self.complete and len(self.finished) >= self.choices
 
-    def see(self, chunk: Chunk) -> tuple[Chunk, UpstreamFailure | None]:
+    def see(self, chunk: Chunk) -> Iterator[Chunk]:
         """
-        Take note of `chunk`, and return it as the caller may see it.
+        Take note of `chunk`, and yield it as the caller may see it.
 
-        Where an event cannot be read or reports an error it is returned up to that event, with
-        the failure: one read of a socket may bring good tokens and the end of them.
+        Raises UpstreamFailure at an event that cannot be read or that reports an error, after what
+        stands before it: one read of a socket may bring good tokens and the end of them.
         """
         chunk, failure = self._sound(chunk)
         hidden = [event for event in chunk.events if self._note(event) and not self.wants_usage]
-        return (chunk.without(hidden) if hidden else chunk), failure
+        if chunk.events:
+            yield chunk.without(hidden) if hidden else chunk
+        if failure is not None:
+            raise failure
 
     def _sound(self, chunk: Chunk) -> tuple[Chunk, UpstreamFailure | None]:
         try:
@@ -113,13 +116,12 @@ async def begin(
     here when there is none. The time allowed for all this is the caller's to keep.
     """
     started_s = clock.now()
+    source = _seen(source, progress)
     first: list[Chunk] = []
     held_bytes = 0
     try:
         while not progress.begun:
-            chunk, unsound = progress.see(await anext(source))
-            if unsound is not None:
-                raise unsound
+            chunk = await anext(source)
             first.append(chunk)
             held_bytes += len(chunk.raw)
             if held_bytes > PREAMBLE_LIMIT_BYTES and not progress.begun:
@@ -130,16 +132,30 @@ async def begin(
         await source.aclose()
         raise
     end_s = started_s + timeouts.stream_s
-    rest = _rest(source, progress, timeouts.idle_s, end_s, clock, waits)
-    return ChunkStream(first, rest, now=clock.now, headers=headers, dropped=dropped)
+    rest = _rest(source, progress, clock, idle_s=timeouts.idle_s, end_s=end_s, waits=waits)
+    stream = ChunkStream(first, rest, now=clock.now, headers=headers, dropped=dropped)
+    owed = contextlib.AsyncExitStack()
+    # A generator that nobody has begun to read closes nothing when it is closed.
+    owed.push_async_callback(source.aclose)
+    return stream.owe(owed)
+
+
+async def _seen(
+    source: AsyncGenerator[Chunk, None], progress: Progress
+) -> AsyncGenerator[Chunk, None]:
+    async with contextlib.aclosing(source):
+        async for chunk in source:
+            for part in progress.see(chunk):
+                yield part
 
 
 async def _rest(
     source: AsyncGenerator[Chunk, None],
     progress: Progress,
+    clock: Clock,
+    *,
     idle_s: float,
     end_s: float,
-    clock: Clock,
     waits: Waits,
 ) -> AsyncGenerator[Chunk, None]:
     settled_s: float | None = None
@@ -154,16 +170,13 @@ async def _rest(
             try:
                 chunk = await _next(source, limit_s)
             except UpstreamFailure:
-                if progress.complete:
+                # A choice that was asked for and has not begun may be what is missing.
+                if progress.settled:
                     return
                 raise
             if chunk is None:
                 break
-            chunk, unsound = progress.see(chunk)
-            if chunk.events:
-                yield chunk
-            if unsound is not None:
-                raise unsound
+            yield chunk
         if not progress.complete:
             raise UpstreamFailure("the stream ended without a finish reason", kind=Kind.BROKEN)
     except UpstreamFailure as failure:

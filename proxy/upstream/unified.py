@@ -21,7 +21,7 @@ from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.retry import Kind
-from proxy.types import Call, Target
+from proxy.types import Call, Json, Target
 from proxy.upstream import failures
 from proxy.upstream.arguments import Written, write_arguments
 from proxy.upstream.limits import rate_limits
@@ -52,6 +52,7 @@ class Unified:
             stream=call.stream,
             transport=self._sdk.transport,
             error=self._sdk.error,
+            respelt=call.stream and not written.native,
             secrets=written.secrets,
         )
         limit_s = target.timeouts.first_token_s if call.stream else target.timeouts.answer_s
@@ -118,7 +119,7 @@ def _completion(answer: Any, written: Written, wire: Wire) -> Completion:
     facts: Mapping[str, Any] = {"headers": rate_limits(wire.headers), "dropped": written.dropped}
     if not written.native and answer is not None:
         body = normal_completion(answer)
-        return Completion(orjson.dumps(body), body, **facts)
+        return Completion(_dumped(body), body, **facts)
     raw = bytes(wire.body)
     try:
         body = orjson.loads(raw)
@@ -129,6 +130,14 @@ def _completion(answer: Any, written: Written, wire: Wire) -> Completion:
     if not written.native or not _holds_answer(body):
         raise UpstreamFailure("the answer cannot be read", kind=Kind.TRANSIENT)
     return Completion(raw, body, **facts)
+
+
+def _dumped(body: Json) -> bytes:
+    try:
+        return orjson.dumps(body)
+    except TypeError:
+        # A count of more than 64 bits: no reason to withhold the answer.
+        return orjson.dumps({name: value for name, value in body.items() if name != "usage"})
 
 
 def _holds_answer(body: object) -> bool:

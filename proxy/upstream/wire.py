@@ -17,9 +17,11 @@ import zlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import httpx
 
+from proxy import sse
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.retry import Kind
@@ -29,6 +31,11 @@ ERROR_BODY_LIMIT = 64 * 1024
 ERROR_BODY_WAIT_S = 5.0
 PIECE_BYTES = 64 * 1024
 KEEPALIVE_S = 90.0
+EVENTS = "text/event-stream"
+# What ends a line for Python but not in an event stream, as UTF-8 and as JSON may write it.
+LINE_ENDS: Mapping[bytes, bytes] = MappingProxyType(
+    {b"\xc2\x85": b"\\u0085", b"\xe2\x80\xa8": b"\\u2028", b"\xe2\x80\xa9": b"\\u2029"}
+)
 # LiteLLM gets plain bytes of any length. A cookie would be kept, and sent with the next key.
 UNTOLD = frozenset({"content-encoding", "content-length", "set-cookie"})
 
@@ -46,6 +53,7 @@ class Wire:
     stream: bool
     transport: Transport | None = None
     error: type[WireError] = WireError  # what LiteLLM is told a failure with
+    respelt: bool = False  # LiteLLM reads the events, so they are spelt as it reads them rightly
     secrets: tuple[str, ...] = field(default=(), repr=False)
     sent: bool = False
     status: int | None = None
@@ -60,6 +68,14 @@ class Wire:
         status = None if self.status == httpx.codes.OK else self.status
         self.failure = UpstreamFailure(message, kind=kind, provider_status=status, **facts)  # type: ignore[arg-type]
         return self.error(message)
+
+    @property
+    def has_events(self) -> bool:
+        return self.headers.get("content-type", "").startswith(EVENTS)
+
+    @property
+    def respells(self) -> bool:
+        return self.respelt and self.has_events
 
     async def aclose(self) -> None:
         """Give the connection back, or close it; nothing where there is no answer."""
@@ -173,13 +189,16 @@ class Answer(httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         wire = self._wire
-        decode, readable = _decoder(wire), _readable(wire)
+        decode, readable, respell = _decoder(wire), _readable(wire), _respeller(wire)
         try:
             async for raw in self._source:
                 for piece in decode(raw):
                     for part in readable(piece):
                         self._note(part)
-                        yield part
+                        if told := respell(part):
+                            yield told
+            if wire.respells and (rest := respell(b"\n\n")):
+                yield rest  # an event that nothing but the end of the stream has ended
         except (httpx.TransportError, OSError) as exc:
             raise wire.fail(
                 "the connection broke inside the answer", Kind.TRANSIENT, tokens_spent=True
@@ -226,9 +245,37 @@ def _decoder(wire: Wire) -> Callable[[bytes], Iterable[bytes]]:
     return pieces
 
 
+def _respeller(wire: Wire) -> Callable[[bytes], bytes]:
+    """
+    Return what turns the bytes of an event stream into those of the events they complete.
+
+    LiteLLM ends a line where Python ends one, which is inside of a text too, and holds an
+    unfinished line of any length.
+    """
+    if not wire.respells:
+        return lambda piece: piece
+    reader = sse.Reader()
+
+    def respell(piece: bytes) -> bytes:
+        try:
+            events = reader.feed(piece)
+        except sse.EventTooLarge as exc:
+            raise wire.fail(str(exc), Kind.TRANSIENT) from exc
+        return b"".join(map(_spelt, events))
+
+    return respell
+
+
+def _spelt(event: sse.ServerEvent) -> bytes:
+    data = event.data
+    for mark, escape in LINE_ENDS.items():
+        data = data.replace(mark, escape)
+    return (b"event: " + event.name + b"\n" if event.name else b"") + sse.frame(data)
+
+
 def _readable(wire: Wire) -> Callable[[bytes], Iterable[bytes]]:
     """Return what lets text through up to the first byte that is none, and then fails."""
-    if not wire.headers.get("content-type", "").startswith("text/event-stream"):
+    if not wire.has_events:
         return lambda piece: (piece,)
     decoder = codecs.getincrementaldecoder("utf-8")()
 

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -234,10 +235,18 @@ class Lab:
         assert rings, f"all rings of {shape} are used: declare more of them"
         return rings.popleft()
 
-    def memory_bytes(self, name: str = "VmRSS") -> int:
-        """What the process holds now; with `VmHWM`, what it ever held at once."""
-        with open(f"/proc/{self.mobius.pid}/status") as lines:
-            line = next(line for line in lines if line.startswith(f"{name}:"))
+    def memory_bytes(self) -> int:
+        """What the process holds now; from here on its peak is measured."""
+        Path(f"/proc/{self.mobius.pid}/clear_refs").write_text("5")
+        return self._memory_bytes("VmRSS")
+
+    def peak_bytes(self) -> int:
+        """The most that the process held at once since `memory_bytes` was asked."""
+        return self._memory_bytes("VmHWM")
+
+    def _memory_bytes(self, name: str) -> int:
+        lines = Path(f"/proc/{self.mobius.pid}/status").read_text().splitlines()
+        line = next(line for line in lines if line.startswith(f"{name}:"))
         return int(line.split()[1]) * 1024
 
     def _idle(self) -> bool:

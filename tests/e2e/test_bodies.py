@@ -125,7 +125,7 @@ def test_a_stream_may_be_cut_at_every_byte(rings: Lab, suspect: str) -> None:
 
 @suspects
 @pytest.mark.parametrize(
-    "trailing", [b"data: {\"choices\":\n\n", b"garbage", b"data: [DONE]\n\n", b": bye\n\n\xff"]
+    "trailing", [b'data: {"choices":\n\n', b"garbage", b"data: [DONE]\n\n", b": bye\n\n\xff"]
 )
 def test_what_follows_the_end_of_a_stream_is_not_read(
     rings: Lab, suspect: str, trailing: bytes
@@ -162,6 +162,7 @@ def test_an_answer_without_text_is_an_answer(rings: Lab, suspect: str, stream: b
 
 # Usage is the provider's word about itself; a wrong one is no reason to withhold the answer.
 
+_NO_OBJECTS = ("null", "string", "list")
 USAGES: dict[str, Any] = {
     "missing": MISSING,
     "null": None,
@@ -176,6 +177,10 @@ USAGES: dict[str, Any] = {
         "prompt_tokens_details": "none", "completion_tokens_details": [None],
     },
 }  # fmt: skip
+UNREAD = {
+    ("anthropic", False, "missing"),
+    *(("anthropic", stream, usage) for stream in (False, True) for usage in _NO_OBJECTS),
+}
 _IN_ANTHROPICS_WORDS = {"prompt_tokens": "input_tokens", "completion_tokens": "output_tokens"}
 
 
@@ -183,8 +188,11 @@ _IN_ANTHROPICS_WORDS = {"prompt_tokens": "input_tokens", "completion_tokens": "o
 @suspects
 @pytest.mark.parametrize("usage", USAGES)
 def test_an_answer_is_delivered_whatever_its_usage(
-    rings: Lab, suspect: str, usage: str, stream: bool
+    request: pytest.FixtureRequest, rings: Lab, suspect: str, usage: str, stream: bool
 ) -> None:
+    if (suspect, stream, usage) in UNREAD:
+        reason = "LiteLLM cannot read an answer of Anthropic's without a usage that is an object"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     ring = rings.take(FIRST[suspect])
     said = USAGES[usage]
     if suspect == "anthropic" and isinstance(said, dict):
@@ -205,7 +213,6 @@ BOUNDED: dict[str, tuple[Step, bool]] = {
     "endless line": (Endless(limit_bytes=HUGE, of="line"), True),
     "gzip bomb of a line": (Endless(limit_bytes=HUGE, of="line", gzip=True), True),
     "no events": (answers(b": nothing\n\n" * (8 * MB // 11)), True),
-    "empty events": (answers(b'data: {"choices":[]}\n\n' * (4 * MB // 22)), True),
     "refusal": (Fails(500, b"x" * (8 * MB)), False),
     "packed refusal": (Fails(500, b"x" * HUGE, gzip=True), True),
 }
@@ -221,8 +228,16 @@ def test_memory_stays_bounded_whatever_is_sent(rings: Lab, suspect: str, body: s
     answer = ring.ask(stream=stream)
     assert ring.asked == [0, 0, 1]
     assert (answer.text, answer.target) == (SAID, 1)
-    assert rings.memory_bytes("VmHWM") - before < MAY_GROW_BYTES
-    assert rings.memory_bytes() - before < MAY_GROW_BYTES
+    assert rings.peak_bytes() - before < MAY_GROW_BYTES
+
+
+def test_a_stream_of_nothing_is_not_held_for_ever(rings: Lab) -> None:
+    ring = rings.take(FIRST["openai"])
+    ring.places[0].always(answers(b'data: {"choices":[]}\n\n' * (4 * MB // 22)))
+    assert ring.ask(stream=True).target == 1
+    assert ring.asked == [0, 0, 1]
+    for entry in ring.places[0].requests:
+        assert entry.bytes_sent < 4 * MB
 
 
 @pytest.mark.parametrize("size", [0.9, 1.1])

@@ -146,7 +146,7 @@ def test_half_closing_is_not_leaving(place: Place) -> None:
 
 
 def test_a_crowd_that_leaves_at_random_leaves_nothing_behind(place: Place) -> None:
-    chance = random.Random(SEED)
+    chance = random.Random(SEED)  # noqa: S311 - a crowd is no secret
     gate = Gate()
     answer = Answer(tokens=20, gate=gate, gate_after_tokens=12)
     idle = {provider: fake.journal.open for provider, fake in place.fakes.items()}
@@ -162,13 +162,13 @@ def test_a_crowd_that_leaves_at_random_leaves_nothing_behind(place: Place) -> No
         fake.journal.wait(lambda journal: journal.open_requests == 0)
         assert fake.journal.open <= idle[provider]
         fake.reset_script()
-    place.mobius.wait_until(
-        lambda: total(place.mobius.metrics(), "mobius_in_flight_requests") == 0
-    )
+    place.mobius.wait_until(lambda: total(place.mobius.metrics(), "mobius_in_flight_requests") == 0)
     assert place.mobius.http.get("/health").json()["unhealthy_endpoints"] == []
     samples = place.mobius.metrics()
     outcomes = {
-        dict(labels)["outcome"] for name, labels in samples if name == "mobius_attempt_seconds_count"
+        dict(labels)["outcome"]
+        for name, labels in samples
+        if name == "mobius_attempt_seconds_count"
     }
     assert outcomes == {"ok", "cancelled"}
     gate.open()

@@ -151,7 +151,9 @@ def test_a_stream_in_flight_ends_as_it_began(place: Place) -> None:
         return await listener.stream("chat", f"old-{old}")
 
     def meanwhile() -> None:
-        place.first.journal.wait(lambda journal: len(journal) and len(journal.last.tokens_sent) == 10)
+        place.first.journal.wait(
+            lambda journal: len(journal) and len(journal.last.tokens_sent) == 10
+        )
         place.apply(place.config(new, "second first"))
         assert place.ask() == f"second-{new}"
         gate.open()
@@ -186,7 +188,7 @@ async def _with(
 
 def test_a_breaker_stays_open_over_edits(place: Place) -> None:
     revision = next(REVISIONS)
-    strict = {"breaker": {"failures": 1, "rest": 600, "rest_cap": 600}}
+    strict: Config = {"breaker": {"failures": 1, "rest": 600, "rest_cap": 600}}
     place.apply(place.config(revision, **strict))
     place.first.script(Breaks(0, "ends"))
     assert place.ask() == f"second-{revision}"
@@ -219,7 +221,7 @@ def test_a_broken_edit_changes_nothing_and_is_shown(place: Place, number: int) -
     revision = next(REVISIONS)
     place.apply(place.config(revision))
     errors, logged = place.reloads("error"), place.mobius.log.count('"result":"error"')
-    place.mobius.edit(_broken(place.config(next(REVISIONS)), number), "save")  # type: ignore[arg-type]
+    place.mobius.edit(_broken(place.config(next(REVISIONS)), number), "save")
     error = wait_until(lambda: place.readiness["config_error"], IN_FORCE_S, "the error")
     assert "litellm_config.yaml:" in error
     assert place.readiness["status"] == "ready"
@@ -299,7 +301,7 @@ def _break(place: Place, number: int) -> None:
     before, errors = place.generation, place.reloads("error")
     hows: tuple[EditKind, ...] = ("rename", "save")
     wrong = _broken(place.config(next(REVISIONS)), number)
-    place.mobius.edit(wrong, hows[number % 2])  # type: ignore[arg-type]
+    place.mobius.edit(wrong, hows[number % 2])
     wait_until(lambda: place.reloads("error") > errors, IN_FORCE_S, "the error")
     assert place.generation == before
 

@@ -335,9 +335,7 @@ def test_refused_keys_everywhere_are_an_auth_error_and_beside_an_outage_they_are
 @ways
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @suspects
-def test_a_redirect_is_never_followed(
-    rings: Lab, suspect: str, stream: bool, status: int
-) -> None:
+def test_a_redirect_is_never_followed(rings: Lab, suspect: str, stream: bool, status: int) -> None:
     ring = rings.take(FIRST[suspect])
     with FakeOpenAI() as elsewhere:
         ring.places[0].always(redirects(f"{elsewhere.base_url}/chat/completions", status))
@@ -590,9 +588,7 @@ def test_the_sdk_does_not_multiply_what_the_gateway_has_tried(rings: Lab, stream
 @ways
 def test_the_sdk_repeats_a_rate_limit_when_the_gateway_says_when(rings: Lab, stream: bool) -> None:
     ring = rings.take(OPENAI)
-    ring.places[0].script(
-        *[Fails(429, headers={"retry-after-ms": "2001"})], Answer(text="at last")
-    )
+    ring.places[0].script(*[Fails(429, headers={"retry-after-ms": "2001"})], Answer(text="at last"))
     patient = rings.mobius.openai(api_key=ring.client.api_key, max_retries=1)
     refusal = ring.refused(stream=stream)
     assert (refusal.status, refusal.sdk_may_retry) == (429, True)

@@ -73,10 +73,7 @@ def busy(place: Place, name: str) -> Iterator[Busy]:
             fake.journal.clear()
             fake.always(Answer(gate=gate, gate_after_tokens=3))
         unary, streams = (
-            [
-                stack.enter_context(Visitor(mobius.port, model, stream=stream))
-                for model in MODELS
-            ]
+            [stack.enter_context(Visitor(mobius.port, model, stream=stream)) for model in MODELS]
             for stream in (False, True)
         )
         for fake in place.fakes:
@@ -152,8 +149,18 @@ def test_a_second_signal_does_not_wait(place: Place) -> None:
         assert "Traceback" not in at.mobius.log
 
 
+def _alive(mobius: Mobius) -> bool:
+    try:
+        return mobius.http.get("/health/liveness").status_code == 200
+    except httpx.ConnectError:
+        return False
+
+
 def test_a_server_without_requests_ends_at_once(place: Place) -> None:
-    with Mobius({"model_list": [], "mobius": {"grace": 3600}}) as mobius:
+    # Without a model it need not import LiteLLM; it is not ready either.
+    config = {"model_list": [], "mobius": {"grace": 3600}}
+    with Mobius(config, ready_s=None) as mobius:
+        mobius.wait_until(lambda: _alive(mobius))
         with httpx.Client(base_url=mobius.url, trust_env=False) as kept:
             kept.get("/health/liveness").raise_for_status()
             mobius.signal(signal.SIGTERM)

@@ -326,7 +326,7 @@ def test_the_usage_is_always_asked_for_and_told_to_those_who_asked(
     place: Place, provider: Provider, asked: bool
 ) -> None:
     model = MODELS[provider]
-    more = {"stream_options": {"include_usage": True}} if asked else {}
+    more: dict[str, Any] = {"stream_options": {"include_usage": True}} if asked else {}
     heard = place.hear(f"{provider}-{model}", **more)
     usages = [chunk.usage for chunk in heard.chunks if chunk.usage]
     if asked:
@@ -460,7 +460,7 @@ def test_a_failure_of_the_last_target_after_comments_is_an_error_event(place: Pl
     place.fakes["openai"].script(Fails(400, gate=gate), model="alone")
     heard = place.hear("openai-alone", _opened_after_two_comments(gate))
     check_cut(heard, 0)
-    assert {frame for frame in heard.frames[:-2]} == {": keepalive"}
+    assert set(heard.frames[:-2]) == {": keepalive"}
 
 
 @pytest.mark.parametrize("cut", [1, 7, TOKENS])
@@ -482,14 +482,13 @@ def test_a_reset_after_a_token_that_has_arrived_takes_nothing_back(
 
 def test_the_synchronous_sdk_raises_where_a_stream_breaks(place: Place) -> None:
     place.fakes["openai"].script(Breaks(3, "eof", tokens=TOKENS), model="alone")
-    client = place.mobius.openai()
-    got = ""
+    stream = place.mobius.openai().chat.completions.create(
+        model="openai-alone", messages=[{"role": "user", "content": "hi"}], stream=True
+    )
+    got = [next(stream).choices[0].delta.content or "" for _ in range(4)]
+    assert "".join(got) == said(3)
     with pytest.raises(openai.APIError) as caught:
-        for chunk in client.chat.completions.create(
-            model="openai-alone", messages=[{"role": "user", "content": "hi"}], stream=True
-        ):
-            got += chunk.choices[0].delta.content or ""
-    assert got == said(3)
+        next(stream)
     assert caught.value.code == "upstream_error"
 
 

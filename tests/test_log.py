@@ -1,0 +1,99 @@
+"""Lines for machines: whole, and without anything that is nobody's business."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import orjson
+import pytest
+
+from proxy.log import Log
+from proxy.types import Surface, Tally, Usage
+from tests.fakes import FakeClock
+
+
+class Book:
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.written: list[bytes] = []
+        self.log = Log(self.written.append, self.clock)
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return [orjson.loads(line) for line in self.written]
+
+
+def tally(**facts: Any) -> Tally:
+    return Tally("req-1", Surface.CHAT, "m", False, 1000.0, **facts)
+
+
+def test_a_line_is_one_json_object_with_its_time_in_utc() -> None:
+    book = Book()
+    book.clock.wall_s = 0.25
+    book.log.line("started", version="1\n2", models=["a"])
+    (written,) = book.written
+    assert written.count(b"\n") == 1
+    assert written.endswith(b"}\n")
+    assert book.lines == [
+        {"time": "1970-01-01T00:00:00.250Z", "event": "started", "version": "1\n2", "models": ["a"]}
+    ]
+
+
+def test_a_request_is_one_line_written_at_its_end() -> None:
+    book = Book()
+    subject = tally(caller="web", target="a", trail=["a:429", "a:200"], upstream_s=1.5)
+    with book.log.request(subject):
+        assert book.written == []
+        book.clock.pass_(2.0)
+        subject.first_content_s = 1001.0
+        subject.usage = Usage(prompt_tokens=7, completion_tokens=3)
+    (line,) = book.lines
+    line.pop("time")
+    assert line == {
+        "event": "request",
+        "request_id": "req-1",
+        "surface": "chat",
+        "model": "m",
+        "caller": "web",
+        "stream": False,
+        "outcome": "ok",
+        "status": 200,
+        "target": "a",
+        "attempts": ["a:429", "a:200"],
+        "cache": "bypass",
+        "total_s": 2.0,
+        "upstream_s": 1.5,
+        "first_token_s": 1.0,
+        "prompt_tokens": 7,
+        "completion_tokens": 3,
+    }
+
+
+@pytest.mark.parametrize("error", [ValueError("sk-secret and a prompt"), KeyboardInterrupt()])
+def test_a_request_that_fails_is_one_line_too_without_the_errors_text(
+    error: BaseException,
+) -> None:
+    book = Book()
+    with pytest.raises(type(error)), book.log.request(tally()):
+        raise error
+    assert len(book.lines) == 1
+    assert b"secret" not in book.written[0]
+
+
+def test_what_is_not_known_is_null() -> None:
+    book = Book()
+    with book.log.request(tally()):
+        pass
+    (line,) = book.lines
+    assert line["first_token_s"] is None
+    assert line["prompt_tokens"] is line["completion_tokens"] is None
+
+
+def test_a_tally_has_no_place_for_a_prompt_or_a_key() -> None:
+    # Whoever adds one has to think about what becomes of it in the log.
+    assert {field.name for field in dataclasses.fields(Tally)} == {
+        "request_id", "surface", "model", "stream", "started_s", "caller", "target", "provider",
+        "trail", "retries", "fallbacks", "upstream_s", "waits_s", "first_content_s",
+        "last_content_s", "usage", "cache", "outcome", "status",
+    }  # fmt: skip
