@@ -1,6 +1,6 @@
 """
-What a stream of OpenAI's chat-completion chunks amounts to: its final message, its usage, the bytes
-it has brought so far. Pure.
+What a stream of OpenAI's chat-completion chunks amounts to: its final message, and the bytes it has
+brought so far. Pure.
 
 The accumulation is that of the official SDK (openai-python, `lib/streaming/_deltas.py`): strings
 grow, lists grow by `index`, the rest is replaced. It differs where the SDK doubles or loses what a
@@ -13,10 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-from proxy.types import Json, Usage
+from proxy.types import Json
 
-TOKENS_LIMIT = 100_000_000  # no model has such a window: a count above it is a mistake
-BYTES_PER_TOKEN = 4
 # Nothing that a provider sends in pieces lies deeper; what does is taken whole.
 DEPTH_LIMIT = 8
 
@@ -316,74 +314,3 @@ def _texts(value: object) -> Iterator[str]:
 
 def _of(value: object) -> Json:
     return value if isinstance(value, Mapping) else {}
-
-
-def estimate(prompt_bytes: int, completion_bytes: int) -> Usage:
-    """Return the usage of an answer whose provider did not say: a token for every four bytes."""
-    return Usage(
-        prompt_tokens=-(-prompt_bytes // BYTES_PER_TOKEN),
-        completion_tokens=-(-completion_bytes // BYTES_PER_TOKEN),
-        estimated=True,
-    )
-
-
-def usage_of(body: Json) -> Usage | None:
-    """
-    Return the tokens that a body or a chunk reports, or None when it does not or they are absurd.
-
-    A count is a whole number from 0 to TOKENS_LIMIT. Without one for the prompt and one for the
-    completion there is no usage; a detail that is no count is 0, and one that is larger than what
-    it is a part of is as large as that.
-    """
-    usage = _of(body.get("usage"))
-    prompt = _count(usage.get("prompt_tokens"))
-    inward = _of(usage.get("prompt_tokens_details"))
-    outward = _of(usage.get("completion_tokens_details"))
-    completion = _completion(usage, _count(outward.get("reasoning_tokens")) or 0)
-    if prompt is None or completion is None:
-        return None
-    cached = _part(
-        prompt,
-        inward.get("cached_tokens"),
-        usage.get("cache_read_input_tokens"),  # LiteLLM's
-        usage.get("prompt_cache_hit_tokens"),  # DeepSeek's
-    )
-    written = _part(
-        prompt - cached,
-        inward.get("cache_write_tokens"),
-        inward.get("cache_creation_tokens"),  # LiteLLM's, as the next
-        usage.get("cache_creation_input_tokens"),
-    )
-    return Usage(
-        prompt_tokens=prompt,
-        completion_tokens=completion,
-        cached_tokens=cached,
-        cache_write_tokens=written,
-        reasoning_tokens=_part(completion, outward.get("reasoning_tokens")),
-        audio_tokens=_part(prompt, inward.get("audio_tokens"))
-        + _part(completion, outward.get("audio_tokens")),
-    )
-
-
-def _completion(usage: Json, reasoning: int) -> int | None:
-    names = ("prompt_tokens", "completion_tokens", "total_tokens")
-    prompt, completion, total = (_count(usage.get(name)) for name in names)
-    if prompt is None or total is None:
-        return completion
-    if "completion_tokens" not in usage and total == prompt:
-        return 0  # an embedding
-    # xAI counts reasoning beside the completion, everybody else within it; the total tells.
-    apart = completion is not None and total == prompt + completion + reasoning
-    return total - prompt if apart else completion
-
-
-def _part(whole: int, *counts: object) -> int:
-    """Return the first of `counts` that is a count, as a part of `whole`."""
-    known = (count for value in counts if (count := _count(value)) is not None)
-    return min(whole, next(known, 0))
-
-
-def _count(value: object) -> int | None:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if type(value) is int and 0 <= value <= TOKENS_LIMIT else None

@@ -20,6 +20,7 @@ from proxy.metrics import Metrics
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.snapshot import Snapshot
 from proxy.types import Call, Caller, Group, Ring, Tally
+from proxy.usage import usage_of
 
 
 class Gateway:
@@ -45,7 +46,7 @@ class Gateway:
 
             match reply:
                 case Completion():
-                    tally.usage = aggregate.usage_of(reply.body)
+                    tally.usage = usage_of(reply.body)
                     return reply
                 case ChunkStream():
                     owed.callback(lambda: _add_wait(tally, reply))
@@ -57,7 +58,7 @@ class Gateway:
         for event in chunk.events:
             if aggregate.has_content(event):
                 self._metrics.content(tally)
-            if (usage := aggregate.usage_of(event)) is not None:
+            if (usage := usage_of(event)) is not None:
                 tally.usage = usage
 
 

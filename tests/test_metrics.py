@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy import aggregate, errors
+from proxy import errors
 from proxy.errors import ProxyError, UpstreamFailure
 from proxy.metrics import Metrics, outcome_of
 from proxy.retry import Kind
 from proxy.types import Call, Surface, Tally, Usage
+from proxy.usage import usage_of
 from tests.fakes import (
     Bench,
     Fails,
@@ -159,7 +160,7 @@ COUNTS = st.integers(-5, 200) | st.none() | st.just("9")
 def test_token_kinds_are_disjoint_and_sum_to_the_total(
     prompt: Any, completion: Any, cached: Any, written: Any, reasoning: Any
 ) -> None:
-    counted = aggregate.usage_of(
+    counted = usage_of(
         {
             "usage": {
                 "prompt_tokens": prompt,

@@ -9,7 +9,7 @@ holds is closed by whoever opened it; what may end it runs beside it, and cancel
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
@@ -79,23 +79,3 @@ async def departure(receive: Receive) -> None:
     """Return when the client has left. The body of the request has been read before."""
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
-    """
-    Wait until `work` is done, even when this task is cancelled meanwhile; only then be cancelled.
-
-    A cancel scope would not do: it holds off the cancellations of anyio, not those of asyncio.
-    """
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait((task,))
-        except asyncio.CancelledError as exc:
-            cancelled = exc
-    if cancelled is not None:
-        if not task.cancelled():
-            task.exception()  # heard: the cancellation goes first
-        raise cancelled
-    task.result()

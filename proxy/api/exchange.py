@@ -14,9 +14,9 @@ from typing import TypeAlias, assert_never
 from starlette.types import Receive, Scope, Send
 
 from proxy.api.body import check_headers, read_body
+from proxy.api.caller import caller_by
 from proxy.api.conversation import ClientLeft, departure
 from proxy.api.deps import State, state_of
-from proxy.api.caller import caller_by
 from proxy.api.headers import RequestHeaders, request_id_of
 from proxy.api.render import error_of
 from proxy.api.wire import Wire

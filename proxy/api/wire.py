@@ -13,7 +13,7 @@ from contextlib import suppress
 from starlette.types import Message, Send
 
 from proxy import sse
-from proxy.api.conversation import ClientLeft, to_the_end
+from proxy.api.conversation import ClientLeft
 from proxy.api.headers import RawHeaders, error_headers, reply_headers, tally_headers
 from proxy.api.render import EVENTS, JSON, error_body, error_frame, error_of
 from proxy.clock import Clock
@@ -68,7 +68,7 @@ class Wire:
         except Exception as exc:
             await self.fail(error_of(exc, self._log))
         finally:
-            await to_the_end(reply.aclose())
+            await reply.aclose()
 
     async def fail(self, error: ProxyError) -> None:
         """Send an error in the form that is still possible; none is once the answer is finished."""

@@ -58,6 +58,9 @@ DEFAULTS: Mapping[str, Any] = {
     "top_logprobs": 0, "verbosity": "medium",
 }  # fmt: skip
 
+# Asked with a key as `api-key`, or with a token where the file has one of these.
+AZURES = frozenset({"azure", "azure_text"})
+AZURE_CREDENTIALS = ("azure_ad_token", "azure_client_secret", "azure_password", "client_secret")
 # A fixed number, because it is part of LiteLLM's client cache key; the attempt's own clock decides.
 TIMEOUT_S = 86_400.0
 # Anthropic's API reference: temperature ranges from 0 to 1, where OpenAI's goes to 2.
@@ -72,6 +75,7 @@ class Written:
     native: bool  # the answer's bytes are the provider's own
     dropped: tuple[str, ...]
     secrets: tuple[str, ...]
+    headers: Mapping[str, str | None]  # which a request has, or has not, whoever wrote it
 
 
 def write_arguments(litellm: ModuleType, target: Target, call: Call, *, foreign: bool) -> Written:
@@ -98,7 +102,8 @@ def write_arguments(litellm: ModuleType, target: Target, call: Call, *, foreign:
     }
     if drop and not native:
         arguments["drop_params"] = True
-    return Written(arguments, native, tuple(dropped), tuple(_secrets(target.params)))
+    secrets = tuple(_secrets(target.params))
+    return Written(arguments, native, tuple(dropped), secrets, _headers(target))
 
 
 def _filled(target: Target, call: Call) -> dict[str, Any]:
@@ -212,6 +217,28 @@ def _output_limit(litellm: ModuleType, target: Target) -> int | None:
         if isinstance(limit := facts.get("max_output_tokens"), int):
             return limit
     return None
+
+
+def _headers(target: Target) -> Mapping[str, str | None]:
+    """
+    Return the headers that say who is asking, as the file has them.
+
+    Where the file is silent, LiteLLM and OpenAI's SDK look for them in the environment: for an
+    organization, and for a token of Azure's even beside a key.
+    """
+    params = target.params
+    written = {
+        name.lower()
+        for kind in ("extra_headers", "headers", "default_headers")
+        for name in params.get(kind) or ()
+    }
+    headers = {
+        "openai-organization": params.get("organization"),
+        "openai-project": params.get("project"),
+    }
+    if target.provider in AZURES and not any(name in params for name in AZURE_CREDENTIALS):
+        headers |= {"authorization": None, "api-key": params.get("api_key")}
+    return {name: value for name, value in headers.items() if name not in written}
 
 
 def _secrets(params: Json) -> Iterator[str]:

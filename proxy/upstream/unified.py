@@ -53,6 +53,7 @@ class Unified:
             transport=self._sdk.transport,
             error=self._sdk.error,
             respelt=call.stream and not written.native,
+            fixed=written.headers,
             secrets=written.secrets,
         )
         limit_s = target.timeouts.first_token_s if call.stream else target.timeouts.answer_s

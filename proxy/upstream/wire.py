@@ -54,6 +54,7 @@ class Wire:
     transport: Transport | None = None
     error: type[WireError] = WireError  # what LiteLLM is told a failure with
     respelt: bool = False  # LiteLLM reads the events, so they are spelt as it reads them rightly
+    fixed: Mapping[str, str | None] = field(default_factory=dict, repr=False)  # request headers
     secrets: tuple[str, ...] = field(default=(), repr=False)
     sent: bool = False
     status: int | None = None
@@ -128,6 +129,10 @@ class Transport(httpx.AsyncBaseTransport):
         }
         # Asked for plainly: what is not compressed need not be bounded while it unfolds.
         request.headers["accept-encoding"] = "identity"
+        for name, value in wire.fixed.items():
+            request.headers.pop(name, None)
+            if value is not None:
+                request.headers[name] = value
         response = await self._send(request, wire)
         wire.status = response.status_code
         wire.headers = {name.lower(): value for name, value in response.headers.items()}

@@ -107,9 +107,9 @@ def test_leaving_before_the_answer_closes_the_providers_socket(
     before = place.cancelled()
     fake.journal.clear()
     fake.script(Silent(), model=model)
-    visitor = Visitor(place.mobius.port, f"{provider}-{model}", stream=stream)
-    fake.journal.wait_received()
-    visitor.leave(reset=reset)
+    with Visitor(place.mobius.port, f"{provider}-{model}", stream=stream) as visitor:
+        fake.journal.wait_received()
+        visitor.leave(reset=reset)
     fake.journal.wait(_left)
     place.check_settled(before + 1)
 
@@ -124,12 +124,12 @@ def test_leaving_in_the_middle_closes_the_silent_providers_socket(
     fake.journal.clear()
     gate = Gate()
     fake.script(Answer(gate=gate, gate_after_tokens=said_before), model=model)
-    visitor = Visitor(place.mobius.port, f"{provider}-{model}", stream=True)
-    if said_before:
-        visitor.read_until(b"t2 ")
-    else:
-        fake.journal.wait(lambda journal: len(journal) and journal.last.bytes_sent)
-    visitor.leave(reset=reset)
+    with Visitor(place.mobius.port, f"{provider}-{model}", stream=True) as visitor:
+        if said_before:
+            visitor.read_until(b"t2 ")
+        else:
+            fake.journal.wait(lambda journal: len(journal) and journal.last.bytes_sent)
+        visitor.leave(reset=reset)
     fake.journal.wait(_left)
     assert fake.journal.last.tokens_sent == tuple(range(said_before))
     place.check_settled(before + 1)
@@ -159,9 +159,10 @@ def test_a_crowd_that_leaves_at_random_leaves_nothing_behind(place: Place) -> No
 
     asyncio.run(all_of_them())
     for provider, fake in place.fakes.items():
-        fake.journal.wait(lambda journal: journal.open_requests == 0)
-        assert fake.journal.open <= idle[provider]
         fake.reset_script()
+        fake.journal.wait(lambda journal: journal.open_requests == 0)
+        most = idle[provider]
+        fake.journal.wait(lambda journal, most=most: journal.open <= most)  # type: ignore[misc]
     place.mobius.wait_until(lambda: total(place.mobius.metrics(), "mobius_in_flight_requests") == 0)
     assert place.mobius.http.get("/health").json()["unhealthy_endpoints"] == []
     samples = place.mobius.metrics()
@@ -181,13 +182,13 @@ async def _visit(port: int, chance: random.Random) -> None:
     provider, model = chance.choice(list(MODELS.items()))
     stream, patience = chance.random() < 0.7, chance.random()
     bytes_wanted = chance.choice((0, 0, 1, 300, 900, 2500)) if stream else 0
-    visitor = await asyncio.to_thread(Visitor, port, f"{provider}-{model}", stream=stream)
-    if bytes_wanted:
+    reset = chance.random() < 0.5
+    with await asyncio.to_thread(Visitor, port, f"{provider}-{model}", stream=stream) as visitor:
+        if not bytes_wanted:
+            await asyncio.sleep(patience * 0.3)
         while bytes_wanted > 0:
             bytes_wanted -= len(await asyncio.to_thread(visitor.read, bytes_wanted))
-    else:
-        await asyncio.sleep(patience * 0.3)
-    visitor.leave(reset=chance.random() < 0.5)
+        visitor.leave(reset=reset)
 
 
 async def _answers_whole(url: str, name: str) -> None:
@@ -210,29 +211,27 @@ def test_a_reader_that_stops_stops_the_provider_and_nobody_else(place: Place) ->
     before = place.cancelled()
     journal = place.narrow.journal
     place.narrow.script(Endless(), model="narrow")
-    visitor = Visitor(
+    with Visitor(
         place.mobius.port, "openai-narrow", stream=True, receive_buffer_bytes=16 * 1024
-    )
-    got = len(visitor.read_until(b"aaaa"))
-    sent = _settled(lambda: journal.last.bytes_sent)
-    # What the provider's kernel took, and no kernel holds any more, is what Mobius holds.
-    held = sent - got - _queued_bytes(place.narrow.port, visitor.port)
-    assert held <= HELD_BYTES
-    assert not journal.last.over
-
-    async def others() -> None:
-        async with Listener(place.mobius.url) as listener:
-            names = ["openai-gpt", "anthropic-claude", "openai-narrow"] * 3
-            for heard in await asyncio.gather(
-                *(listener.stream(name, f"{name}-{at}") for at, name in enumerate(names))
-            ):
-                check_whole(heard, 5)
-
-    asyncio.run(others())
-    assert journal.requests()[0].bytes_sent == sent
-    visitor.leave()
+    ) as visitor:
+        got = len(visitor.read_until(b"aaaa"))
+        sent = _settled(lambda: journal.last.bytes_sent)
+        # What the provider's kernel took, and no kernel holds any more, is what Mobius holds.
+        held = sent - got - _queued_bytes(place.narrow.port, visitor.port)
+        assert held <= HELD_BYTES
+        assert not journal.last.over
+        asyncio.run(_others(place.mobius.url))
+        assert journal.requests()[0].bytes_sent == sent
     journal.wait(lambda j: j.requests()[0].closed_by == "client")
     place.check_settled(before + 1)
+
+
+async def _others(url: str) -> None:
+    async with Listener(url) as listener:
+        names = ["openai-gpt", "anthropic-claude", "openai-narrow"] * 3
+        streams = (listener.stream(name, f"{name}-{at}") for at, name in enumerate(names))
+        for heard in await asyncio.gather(*streams):
+            check_whole(heard, 5)
 
 
 def test_a_reader_that_pauses_gets_every_token_in_its_order(place: Place) -> None:

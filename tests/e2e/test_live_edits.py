@@ -25,7 +25,7 @@ from tests.providers import Answer, Breaks, Entry, Fails, FakeOpenAI, Gate, Jour
 pytestmark = pytest.mark.e2e
 
 IN_FORCE_S = 10.0  # an edit that is in force by then was noticed; how soon is the benchmark's
-WORKERS = 6
+WORKERS = 4
 EDITS = 20
 PROOF_EDITS = 200
 Config = dict[str, Any]

@@ -515,7 +515,7 @@ def test_a_passing_fault_is_asked_again_and_then_elsewhere(
     ring = rings.take(FIRST[suspect])
     ring.places[0].always(Fails(status))
     answer = ring.ask(stream=stream)
-    assert ring.asked == [0, 0, 1]
+    assert ring.asked == [0, 0, 1], answer.trail
     assert (answer.text, answer.target) == (SAID, 1)
     assert answer.trail == [f"0:{status}", f"0:{status}", "1:200"]
 
@@ -712,7 +712,7 @@ def test_a_whole_answer_that_breaks_is_asked_again_and_then_elsewhere(
     ring = rings.take(FIRST[suspect])
     ring.places[0].always(Breaks(2, how))
     answer = ring.ask()
-    assert ring.asked == [0, 0, 1]
+    assert ring.asked == [0, 0, 1], answer.trail
     assert (answer.text, answer.target) == (SAID, 1)
 
 
@@ -727,7 +727,7 @@ def test_a_stream_that_breaks_before_its_content_is_asked_again_and_then_elsewhe
     ring = rings.take(FIRST[suspect])
     ring.places[0].always(Breaks(0, how, opening=opening))
     answer = ring.ask(stream=True)
-    assert ring.asked == [0, 0, 1]
+    assert ring.asked == [0, 0, 1], answer.trail
     assert (answer.text, answer.finish, answer.target) == (SAID, "stop", 1)
 
 
@@ -774,7 +774,7 @@ def test_what_is_no_answer_is_not_delivered(
     ring = rings.take(FIRST[suspect])
     ring.places[0].always(step)
     answer = ring.ask(stream=stream)
-    assert ring.asked == [0, 0, 1]
+    assert ring.asked == [0, 0, 1], answer.trail
     assert (answer.text, answer.target) == (SAID, 1)
 
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from proxy.aggregate import aggregate, usage_of
+from proxy.aggregate import aggregate
 from proxy.types import Json, Target
 from proxy.upstream.normal import normal_chunk, normal_completion
+from proxy.usage import usage_of
 from tests.providers import Answer, FakeAnthropic, FakeGemini, FakeProvider, ToolCall, Usage
 from tests.upstream.test_unified import KEY, TOOL, Lane, target_of
 

@@ -73,8 +73,8 @@ async def main(base):
 
 lazy = "litellm" not in sys.modules and "openai" not in sys.modules
 states, outcomes = asyncio.run(main(sys.argv[1]))
-stray = os.environ.get("STRAY")
-print(json.dumps({"lazy": lazy, "states": states, "outcomes": outcomes, "network": seen, "stray": stray}))
+said = {"lazy": lazy, "states": states, "outcomes": outcomes, "network": seen}
+print(json.dumps({**said, "stray": os.environ.get("STRAY")}))
 """
 
 

@@ -221,7 +221,14 @@ def environment(values: dict[str, str]) -> Iterator[None]:
 def _key_names() -> list[str]:
     """Variables in which LiteLLM looks for keys."""
     names = [f"{provider.upper().replace('-', '_')}_API_KEY" for provider in (*COMPATIBLE, *OTHERS)]
-    return [*names, "OPENAI_API_KEY", "AZURE_API_KEY", "AZURE_OPENAI_API_KEY", "HF_TOKEN"]
+    others = """
+        ANTHROPIC_API_KEY ANTHROPIC_AUTH_TOKEN AZURE_AD_TOKEN AZURE_API_KEY AZURE_OPENAI_AD_TOKEN
+        AZURE_OPENAI_API_KEY COHERE_API_KEY CO_API_KEY FIREWORKS_AI_TOKEN GEMINI_API_KEY
+        GOOGLE_API_KEY HF_TOKEN MARITALK_API_KEY NLP_CLOUD_API_KEY NOVA_API_KEY OLLAMA_API_KEY
+        OPENAI_ADMIN_KEY OPENAI_ORGANIZATION OPENAI_ORG_ID OPENAI_PROJECT_ID SNOWFLAKE_JWT
+        VERCEL_OIDC_TOKEN
+    """
+    return [*names, *others.split()]
 
 
 # All that LiteLLM asks in OpenAI's wire format, as of this version; a test compares.
