@@ -62,7 +62,7 @@ class Ward:
             raise ending
 
     def admitted(self, which: Target = A) -> bool:
-        """Say whether an attempt may be made, by making one that says nothing."""
+        """Say whether an attempt may be made, by making one."""
         with self.health.watch(which, self.policy) as watch:
             return watch is not None
 

@@ -93,13 +93,14 @@ def write_arguments(litellm: ModuleType, target: Target, call: Call, *, foreign:
     arguments: dict[str, Any] = {
         **place,
         "model": f"{target.provider}/{target.model}",
-        "stream": call.stream,
         "max_retries": 0,
         "timeout": TIMEOUT_S,
         # Its MCP gateway looks at every tool, and needs a package that does not come with it.
         "_skip_mcp_handler": True,
         **(_as_sent(target, call, body) if native else _translated(target, call, body)),
     }
+    if call.stream:
+        arguments["stream"] = True
     if drop and not native:
         arguments["drop_params"] = True
     secrets = tuple(_secrets(target.params))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 import openai
 import pytest
+from openai.types.chat import ChatCompletionMessageParam
 
 from tests.harness import Mobius, total
 from tests.providers import (
@@ -34,7 +35,7 @@ from tests.providers import (
 MASTER_KEY = "sk-master-of-the-tests"
 WILDCARDS = ("any-*", "other-*")  # two names for whatever model of one place
 SAID = "t0 t1 t2 t3 t4 "  # what a fake answers when it is not told otherwise
-HELLO: list[dict[str, Any]] = [{"role": "user", "content": "hello"}]
+HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hello"}]
 
 ways = pytest.mark.parametrize("stream", [False, True], ids=["unary", "stream"])
 
@@ -64,6 +65,13 @@ ANTHROPIC_FIRST = Shape(("anthropic",), general=("backup",))
 TOGETHER = Shape(("openai", "anthropic"))
 ALONE = {"openai": OPENAI, "anthropic": ANTHROPIC}
 FIRST = {"openai": OPENAI_FIRST, "anthropic": ANTHROPIC_FIRST}
+
+
+def both_ways(name: str, values: Iterable[Any], *, streamed: Iterable[Any]) -> pytest.MarkDecorator:
+    """Each value for a whole answer, and some of them for a stream as well."""
+    cases = [*((value, False) for value in values), *((value, True) for value in streamed)]
+    return pytest.mark.parametrize((name, "stream"), cases)
+
 
 suspects = pytest.mark.parametrize("suspect", ["openai", "anthropic"])
 
@@ -379,10 +387,3 @@ def _bearer(entry: Entry) -> str:
 def within(seconds: float | None, least: float, most: float) -> bool:
     """A span told by the gateway lies in these bounds; what has passed meanwhile is no matter."""
     return seconds is not None and least < seconds <= most
-
-
-__all__: Sequence[str] = (
-    "ALONE", "ANTHROPIC", "ANTHROPIC_FIRST", "FIRST", "HELLO", "MASTER_KEY", "OPENAI",
-    "OPENAI_FIRST", "SAID", "TOGETHER", "Answered", "Heard", "Lab", "Place", "Refusal", "Shape",
-    "Trial", "answers", "lab", "suspects", "ways", "within",
-)  # fmt: skip

@@ -236,8 +236,6 @@ def test_a_stream_of_nothing_is_not_held_for_ever(rings: Lab) -> None:
     ring.places[0].always(answers(b'data: {"choices":[]}\n\n' * (4 * MB // 22)))
     assert ring.ask(stream=True).target == 1
     assert ring.asked == [0, 0, 1]
-    for entry in ring.places[0].requests:
-        assert entry.bytes_sent < 4 * MB
 
 
 @pytest.mark.parametrize("size", [0.9, 1.1])

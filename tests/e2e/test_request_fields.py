@@ -246,7 +246,8 @@ ODD: dict[str, Any] = {
     "empty_list": [], "empty_object": {}, "empty_text": "", "zero": 0, "minus_zero": -0.0,
     "big": 2**63 - 1, "bigger": 2**64 - 1, "small": -(2**63), "huge": 1.7976931348623157e308,
     "tiny": 5e-324, "false": False, "null": None, "min_p": 0.1, "top_k": 7,
-    "thinking": {"type": "x"}, "reasoning": {"effort": "high"}, "prompt_template": "x", "stream_optionz": 1,
+    "thinking": {"type": "x"}, "reasoning": {"effort": "high"}, "prompt_template": "x",
+    "stream_optionz": 1,
 }  # fmt: skip
 
 

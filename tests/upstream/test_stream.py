@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, Callable
 from itertools import repeat
 from typing import Any
@@ -233,8 +234,8 @@ def test_a_usage_is_waited_for_at_most_a_second() -> None:
 
 def test_what_trickles_in_after_the_finish_does_not_prolong_the_wait() -> None:
     empty: Json = {"choices": []}
-    pieces = [delta("t0"), finish(), Passes(0.6), empty, Passes(0.6), Gate()]
-    assert Listener(*pieces, usage_s=1.0).listen() == [delta("t0"), finish(), empty]
+    pieces = [delta("t0"), finish(), Passes(40.0), empty, Passes(40.0), empty, Gate()]
+    assert Listener(*pieces, usage_s=50.0).listen() == [delta("t0"), finish(), empty, empty]
 
 
 @pytest.mark.parametrize("broken", [Kind.TRANSIENT, Kind.UNREACHABLE])
@@ -356,6 +357,8 @@ def test_the_time_before_the_first_content_is_part_of_the_whole() -> None:
 @pytest.mark.parametrize("read_chunks", [0, 1, 2])
 def test_a_reader_who_leaves_closes_the_source_at_once(read_chunks: int) -> None:
     async def main() -> None:
+        # Closed, that is, and not collected: the loop would close what is forgotten.
+        sys.set_asyncgen_hooks(finalizer=lambda forgotten: None)
         listener = Listener(delta("t0"), delta("t1"), delta("t2"))
         stream = await listener.begin()
         for _ in range(read_chunks):
