@@ -27,6 +27,7 @@ from proxy.snapshot import Snapshot
 POLL_S = 0.25
 SETTLE_S = 0.03  # an editor writes in steps: look again until two looks are the same
 MOST_LOOKS = 5
+EMPTIED = "no model is left in this file, so it is taken for half-written"
 
 Load: TypeAlias = Callable[[Path, Mapping[str, str]], Config]
 Signature: TypeAlias = tuple[tuple[int, ...] | None, ...]
@@ -113,6 +114,9 @@ class Reloader:
                         await self.reload()
 
     def _accepted(self, config: Config) -> Result:
+        if self.current.targets() and not config.snapshot.targets():
+            # Many editors empty a file before they write it, and a full disk leaves it so.
+            return self._refused(ConfigError([Remark(str(self._path), 1, EMPTIED)], config.files))
         was_wrong = self.last_error is not None
         self.last_error = None
         self._files = config.files
@@ -145,7 +149,7 @@ class Reloader:
             before, signature = signature, await asyncio.to_thread(_signature, self._files)
             if signature == before:
                 break
-        return True
+        return signature != self._seen  # a reload that was asked for may have been faster
 
     @contextlib.asynccontextmanager
     async def _watching(self, files: tuple[Path, ...]) -> AsyncIterator[tuple[Path, ...]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
-import warnings
 from types import ModuleType
 
 import httpx
@@ -75,8 +74,6 @@ class Sdk:
 def _import() -> ModuleType:
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    # About its own types, on standard error, where only our log lines stand.
-    warnings.filterwarnings("ignore", category=UserWarning, module="pydantic|litellm")
     litellm = importlib.import_module("litellm")
     litellm.suppress_debug_info = True  # type: ignore[attr-defined]  # else it prints on every failure
     # Lets LiteLLM add what a provider insists on, such as a first user message for Anthropic.

@@ -200,10 +200,15 @@ def test_a_breaker_stays_open_over_edits(place: Place) -> None:
     assert len(place.first.journal) == 1
 
 
+BROKEN = ("no YAML", "cut short", "a misspelt name", "an unknown fallback", "no number", "empty")
+
+
 def _broken(config: Config, number: int) -> str:
     """The file, broken in one of many ways; each of them names its line."""
     text = as_yaml(config)
-    match number % 5:
+    match number % len(BROKEN):
+        case 5:
+            return ""
         case 0:
             return text + "router_settings: [\n"
         case 1:
@@ -216,7 +221,7 @@ def _broken(config: Config, number: int) -> str:
             return text.replace("failures: 1000", "failures: many")
 
 
-@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("number", range(len(BROKEN)), ids=BROKEN)
 def test_a_broken_edit_changes_nothing_and_is_shown(place: Place, number: int) -> None:
     revision = next(REVISIONS)
     place.apply(place.config(revision))
@@ -280,7 +285,8 @@ def test_edits_under_load_fail_nobody_and_mix_nothing(place: Place, edits: int) 
         wait_until(lambda: load.sent > before + WORKERS, what="the last revision's requests")
     assert load.failed == []
     assert place.reloads("ok") == good + edits
-    assert place.reloads("error") == broken + edits
+    # A hang-up may have met a broken file just before the watch did.
+    assert place.reloads("error") >= broken + edits
     _check_unmixed(place, load.sent, edits)
 
 

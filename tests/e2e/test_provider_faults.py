@@ -95,26 +95,25 @@ def rings() -> Iterator[Lab]:
 # The caller's own mistakes.
 
 
-@ways
+RAISED: dict[int, type[openai.APIStatusError]] = {
+    400: openai.BadRequestError,
+    413: openai.APIStatusError,
+    418: openai.APIStatusError,
+    422: openai.UnprocessableEntityError,
+    431: openai.APIStatusError,
+}
+
+
+@both_ways("status", RAISED, streamed=[400, 422])
 @suspects
-@pytest.mark.parametrize(
-    ("status", "raised"),
-    [
-        (400, openai.BadRequestError),
-        (413, openai.APIStatusError),
-        (418, openai.APIStatusError),
-        (422, openai.UnprocessableEntityError),
-        (431, openai.APIStatusError),
-    ],
-)
 def test_the_callers_mistake_is_told_by_the_first_target_and_asked_of_no_other(
-    rings: Lab, suspect: str, stream: bool, status: int, raised: type[openai.APIStatusError]
+    rings: Lab, suspect: str, stream: bool, status: int
 ) -> None:
     ring = rings.take(FIRST[suspect])
     ring.places[0].always(Fails(status))
     refusal = ring.refused(stream=stream)
     assert ring.asked == [0]
-    assert (refusal.raised, refusal.status) == (raised, status)
+    assert (refusal.raised, refusal.status) == (RAISED[status], status)
     assert refusal.type
     assert refusal.trail == [f"0:{status}"]
     assert "x-mobius-target" not in refusal.headers
@@ -235,8 +234,7 @@ NONSENSE: list[dict[str, Any]] = [
 ]
 
 
-@ways
-@pytest.mark.parametrize("body", NONSENSE, ids=lambda body: next(iter(body)))
+@both_ways("body", NONSENSE, streamed=NONSENSE[:1])
 def test_a_body_that_cannot_be_translated_is_the_callers_and_blames_no_target(
     rings: Lab, stream: bool, body: dict[str, Any]
 ) -> None:
@@ -742,23 +740,21 @@ def test_an_error_inside_an_answer_of_200_is_an_error(
     assert ring.asked == asked
 
 
-@ways
+NO_ANSWERS = [
+    answers(b"", close=True),
+    answers(b"null"),
+    answers(b"[]"),
+    answers({"object": "chat.completion", "choices": []}),
+    answers({"object": "chat.completion", "choices": [{"index": 0}]}),
+    answers({"choices": "none"}),
+    answers(b"it works!", content_type="text/plain"),
+    answers(b"<html><body>Sign in</body></html>", content_type="text/html"),
+    answers(b"\x89PNG\r\n\x1a\n", content_type="image/png"),
+]
+
+
+@both_ways("step", NO_ANSWERS, streamed=NO_ANSWERS[::3])
 @suspects
-@pytest.mark.parametrize(
-    "step",
-    [
-        answers(b"", close=True),
-        answers(b"null"),
-        answers(b"[]"),
-        answers({"object": "chat.completion", "choices": []}),
-        answers({"object": "chat.completion", "choices": [{"index": 0}]}),
-        answers({"choices": "none"}),
-        answers(b"it works!", content_type="text/plain"),
-        answers(b"<html><body>Sign in</body></html>", content_type="text/html"),
-        answers(b"\x89PNG\r\n\x1a\n", content_type="image/png"),
-    ],
-    ids=["nothing", "null", "list", "no choice", "no message", "junk", "text", "html", "image"],
-)
 def test_what_is_no_answer_is_not_delivered(
     rings: Lab, suspect: str, step: Step, stream: bool
 ) -> None:

@@ -395,6 +395,20 @@ def test_what_the_file_adds_reaches_every_kind_of_provider(
             assert entry.headers["x-added"] == "by the file", provider
 
 
+def test_what_litellm_edits_is_a_copy(lane: Lane) -> None:
+    # For Gemini it takes out of a tool what Google does not know.
+    parameters = {**SCHEMA, "$schema": "https://json-schema.org/draft/2020-12/schema"}
+    tool = {
+        "type": "function",
+        "function": {"name": "look", "strict": True, "parameters": parameters},
+    }
+    body = {"messages": copy.deepcopy(CONVERSATION[3:]), "tools": [copy.deepcopy(tool)]}
+    with FakeGemini() as gemini:
+        lane.ask(target_of("gemini", gemini.base_url, "gemini-2.5-pro"), foreign=True, **body)
+        assert len(gemini.journal) == 1
+    assert body == {"messages": CONVERSATION[3:], "tools": [tool]}
+
+
 def test_an_image_that_litellm_would_fetch_is_refused_and_not_fetched(lane: Lane) -> None:
     with FakeOpenAI() as elsewhere, FakeGemini() as gemini:
         parts = [{"type": "image_url", "image_url": {"url": f"{elsewhere.base_url}/x.png"}}]

@@ -1,0 +1,24 @@
+"""What the documents name exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_every_fault_names_tests_that_exist() -> None:
+    named = re.findall(r"`(test_\w+)::(test_\w+)`", (ROOT / "docs/faults.md").read_text())
+    assert len(named) > 30
+    for module, test in named:
+        source = (ROOT / "tests/e2e" / f"{module}.py").read_text()
+        assert f"def {test}(" in source, f"{module}::{test}"
+
+
+def test_every_fault_of_a_table_names_a_test() -> None:
+    rows = re.findall(
+        r"^\| (?!fault|---)(.*) \|$", (ROOT / "docs/faults.md").read_text(), re.MULTILINE
+    )
+    assert len(rows) > 25
+    assert [row for row in rows if "`test_" not in row] == []
