@@ -32,7 +32,7 @@ TEXT = "Grüße 👋🏽, 世界! ½ \u2028 line \r\n 'quoted' \"too\" \\n 👨�
 
 @pytest.fixture(scope="module")
 def rings() -> Iterator[Lab]:
-    with lab(dict.fromkeys(FIRST.values(), 90), limits={"answer_mb": ANSWER_MB}) as running:
+    with lab(dict.fromkeys(FIRST.values(), 70), limits={"answer_mb": ANSWER_MB}) as running:
         yield running
 
 

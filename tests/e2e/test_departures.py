@@ -151,6 +151,7 @@ def test_a_crowd_that_leaves_at_random_leaves_nothing_behind(place: Place) -> No
     answer = Answer(tokens=20, gate=gate, gate_after_tokens=12)
     idle = {provider: fake.journal.open for provider, fake in place.fakes.items()}
     for provider, model in MODELS.items():
+        place.fakes[provider].reset_script()
         place.fakes[provider].journal.clear()
         place.fakes[provider].always(answer, model=model)
 
@@ -158,12 +159,12 @@ def test_a_crowd_that_leaves_at_random_leaves_nothing_behind(place: Place) -> No
         await asyncio.gather(*(_visit(place.mobius.port, chance) for _ in range(CROWD)))
 
     asyncio.run(all_of_them())
+    place.mobius.wait_until(lambda: total(place.mobius.metrics(), "mobius_in_flight_requests") == 0)
     for provider, fake in place.fakes.items():
-        fake.reset_script()
         fake.journal.wait(lambda journal: journal.open_requests == 0)
         most = idle[provider]
         fake.journal.wait(lambda journal, most=most: journal.open <= most)  # type: ignore[misc]
-    place.mobius.wait_until(lambda: total(place.mobius.metrics(), "mobius_in_flight_requests") == 0)
+        fake.reset_script()
     assert place.mobius.http.get("/health").json()["unhealthy_endpoints"] == []
     samples = place.mobius.metrics()
     outcomes = {

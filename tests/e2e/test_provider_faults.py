@@ -83,12 +83,13 @@ ALL_AWAY = Shape(("closed", "tls", "nameless"))
 
 @pytest.fixture(scope="module")
 def rings() -> Iterator[Lab]:
-    many = dict.fromkeys(FIRST.values(), 180) | dict.fromkeys(ALONE.values(), 40)
-    some = [TOGETHER, TWINS, TRANSLATED, NOT_DROPPED, TWO_KEYS_GONE, ONE_KEY, ONE_CLAUDE_KEY]
-    some += [WIDER, FOR_LONG, FOR_LONG_TOO_SMALL, FOR_CONTENT, FOR_CONTENT_SAME, IMPATIENT_ALONE]
-    some += [*IMPATIENT.values(), *AWAY.values(), ALL_AWAY]
+    counts = {FIRST["openai"]: 115, FIRST["anthropic"]: 95}
+    counts |= dict.fromkeys(ALONE.values(), 24)
+    counts |= dict.fromkeys([TOGETHER, *IMPATIENT.values()], 12)
+    few = [TWINS, TRANSLATED, NOT_DROPPED, TWO_KEYS_GONE, ONE_KEY, ONE_CLAUDE_KEY, WIDER, FOR_LONG]
+    few += [FOR_LONG_TOO_SMALL, FOR_CONTENT, FOR_CONTENT_SAME, IMPATIENT_ALONE, ALL_AWAY]
     waits = {"timeouts": {"connect": 0.5}, "retry_after_wait": WAITS_S}
-    with lab(many | dict.fromkeys(some, 12), **waits) as running:
+    with lab(dict.fromkeys([*few, *AWAY.values()], 5) | counts, **waits) as running:
         yield running
 
 

@@ -42,7 +42,7 @@ TWO_KEYS = Shape(("openai", "openai"), one_model=True)
 
 @pytest.fixture(scope="module")
 def rings() -> Iterator[Lab]:
-    shapes = dict.fromkeys(FIRST.values(), 60) | dict.fromkeys(ALONE.values(), 40)
+    shapes = dict.fromkeys(FIRST.values(), 36) | dict.fromkeys(ALONE.values(), 28)
     with lab(shapes | {TOGETHER: 12, TWO_KEYS: 4}) as running:
         yield running
 

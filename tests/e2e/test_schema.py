@@ -115,9 +115,11 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with FakeOpenAI() as openai, FakeAnthropic() as anthropic, Mobius(
-        config(openai, anthropic), secrets=("sk-aaaaaaaaaaaa", "sk-bbbbbbbbbbbb")
-    ) as mobius:
+    with (
+        FakeOpenAI() as openai,
+        FakeAnthropic() as anthropic,
+        Mobius(config(openai, anthropic), secrets=("sk-aaaaaaaaaaaa", "sk-bbbbbbbbbbbb")) as mobius,
+    ):
         yield Server(mobius, {"gpt": openai, "claude": anthropic})
 
 
