@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import getproxies_environment
 
 from fastapi import FastAPI
 
@@ -100,7 +101,7 @@ def create_app(
 
 async def open_sdk(opened: AsyncExitStack, clock: Clock) -> Sdk:
     """Return LiteLLM's keeper, not yet importing; `opened` closes its connections."""
-    sdk = Sdk(Transport(clock))
+    sdk = Sdk(Transport(clock, proxies=getproxies_environment()))
     opened.push_async_callback(sdk.aclose)
     return sdk
 

@@ -100,7 +100,7 @@ class Attempts:
                 for target in walk.plan.targets
                 if target.identity not in walk.done
             ],
-            out_of_time=walk.exhausted,
+            out_of_time=walk.exhausted or self._clock.now() >= walk.deadline_s,
         )
 
     async def _lap(self, walk: Walk) -> Reply | None:

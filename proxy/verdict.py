@@ -92,11 +92,11 @@ def nobody_left(
     own = next((f for f in told if f.kind in CALLERS_OWN or kinds == {Kind.DIALECT}), None)
     if own is not None:
         return refused(own)
-    if out_of_time or kinds == {Kind.SILENT}:
-        return DeadlineExceeded(f"no target of {model!r} answered in time", should_retry=False)
     back_s = max(1.0, min(away_s, default=1.0))
     if kinds == {Kind.RATE_LIMITED}:
         return _rate_limited(model, told[-1], back_s)
+    if out_of_time or kinds == {Kind.SILENT}:
+        return DeadlineExceeded(f"no target of {model!r} answered in time", should_retry=False)
     return _all_failed(model, told, kinds, back_s)
 
 

@@ -44,6 +44,20 @@ def normal_chunk(chunk: Any) -> Json:
     return body
 
 
+class Thoughts:
+    """Numbers the thinking blocks of one stream: OpenAI's SDK puts lists together by `index`."""
+
+    def __init__(self) -> None:
+        self._ended = 0
+
+    def number(self, event: Json) -> None:
+        """Give each block in `event` its place; a signature, or hidden data, ends a block."""
+        for choice in event["choices"]:
+            for block in choice["delta"].get("thinking_blocks", ()):
+                block["index"] = self._ended
+                self._ended += bool(block.get("signature") or block.get("data"))
+
+
 def _message(message: Json) -> Json:
     said = _said(message)
     # In a stream an index tells one call from the next; in a whole message OpenAI has none.

@@ -25,7 +25,7 @@ from proxy.types import Call, Json, Target
 from proxy.upstream import failures
 from proxy.upstream.arguments import Written, write_arguments
 from proxy.upstream.limits import rate_limits
-from proxy.upstream.normal import normal_chunk, normal_completion
+from proxy.upstream.normal import Thoughts, normal_chunk, normal_completion
 from proxy.upstream.sdk import Sdk
 from proxy.upstream.stream import Progress, begin
 from proxy.upstream.wire import WIRE, Answer, Wire
@@ -68,7 +68,7 @@ class Unified:
                 async with asyncio.timeout(limit_s):
                     answer = await self._ask(litellm, written, wire)
                     if not call.stream:
-                        return _completion(answer, written, wire)
+                        return self._completion(answer, written, wire)
                     stream = await self._stream(answer, target, call, written, wire)
                 return stream.owe(owed.pop_all())
         except TimeoutError as exc:
@@ -107,7 +107,7 @@ class Unified:
             progress,
             target.timeouts,
             self._clock,
-            headers=rate_limits(wire.headers),
+            headers=rate_limits(wire.headers, wall_s=self._clock.wall()),
             dropped=written.dropped,
         )
         owed = AsyncExitStack()
@@ -115,22 +115,22 @@ class Unified:
         owed.push_async_callback(source.aclose)
         return stream.owe(owed)
 
-
-def _completion(answer: Any, written: Written, wire: Wire) -> Completion:
-    facts: Mapping[str, Any] = {"headers": rate_limits(wire.headers), "dropped": written.dropped}
-    if not written.native and answer is not None:
-        body = normal_completion(answer)
-        return Completion(_dumped(body), body, **facts)
-    raw = bytes(wire.body)
-    try:
-        body = orjson.loads(raw)
-    except ValueError as exc:
-        raise UpstreamFailure("the answer is not JSON", kind=Kind.TRANSIENT) from exc
-    if isinstance(body, dict) and body.get("error"):
-        raise failures.of_event(body, secrets=written.secrets)
-    if not written.native or not _holds_answer(body):
-        raise UpstreamFailure("the answer cannot be read", kind=Kind.TRANSIENT)
-    return Completion(raw, body, **facts)
+    def _completion(self, answer: Any, written: Written, wire: Wire) -> Completion:
+        headers = rate_limits(wire.headers, wall_s=self._clock.wall())
+        facts: Mapping[str, Any] = {"headers": headers, "dropped": written.dropped}
+        if not written.native and answer is not None:
+            body = normal_completion(answer)
+            return Completion(_dumped(body), body, **facts)
+        raw = bytes(wire.body)
+        try:
+            body = orjson.loads(raw)
+        except ValueError as exc:
+            raise UpstreamFailure("the answer is not JSON", kind=Kind.TRANSIENT) from exc
+        if isinstance(body, dict) and body.get("error"):
+            raise failures.of_event(body, secrets=written.secrets)
+        if not written.native or not _holds_answer(body):
+            raise UpstreamFailure("the answer cannot be read", kind=Kind.TRANSIENT)
+        return Completion(raw, body, **facts)
 
 
 def _dumped(body: Json) -> bytes:
@@ -178,10 +178,12 @@ async def _translated_chunks(
     wrapper: Any, wire: Wire, written: Written
 ) -> AsyncGenerator[Chunk, None]:
     """Yield LiteLLM's chunks, but not the finish reason that it invents for a cut stream."""
+    thoughts = Thoughts()
     async with aclosing(wrapper):
         try:
             async for chunk in wrapper:
                 event = normal_chunk(chunk)
+                thoughts.number(event)
                 finish = any(choice["finish_reason"] for choice in event["choices"])
                 if finish and wire.sent and not _really_finished(wrapper):
                     return

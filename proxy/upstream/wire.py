@@ -18,7 +18,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
+import httpcore
 import httpx
 
 from proxy import sse
@@ -30,7 +32,9 @@ from proxy.upstream import failures
 ERROR_BODY_LIMIT = 64 * 1024
 ERROR_BODY_WAIT_S = 5.0
 PIECE_BYTES = 64 * 1024
-KEEPALIVE_S = 90.0
+# Longer than LiteLLM's 15 s, so that a quiet minute costs no handshake.
+POOL = httpx.Limits(max_connections=None, max_keepalive_connections=1000, keepalive_expiry=90.0)
+NO_PROXIES: Mapping[str, str] = MappingProxyType({})
 EVENTS = "text/event-stream"
 # What ends a line for Python but not in an event stream, as UTF-8 and as JSON may write it.
 LINE_ENDS: Mapping[bytes, bytes] = MappingProxyType(
@@ -106,14 +110,12 @@ class CurrentTransport(httpx.AsyncBaseTransport):
 class Transport(httpx.AsyncBaseTransport):
     """An httpx transport that notes into the current Wire and sends at most once for it."""
 
-    def __init__(self, clock: Clock, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, clock: Clock, *, proxies: Mapping[str, str] = NO_PROXIES) -> None:
+        """`proxies` by scheme or `all`, and `no` for hosts without, as the environment has them."""
         self._clock = clock
-        self._inner = httpx.AsyncHTTPTransport(
-            verify=tls or True,
-            limits=httpx.Limits(
-                max_connections=None, max_keepalive_connections=1000, keepalive_expiry=KEEPALIVE_S
-            ),
-        )
+        self._proxies = proxies
+        # By the proxy's address; None is the way without.
+        self._ways: dict[str | None, httpx.AsyncHTTPTransport] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         wire = WIRE.get()
@@ -154,7 +156,7 @@ class Transport(httpx.AsyncBaseTransport):
 
     async def _send(self, request: httpx.Request, wire: Wire) -> httpx.Response:
         try:
-            return await self._inner.handle_async_request(request)
+            return await self._way(request.url).handle_async_request(request)
         except httpx.ConnectTimeout as exc:
             raise wire.fail("no connection in time", Kind.UNREACHABLE) from exc
         except (httpx.TransportError, httpx.InvalidURL, OSError, ssl.SSLError) as exc:
@@ -179,8 +181,51 @@ class Transport(httpx.AsyncBaseTransport):
         )
         return wire.error("the provider refused")
 
+    def _way(self, url: httpx.URL) -> httpx.AsyncHTTPTransport:
+        """Return the connections to go by: an HTTP proxy's, where one stands for `url`."""
+        proxy = self._proxies.get(url.scheme) or self._proxies.get("all")
+        if proxy and proxy_bypass_environment(url.host, dict(self._proxies)):
+            proxy = None
+        if proxy not in self._ways:
+            self._ways[proxy] = _way(proxy)
+        return self._ways[proxy]
+
     async def aclose(self) -> None:
-        await self._inner.aclose()
+        for way in self._ways.values():
+            await way.aclose()
+
+
+def _way(proxy: str | None) -> httpx.AsyncHTTPTransport:
+    way = httpx.AsyncHTTPTransport(limits=POOL, proxy=proxy)
+    pool = way._pool  # there is no argument for the connections that it makes
+    create = pool.create_connection
+    vars(pool)["create_connection"] = lambda origin: _without_leaks(create(origin))
+    return way
+
+
+def _without_leaks(
+    connection: httpcore.AsyncConnectionInterface,
+) -> httpcore.AsyncConnectionInterface:
+    """
+    Return the connection; it will be closed when a request fails on it and leaves it in between.
+
+    In httpcore 1.0.9 a request that is cancelled just after its connection was made leaves it new:
+    neither idle nor closed, so that the pool keeps it open for ever and never uses it.
+    """
+    ask = connection.handle_async_request
+
+    async def handle_async_request(request: httpcore.Request) -> httpcore.Response:
+        try:
+            return await ask(request)
+        except httpcore.ConnectionNotAvailable:
+            raise  # it is another request's
+        except BaseException:
+            if not (connection.is_idle() or connection.is_closed()):
+                await connection.aclose()
+            raise
+
+    vars(connection)["handle_async_request"] = handle_async_request
+    return connection
 
 
 class Answer(httpx.AsyncByteStream):

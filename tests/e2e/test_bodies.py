@@ -27,7 +27,7 @@ pytestmark = pytest.mark.e2e
 MB = 1024 * 1024
 ANSWER_MB = 2
 MAY_GROW_BYTES = 100 * MB
-TEXT = "Grüße 👋🏽, 世界! ½ \u2028 line \r\n 'quoted' \"too\" \\n 👨‍👩‍👧 done"
+TEXT = "Grüße 👋🏽, 世界! ½ \u2028 line \u2029 and \x85 \r\n 'quoted' \"too\" \\n 👨‍👩‍👧 done"
 
 
 @pytest.fixture(scope="module")

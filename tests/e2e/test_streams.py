@@ -428,9 +428,6 @@ def test_tools_of_another_dialect_come_as_the_sdk_expects_them(place: Place) -> 
     assert arguments == [json.loads(call.arguments) for call in CALLS]
 
 
-@pytest.mark.xfail(
-    reason="LiteLLM's `thinking_blocks` have no `index`, and the SDK's accumulator wants one"
-)
 def test_reasoning_of_another_dialect_comes_as_the_sdk_expects_it(place: Place) -> None:
     place.fakes["anthropic"].script(Answer(tokens=3, reasoning="Let me think."), model="claude")
     heard = place.hear("anthropic-claude", stream_options={"include_usage": True})

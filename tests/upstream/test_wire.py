@@ -306,3 +306,25 @@ def test_a_wire_without_an_answer_may_be_closed() -> None:
     made = Attempts()
     asyncio.run(made.wire().aclose())
     assert "secret" not in repr(made.wire(secrets=("secret",)))
+
+
+@pytest.mark.parametrize(("exempt", "kind"), [("", None), ("provider.invalid", Kind.UNREACHABLE)])
+def test_a_proxy_of_the_environment_is_gone_by_but_for_the_hosts_without(
+    exempt: str, kind: Kind | None
+) -> None:
+    with attempts() as (fake, made):
+        address = f"http://127.0.0.1:{fake.port}"
+        made.transport = Transport(SystemClock(), proxies={"http": address, "no": exempt})
+        wire = made.wire()
+
+        async def run() -> None:
+            try:
+                await made.ask(wire, url="http://provider.invalid/v1/chat/completions")
+            except WireError:
+                pass
+            finally:
+                await made.transport.aclose()
+
+        asyncio.run(run())
+        assert (wire.failure and wire.failure.kind) is kind
+        assert fake.journal.accepted == (0 if kind else 1)
