@@ -24,8 +24,6 @@ from proxy.routing import Plan, plan_ring
 from proxy.types import Call, Group, Ring, Tally, Target
 from proxy.upstream import Upstream
 
-TICK_S = 0.001
-
 
 @dataclass(slots=True)
 class Walk:
@@ -235,11 +233,7 @@ class Attempts:
         return walk.policy.num_retries
 
     async def _sleep(self, wait_s: float, walk: Walk) -> None:
-        end_s = self._clock.now() + wait_s
         await self._clock.sleep(wait_s)
-        if (early_s := end_s - self._clock.now()) > 0:
-            # uvloop's timers go off up to a millisecond early: the target would still be resting.
-            await self._clock.sleep(early_s + TICK_S)
         walk.tally.waits_s += wait_s
 
     async def _once(self, target: Target, walk: Walk) -> Reply:

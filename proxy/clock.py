@@ -6,6 +6,8 @@ import asyncio
 import time
 from typing import Protocol
 
+TICK_S = 0.001
+
 
 class Clock(Protocol):
     def now(self) -> float:
@@ -16,7 +18,9 @@ class Clock(Protocol):
         """Seconds since 1970, UTC: for expiry dates and timestamps, never for durations."""
         ...
 
-    async def sleep(self, seconds: float) -> None: ...
+    async def sleep(self, seconds: float) -> None:
+        """Return no earlier than that, by `now`."""
+        ...
 
 
 class SystemClock:
@@ -27,4 +31,5 @@ class SystemClock:
         return time.time()
 
     async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+        # uvloop counts in milliseconds and goes off early; what is waited for must be there by then.
+        await asyncio.sleep(seconds + TICK_S)

@@ -186,7 +186,7 @@ async def _visit(port: int, chance: random.Random) -> None:
     reset = chance.random() < 0.5
     with await asyncio.to_thread(Visitor, port, f"{provider}-{model}", stream=stream) as visitor:
         if not bytes_wanted:
-            await asyncio.sleep(patience * 0.3)
+            await asyncio.sleep(patience**3 * 0.3)  # most of them while Mobius connects
         while bytes_wanted > 0:
             bytes_wanted -= len(await asyncio.to_thread(visitor.read, bytes_wanted))
         visitor.leave(reset=reset)

@@ -65,8 +65,8 @@ class Transcript:
 
     def frame(self, data: bytes) -> bytes:
         """The bytes as they stand in the body on the wire."""
-        if self.framing != "chunked":
-            return data
+        if self.framing != "chunked" or not data:
+            return data  # a chunk of nothing would be the last
         return b"%x\r\n%s\r\n" % (len(data), data)
 
 
