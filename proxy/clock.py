@@ -31,5 +31,5 @@ class SystemClock:
         return time.time()
 
     async def sleep(self, seconds: float) -> None:
-        # uvloop counts in milliseconds and goes off early; what is waited for must be there by then.
+        # uvloop counts in milliseconds and goes off early; what is waited for must be there then.
         await asyncio.sleep(seconds + TICK_S)

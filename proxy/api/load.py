@@ -22,7 +22,7 @@ class Drain:
     The requests in flight. `chance` returns a random number in [0, 1).
 
     At SIGTERM: `begin()`, so that load balancers look elsewhere; `wait_idle(grace)`; `abort()` for
-    what is still open then. `late(grace)` is the last two.
+    what is still open then.
     """
 
     def __init__(self, chance: Callable[[], float]) -> None:
@@ -82,10 +82,6 @@ class Drain:
         for conversation in late:
             conversation.end(self._shutting_down())
         return len(late)
-
-    async def late(self, grace_s: float) -> int:
-        """Wait out the grace, then end what is still open; return how many there were."""
-        return 0 if await self.wait_idle(grace_s) else self.abort()
 
     def _shutting_down(self) -> ShuttingDown:
         return ShuttingDown("the server is shutting down", retry_after_s=self._pause_s())

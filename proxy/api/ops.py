@@ -65,5 +65,6 @@ async def metrics(request: Request) -> Response:
 
 
 def _usable(lanes: Mapping[str, str]) -> bool:
-    states = set(lanes.values())
-    return "loading" not in states and (not states or "ready" in states)
+    # A lane is idle where no target needs it, which is no reason to wait.
+    needed = set(lanes.values()) - {"idle"}
+    return "loading" not in needed and (not needed or "ready" in needed)

@@ -130,6 +130,7 @@ async def test_a_broken_file_is_shown_and_is_no_reason_to_send_nobody() -> None:
     ("lanes", "ready"),
     [
         ({}, True),
+        ({"unified": "idle"}, True),
         ({"unified": "loading"}, False),
         ({"unified": "failed"}, False),
         ({"unified": "failed", "direct": "ready"}, True),
