@@ -22,3 +22,8 @@ def test_every_fault_of_a_table_names_a_test() -> None:
     )
     assert len(rows) > 25
     assert [row for row in rows if "`test_" not in row] == []
+
+
+def test_nothing_is_left_to_be_filled_in() -> None:
+    for page in (ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")):
+        assert re.search(r"PLACEHOLDER|TODO|TBD|FIXME", page.read_text()) is None, page.name

@@ -68,6 +68,17 @@ def test_the_commands_that_it_names_exist() -> None:
     assert set(re.findall(r"`?make ([a-z]+)`?", README)) <= targets
 
 
+@pytest.mark.e2e
+def test_the_metrics_that_it_names_are_in_the_first_scrape(mobius: Mobius) -> None:
+    scrape = mobius.http.get("/metrics").text
+    named = set(re.findall(r"`(mobius_\w+)`", README))
+    assert len(named) > 10
+    assert [
+        name for name in sorted(named) if f"# TYPE {name.removesuffix('_total')}" not in scrape
+    ] == []
+    assert 'mobius_target_healthy{target="demo/openai/demo"} 1.0' in scrape
+
+
 def test_the_defaults_that_it_shows_are_the_real_ones() -> None:
     shown = [yaml.safe_load(block) for block in blocks("yaml")]
     (section,) = (each["mobius"] for each in shown if "deadline" in each.get("mobius", {}))
