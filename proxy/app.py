@@ -8,7 +8,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from proxy.clock import Clock, SystemClock
 from proxy.config import Config, ConfigError, Remark, load_config
 from proxy.gateway import Gateway
 from proxy.health import Health
-from proxy.log import Log
+from proxy.log import LineWriter, Log
 from proxy.metrics import Metrics
 from proxy.reload import Load, Reloader, Result
 from proxy.snapshot import Snapshot
@@ -35,6 +35,8 @@ from proxy.upstream.unified import Unified
 from proxy.upstream.wire import Transport
 
 _MB = 1024 * 1024
+STDOUT = 1
+MOST_NAMES = 10  # of models, in a line about a reload
 NO_KEY = (
     "no key is configured, so Mobius answers on a loopback address only; to listen elsewhere set "
     "the variable MOBIUS_MASTER_KEY, or general_settings.master_key"
@@ -45,6 +47,7 @@ def create_app(
     path: Path,
     config: Config,
     *,
+    environ: Mapping[str, str] | None = None,
     load: Load = load_config,
     upstream: Upstream | None = None,
     clock: Clock | None = None,
@@ -54,25 +57,33 @@ def create_app(
     """
     Build the service for the file at `path`, which holds `config` now.
 
-    The keyword arguments are the seams tests use; production passes none but `load`.
-    `app.state.drain` is what a server ends its requests with.
+    `environ` is the environment as it was at start: what a file exports is no part of it, so that
+    what is deleted from the file is gone. The other keyword arguments are the seams tests use;
+    production passes none but `load`. `app.state` holds what a server needs: `drain` to end its
+    requests with, and, once the lifespan has begun, `grace` in seconds and `say`, which logs.
     """
     clock = clock or SystemClock()
+    start = dict(os.environ if environ is None else environ)
     drain = Drain(chance)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
         async with AsyncExitStack() as opened:
-            log = Log(write or _write_line, clock)
+            log = Log(write or opened.enter_context(LineWriter(_write_lines, clock)), clock)
+            opened.callback(log.line, "stopped")
             metrics = Metrics(clock)
             health = Health(clock)
             sdk = await open_sdk(opened, clock)
-            reloader = Reloader(path, os.environ, config, clock=clock, load=load)
-            reloader.on_reload.append(_observer(reloader, metrics, log, sdk))
-            unified = Unified(sdk, clock, limit_bytes=_answer_limit(config))
+            reloader = Reloader(path, start, config, clock=clock, load=load)
+            exports = Exports(os.environ, start)
+            opened.callback(exports.set, {})
+            reloader.on_reload.append(_observer(reloader, metrics, log, sdk, exports))
+            unified = Unified(sdk, clock, limit_bytes=lambda: _answer_limit(reloader.current))
             attempts = Attempts(upstream or unified, health, metrics, clock=clock, chance=chance)
             gateway = Gateway(attempts=attempts, metrics=metrics, log=log)
-            _begin(reloader, metrics, log, sdk)
+            _begin(reloader, metrics, log, sdk, exports)
+            app.state.say = log.line
+            app.state.grace = lambda: reloader.current.policy.grace
             await _watch(opened, reloader)
             yield State(
                 gateway=gateway,
@@ -106,13 +117,32 @@ async def open_sdk(opened: AsyncExitStack, clock: Clock) -> Sdk:
     return sdk
 
 
-def _answer_limit(config: Config) -> int:
-    return int(config.snapshot.policy.limits.answer_mb * _MB)
+class Exports:
+    """Keeps in `target` what the file in force sets, over the environment as it was at `start`."""
+
+    def __init__(self, target: MutableMapping[str, str], start: Mapping[str, str]) -> None:
+        self._target = target
+        self._start = start
+        self._set: frozenset[str] = frozenset()
+
+    def set(self, values: Mapping[str, str]) -> None:
+        """Set `values`; what was set before and is not among them is as it was at start."""
+        for name in self._set - values.keys():
+            if name in self._start:
+                self._target[name] = self._start[name]
+            else:
+                self._target.pop(name, None)
+        self._target.update(values)
+        self._set = frozenset(values)
 
 
-def _begin(reloader: Reloader, metrics: Metrics, log: Log, sdk: Sdk) -> None:
+def _answer_limit(snapshot: Snapshot) -> int:
+    return int(snapshot.policy.limits.answer_mb * _MB)
+
+
+def _begin(reloader: Reloader, metrics: Metrics, log: Log, sdk: Sdk, exports: Exports) -> None:
     config = reloader.config
-    os.environ.update(config.environment)
+    exports.set(config.environment)
     for warning in config.warnings:
         log.line("config_warning", text=str(warning))
     for target in config.snapshot.targets():
@@ -125,22 +155,38 @@ def _begin(reloader: Reloader, metrics: Metrics, log: Log, sdk: Sdk) -> None:
 
 
 def _observer(
-    reloader: Reloader, metrics: Metrics, log: Log, sdk: Sdk
+    reloader: Reloader, metrics: Metrics, log: Log, sdk: Sdk, exports: Exports
 ) -> Callable[[Result, ConfigError | None], None]:
+    before = reloader.current
+
     def see(result: Result, error: ConfigError | None) -> None:
+        nonlocal before
         metrics.reloaded(result.value)
         metrics.generation(reloader.generation)
         if error is not None:
             log.line("reload", result=result.value, error=str(error))
             return
-        log.line("reload", result=result.value, generation=reloader.generation)
-        os.environ.update(reloader.config.environment)
+        change = _change(before, reloader.current)
+        before = reloader.current
+        log.line("reload", result=result.value, generation=reloader.generation, **change)
+        exports.set(reloader.config.environment)
         for warning in reloader.config.warnings:
             log.line("config_warning", text=str(warning))
         if reloader.current.targets():
             sdk.start()
 
     return see
+
+
+def _change(old: Snapshot, new: Snapshot) -> dict[str, object]:
+    """Return which models came and went: how many, and the names of the first."""
+    facts: dict[str, object] = {}
+    before, after = set(old.models()), set(new.models())
+    for word, names in (("added", after - before), ("removed", before - after)):
+        facts[f"models_{word}"] = len(names)
+        if names:
+            facts[word] = sorted(names)[:MOST_NAMES]
+    return facts
 
 
 async def _watch(opened: AsyncExitStack, reloader: Reloader) -> None:
@@ -179,9 +225,13 @@ def _targets(snapshot: Snapshot, health: Health, metrics: Metrics) -> Sequence[T
     return found
 
 
-def _write_line(line: bytes) -> None:
-    sys.stdout.buffer.write(line)
-    sys.stdout.buffer.flush()
+def _write_lines(lines: bytes) -> None:
+    """Write to standard output itself: a thread stuck in `sys.stdout` would break Python's end."""
+    if sys.stdout is None:
+        return  # it was closed at start, so that its number may be another file's by now
+    rest = memoryview(lines)
+    while rest:
+        rest = rest[os.write(STDOUT, rest) :]
 
 
 def loopback_only(load: Load) -> Load:

@@ -85,7 +85,8 @@ class Attempts:
         self._budget.request(now_s)
         walk = Walk(call, ring, policy, tally, now_s + policy.deadline, self.plan(ring, policy))
         for lap in count(1):
-            if (reply := await self._lap(walk)) is not None:
+            passed = lap == 1 and walk.plan.passed_over
+            if (reply := await self._lap(walk, passed=passed)) is not None:
                 return reply
             if lap >= policy.laps or not await self._begins_again(walk):
                 break
@@ -101,9 +102,13 @@ class Attempts:
             out_of_time=walk.exhausted or self._clock.now() >= walk.deadline_s,
         )
 
-    async def _lap(self, walk: Walk) -> Reply | None:
-        """Ask each target of the plan once; a failure may replace the rest of the plan."""
-        targets, asked = list(walk.plan.targets), False
+    async def _lap(self, walk: Walk, *, passed: bool) -> Reply | None:
+        """
+        Ask each target of the plan once; a failure may replace the rest of the plan.
+
+        `passed`: the first is asked in place of another already, which rests.
+        """
+        targets = list(walk.plan.targets)
         while targets:
             target = targets.pop(0)
             if not walk.may_answer(target):
@@ -114,9 +119,10 @@ class Attempts:
             standing = self._health.standing(target, walk.policy)
             if standing.away_s > 0:
                 walk.failures[target.identity] = verdict.resting(standing)
+                passed = True
                 continue
-            walk.tally.fallbacks += asked
-            asked = True
+            walk.tally.fallbacks += passed
+            passed = True
             try:
                 return await self._ask(target, walk)
             except UpstreamFailure as failure:

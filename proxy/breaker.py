@@ -52,6 +52,8 @@ class Breaker:
         # Bumped on every transition and with every probe, so that an answer to a question asked
         # before cannot be counted after it.
         self._generation = 0
+        self._since = 0  # the generation that the present state began with
+        self._cause = ""
 
     def state(self, now_s: float) -> State:
         if self._state is State.OPEN and now_s >= self._open_until_s:
@@ -73,6 +75,12 @@ class Breaker:
             case State.HALF_OPEN:
                 return max(0.0, (self._probe_until_s or now_s) - now_s)
 
+    def why(self, now_s: float) -> str:
+        """Return why no call is let through, for a person; nothing when one is."""
+        if self.admits(now_s):
+            return ""
+        return self._cause if self._state is State.OPEN else "its one probe is under way"
+
     def enter(self, now_s: float) -> Permit | None:
         """Take a permit, or None when the call must not be made."""
         if not self.admits(now_s):
@@ -80,13 +88,17 @@ class Breaker:
         probe = self._state is State.HALF_OPEN
         if probe:
             self._probe_until_s = now_s + PROBE_LEASE_S
-            # A probe of its own generation: one that was taken for lost cannot speak for the next.
+            # A probe of its own generation: when one that was taken for lost fails or says nothing,
+            # that is not the next one's result.
             self._generation += 1
         return Permit(self._generation, probe)
 
     def leave(self, permit: Permit, *, ok: bool | None, now_s: float) -> None:
         """Report how the call went. `ok` is None when that says nothing about the target."""
         if permit.generation != self._generation:
+            if ok and self._probed_by(permit):
+                # It was slower than its lease, and yet the target answers.
+                self._settle_probe(ok=True, now_s=now_s)
             return
         if ok is None:
             self._probe_until_s = None
@@ -95,12 +107,16 @@ class Breaker:
         else:
             self._count(ok=ok, now_s=now_s)
 
+    def _probed_by(self, permit: Permit) -> bool:
+        """Say whether the permit is for a probe of the half-open period of this moment."""
+        return self._state is State.HALF_OPEN and permit.generation > self._since
+
     def _settle_probe(self, *, ok: bool, now_s: float) -> None:
         if ok:
             self._openings = 0
             self._enter(State.CLOSED)
         else:
-            self._open(now_s)
+            self._open(now_s, "its probe failed")
 
     def _count(self, *, ok: bool, now_s: float) -> None:
         while self._buckets and self._buckets[0].start_s <= now_s - WINDOW_S:
@@ -113,15 +129,15 @@ class Breaker:
             return
         self._streak += 1
         self._buckets[-1].failures += 1
-        if self._streak >= self.policy.failures or self._share_exceeded():
-            self._open(now_s)
-
-    def _share_exceeded(self) -> bool:
         calls = sum(bucket.calls for bucket in self._buckets)
         failures = sum(bucket.failures for bucket in self._buckets)
-        return calls >= self.policy.min_calls and failures >= self.policy.share * calls
+        if self._streak >= self.policy.failures:
+            self._open(now_s, f"{self._streak} failure{'s' * (self._streak > 1)} in a row")
+        elif calls >= self.policy.min_calls and failures >= self.policy.share * calls:
+            self._open(now_s, f"{failures} of {calls} calls failed")
 
-    def _open(self, now_s: float) -> None:
+    def _open(self, now_s: float, cause: str) -> None:
+        self._cause = cause
         self._openings += 1
         rest_s = min(self.policy.rest * self._openings, self.policy.rest_cap)
         self._open_until_s = now_s + rest_s
@@ -130,6 +146,7 @@ class Breaker:
     def _enter(self, state: State) -> None:
         self._state = state
         self._generation += 1
+        self._since = self._generation
         self._streak = 0
         self._buckets.clear()
         self._probe_until_s = None

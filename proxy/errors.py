@@ -5,6 +5,7 @@ Everything this service can answer with other than success.
   x RequestInvalid ........... 400 invalid_request_error
 
   x BodyTooLarge ............. 413 request_too_large
+  x BodyTooSlow .............. 408 request_too_slow
   x HeadersTooLarge .......... 431 request_headers_too_large
   x UrlUnknown ............... 404 unknown_url
   x MethodRefused ............ 405 method_not_supported
@@ -68,6 +69,12 @@ class BodyTooLarge(ProxyError):
     status = 413
     type = "invalid_request_error"
     code = "request_too_large"
+
+
+class BodyTooSlow(ProxyError):
+    status = 408
+    type = "invalid_request_error"
+    code = "request_too_slow"
 
 
 class HeadersTooLarge(ProxyError):

@@ -43,7 +43,7 @@ class Record:
     cooldowns: int = 0  # in a row, without a Retry-After: the exponent of the doubling
     cooled_s: float = -inf  # the moment of the last of them
     latency_s: float | None = None  # decaying average of the time to first content
-    last_failure: UpstreamFailure | None = None
+    last_failure: UpstreamFailure | None = None  # that it was to blame for
 
 
 @dataclass(slots=True)
@@ -96,6 +96,7 @@ class Health:
             closed=state is State.CLOSED,
             failure=cooldown.failure if cooldown else record.last_failure,
             latency_s=record.latency_s,
+            cause=record.breaker.why(now_s),
         )
 
     @contextmanager
@@ -128,7 +129,9 @@ class Health:
 
     def _learn(self, target: Target, watch: Watch, failure: UpstreamFailure) -> bool | None:
         rule, record = RULES[failure.kind], watch.record
-        known = record.last_failure = failure.remembered()
+        known = failure.remembered()
+        if rule.blame:
+            record.last_failure = known
         until_s = self._clock.now() + self._rest_s(failure, watch)
         if rule.rest is Rest.CREDENTIAL:
             self._credentials[target.credential] = Cooldown(until_s, known)

@@ -1,16 +1,96 @@
-"""One JSON line per request, at its end, from its tally. No prompt, no key, ever."""
+"""
+One JSON line per request, at its end, from its tally. No prompt, no key, ever.
+
+When nobody reads the log, lines are lost and counted; no request waits for it or fails with it.
+"""
 
 from __future__ import annotations
 
+import queue
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import orjson
 
 from proxy.clock import Clock
 from proxy.types import Tally
+
+MOST_LINES = 10_000  # that wait for a reader of the log
+LAST_WAIT_S = 1.0  # what is still queued at the end may take this long
+
+
+class LineWriter:
+    """
+    Takes lines at once, and writes them from a thread of its own inside the `with`.
+
+    A line is lost when too many wait, or when `write` fails; a later line says how many were.
+    """
+
+    def __init__(
+        self, write: Callable[[bytes], object], clock: Clock, *, most_lines: int = MOST_LINES
+    ) -> None:
+        self._write = write
+        self._clock = clock
+        self._most_lines = most_lines
+        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._dropped = 0  # counted by those who write lines ...
+        self._failed = self._told = 0  # ... and these by the thread, so that none needs a lock
+        # It may be stuck in a write for ever, which must not keep the process.
+        self._thread = threading.Thread(target=self._run, name="write the log", daemon=True)
+
+    def __call__(self, line: bytes) -> None:
+        if self._lines.qsize() >= self._most_lines:
+            self._dropped += 1
+        else:
+            self._lines.put(line)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lines.put(None)
+        self._thread.join(LAST_WAIT_S)
+
+    def _run(self) -> None:
+        while True:
+            batch = self._batch()
+            lines = [line for line in batch if line is not None]
+            self._write_all(lines)
+            if len(lines) < len(batch):
+                return
+
+    def _batch(self) -> list[bytes | None]:
+        """Wait for a line; return it and all that are queued behind it."""
+        batch = [self._lines.get()]
+        while batch[-1] is not None:
+            try:
+                batch.append(self._lines.get_nowait())
+            except queue.Empty:
+                break
+        return batch
+
+    def _write_all(self, lines: list[bytes]) -> None:
+        lost = self._dropped + self._failed - self._told
+        said = [_as_line(self._clock, "log_lost", lines=lost)] if lost else []
+        if not lines and not said:
+            return
+        try:
+            self._write(b"".join((*said, *lines)))
+        except Exception:
+            # Whoever reads the log is gone, or its disk is full; there is nobody to tell.
+            self._failed += len(lines)
+        else:
+            self._told += lost
 
 
 class Log:
@@ -22,9 +102,7 @@ class Log:
 
     def line(self, event: str, **facts: Any) -> None:
         """Write one line: the time, what happened, and the facts about it."""
-        moment = datetime.fromtimestamp(self._clock.wall(), UTC)
-        stamp = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        self._write(orjson.dumps({"time": stamp, "event": event, **facts}) + b"\n")
+        self._write(_as_line(self._clock, event, **facts))
 
     @contextmanager
     def request(self, tally: Tally) -> Iterator[None]:
@@ -52,3 +130,9 @@ class Log:
                 prompt_tokens=tally.usage.prompt_tokens if tally.usage else None,
                 completion_tokens=tally.usage.completion_tokens if tally.usage else None,
             )
+
+
+def _as_line(clock: Clock, event: str, **facts: Any) -> bytes:
+    moment = datetime.fromtimestamp(clock.wall(), UTC)
+    stamp = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return orjson.dumps({"time": stamp, "event": event, **facts}) + b"\n"

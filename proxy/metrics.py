@@ -63,7 +63,11 @@ class Metrics:
             "mobius_tokens_total", "Tokens, in kinds that do not overlap.", ("model", "kind")
         )
         self._retries = counter("mobius_retries_total", "Same target asked again.", ("model",))
-        self._fallbacks = counter("mobius_fallbacks_total", "Next target asked.", ("model",))
+        self._fallbacks = counter(
+            "mobius_fallbacks_total",
+            "Another target asked, for one that failed or rests.",
+            ("model",),
+        )
         self._rejected = counter(
             "mobius_rejected_total", "Turned away before the ring.", ("reason",)
         )

@@ -49,7 +49,8 @@ class Reloader:
     Owns the current Snapshot. One event loop owns it.
 
     `on_reload` are told of every reload that found something new; they must not raise. `environ` is
-    read again at each load, and so are mounted secrets.
+    asked again at each load, and mounted secrets are read again; it holds nothing that a former
+    file has set.
     """
 
     def __init__(

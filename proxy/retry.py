@@ -31,6 +31,7 @@ class Kind(StrEnum):
     OVERLOADED = "overloaded"
     UNREACHABLE = "unreachable"
     SILENT = "silent"
+    IMPATIENT = "impatient"
     BROKEN = "broken"
     RESTING = "resting"
 
@@ -75,6 +76,8 @@ RULES: dict[Kind, Rule] = {
     Kind.UNREACHABLE: Rule(retry=False, fall_back=True, blame=True),
     # It has had its whole first-token timeout already.
     Kind.SILENT: Rule(retry=False, fall_back=True, blame=True),
+    # The caller's own timeout ran out, which is shorter than the target's: it blames nobody.
+    Kind.IMPATIENT: Rule(retry=False, fall_back=True, blame=False),
     # Content is out: nothing can be asked again, but the target is to blame.
     Kind.BROKEN: Rule(retry=False, fall_back=False, blame=True),
     # Our own breaker or cooldown said no; the target was never asked.

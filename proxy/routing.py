@@ -8,7 +8,19 @@ from dataclasses import dataclass
 from itertools import accumulate, groupby
 
 from proxy.errors import UpstreamFailure
+from proxy.retry import Kind
 from proxy.types import Group, Ring, Strategy, Target
+
+# What a failure was, for a person; a kind that is not here is its own word.
+WORDS: dict[Kind, str] = {
+    Kind.CREDENTIAL: "refused our key",
+    Kind.EXHAUSTED: "our account is empty",
+    Kind.MISSING: "the model is not there",
+    Kind.RATE_LIMITED: "rate limited",
+    Kind.TRANSIENT: "an error of its own",
+    Kind.SILENT: "no answer in time",
+    Kind.BROKEN: "a broken answer",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +33,7 @@ class Standing:
     closed: bool = True
     failure: UpstreamFailure | None = None  # the last one, for the answer when nobody is left
     latency_s: float | None = None
+    cause: str = ""  # why its breaker lets nobody through
 
     @property
     def healthy(self) -> bool:
@@ -32,11 +45,24 @@ class Standing:
         return max(self.cooling_s, 0.0 if self.admits else self.open_for_s)
 
     def word(self) -> str:
-        if self.cooling_s > 0:
-            return f"cooling for {self.cooling_s:.1f} s"
-        if not self.admits:
-            return f"open for {self.open_for_s:.1f} s"
-        return "healthy" if self.closed else "half open: one probe"
+        """Return for how long it rests, and why; or that it does not."""
+        if self.cooling_s <= 0 and self.admits:
+            return "healthy" if self.closed else "half open: one probe"
+        away = f"{self.away_s:.0f}" if self.away_s >= 10 else f"{self.away_s:.1f}"
+        return f"resting {away} s" + "".join(f": {why}" for why in (self._why(),) if why)
+
+    def _why(self) -> str:
+        last = _said(self.failure)
+        if self.cooling_s >= self.away_s:
+            return last
+        return ", last ".join(each for each in (self.cause, last) if each)
+
+
+def _said(failure: UpstreamFailure | None) -> str:
+    if failure is None:
+        return ""
+    word = WORDS.get(failure.kind, failure.kind.value)
+    return f"{word} ({failure.provider_status})" if failure.provider_status else word
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +80,7 @@ class Plan:
     steps: tuple[Step, ...]
     left_out: tuple[Step, ...] = ()
     home: str = ""  # the provider that the request was written for: the ring's first
+    passed_over: bool = False  # one that rests would have stood before the first
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -71,14 +98,16 @@ def plan_ring(
     Order the targets of `ring`: group by group, each in its strategy's order, cooling ones last.
 
     Unconfigured targets are left out, as are those whose identity is in `skip` and the second
-    mention of the same identity. `chance` returns a random number in [0, 1).
+    mention of the same identity. The standing of each of the others is asked for once, so that the
+    plan is of one moment. `chance` returns a random number in [0, 1).
     """
     groups = ring.groups if isinstance(ring, Ring) else ring
     steps: list[Step] = []
     later: list[tuple[float, Step]] = []
     left_out: list[Step] = []
     seen = set(skip)
-    for target in _in_order(groups, standing, chance):
+    passed_over = False
+    for target in _in_order(groups, chance):
         if target.missing is not None:
             left_out.append(Step(target, f"unconfigured: {target.missing} is not set"))
         elif target.identity in seen:
@@ -90,38 +119,32 @@ def plan_ring(
             if now.cooling_s > 0 or not now.admits:
                 later.append((now.away_s, step))
             else:
+                passed_over = passed_over or bool(later and not steps)
                 steps.append(step)
     later.sort(key=lambda pair: pair[0])
     ordered = (*steps, *(step for _, step in later))
-    return Plan(ordered, tuple(left_out), _home(groups))
+    return Plan(ordered, tuple(left_out), _home(groups), passed_over)
 
 
 def _home(groups: Sequence[Group]) -> str:
     return next((target.provider for group in groups for target in group.targets), "")
 
 
-def _in_order(
-    groups: Iterable[Group],
-    standing: Callable[[Target], Standing],
-    chance: Callable[[], float],
-) -> Iterator[Target]:
+def _in_order(groups: Iterable[Group], chance: Callable[[], float]) -> Iterator[Target]:
     for group in groups:
         # LiteLLM's `order`: all of order 1 before any of order 2, whatever the strategy.
         ranked = sorted(group.targets, key=lambda target: target.order)
         for _, rank in groupby(ranked, key=lambda target: target.order):
-            yield from _by_strategy(group.strategy, tuple(rank), standing, chance)
+            yield from _by_strategy(group.strategy, tuple(rank), chance)
 
 
 def _by_strategy(
-    strategy: Strategy,
-    targets: tuple[Target, ...],
-    standing: Callable[[Target], Standing],
-    chance: Callable[[], float],
+    strategy: Strategy, targets: tuple[Target, ...], chance: Callable[[], float]
 ) -> Sequence[Target]:
     match strategy:
         case Strategy.HEALTH_BASED:
             # One whose rest is over keeps its place: behind the healthy it would never be probed.
-            return sorted(targets, key=lambda target: standing(target).away_s > 0)
+            return targets
         case Strategy.SIMPLE_SHUFFLE:
             return _shuffled(targets, chance)
 

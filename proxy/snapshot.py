@@ -15,6 +15,8 @@ from proxy.policy import MobiusPolicy
 from proxy.types import Caller, Group, Ring, Target
 
 LONGEST_NAME = 512  # characters of a public name that a wildcard may match
+# With these a part of a name would be more than a part of a URL's path once a model stands in one.
+STEERING = frozenset("?#%\\")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +121,19 @@ def _find(
         return group, None, ()
     for wildcard in wildcards:
         parts = matched(wildcard.pattern, name)
-        if parts is None:
+        if parts is None or not all(map(_stays_in_place, parts)):
             continue
         targets = tuple(_concrete(target, name, parts) for target in wildcard.group.targets)
-        if all(target.model for target in targets):
+        if all(target.model and not target.model.endswith("/") for target in targets):
             return replace(wildcard.group, name=name, targets=targets), wildcard, parts
     return None, None, ()
+
+
+def _stays_in_place(part: str) -> bool:
+    """Say whether a stranger's part of a model's name leads nowhere else when it is in a URL."""
+    if ".." in part or any(c in STEERING or c.isspace() for c in part):
+        return False
+    return not part or not {"", "."} & set(part.split("/"))
 
 
 def _others(own: Group, found: list[Group | None]) -> list[Group]:

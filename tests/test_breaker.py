@@ -17,12 +17,14 @@ class Model:
     What faults.md says of a breaker, written down as one would tell it, with no eye to speed.
 
     A period is the time between two changes of what is asked of the target: a result counts only
-    in the period in which its call began.
+    in the period in which its call began, save that a good one of any probe of this half-open time
+    closes it.
     """
 
     policy: BreakerPolicy
     state: State = State.CLOSED
     period: int = 0
+    half_open_after: int = 0  # probes of a half-open time are of later periods
     results: list[tuple[float, bool]] = field(default_factory=list)  # of this closed period
     openings: int = 0  # in a row
     opens_again_s: float = 0.0
@@ -48,7 +50,9 @@ class Model:
         return self.period
 
     def tell(self, period: int, ok: bool | None, now_s: float) -> None:
-        if period != self.period:
+        late = period != self.period
+        probe = self.state is State.HALF_OPEN and period > self.half_open_after
+        if late and not (probe and ok):
             return
         if self.state is State.HALF_OPEN:
             self.probed_s = None
@@ -76,6 +80,7 @@ class Model:
         rest_s = min(self.openings * self.policy.rest, self.policy.rest_cap)
         self.opens_again_s = now_s + rest_s
         self.state, self.period = State.OPEN, self.period + 1
+        self.half_open_after = self.period
 
 
 class BreakerAndModel(RuleBasedStateMachine):
@@ -219,17 +224,50 @@ def test_exactly_one_probe_goes_when_the_rest_is_over() -> None:
     assert breaker.returns_in_s(11.0) == PROBE_LEASE_S - 1
 
 
-def test_a_lost_probe_frees_its_place_and_what_it_says_later_is_not_heard() -> None:
+def test_a_lost_probe_frees_its_place_and_its_failure_is_not_heard() -> None:
     breaker = opened()
     lost = entered(breaker, 10.0)
     assert breaker.enter(10.0 + PROBE_LEASE_S - 0.1) is None
     second = entered(breaker, 10.0 + PROBE_LEASE_S)
-    for ok in (None, True, False):
+    for ok in (None, False):
         breaker.leave(lost, ok=ok, now_s=75.0)
         assert breaker.state(75.0) is State.HALF_OPEN
         assert breaker.enter(75.0) is None
     breaker.leave(second, ok=True, now_s=75.0)
     assert breaker.state(75.0) is State.CLOSED
+
+
+def test_a_probe_slower_than_its_lease_closes_it_all_the_same() -> None:
+    breaker = opened()
+    slow = entered(breaker, 10.0)
+    second = entered(breaker, 10.0 + PROBE_LEASE_S)
+    breaker.leave(slow, ok=True, now_s=75.0)
+    assert breaker.state(75.0) is State.CLOSED
+    breaker.leave(second, ok=False, now_s=80.0)
+    assert told(breaker, [False] * 4, now_s=80.0) is State.CLOSED, "of a former state"
+
+
+def test_a_probe_of_a_former_half_open_time_closes_nothing() -> None:
+    breaker = opened()
+    former = entered(breaker, 10.0)
+    breaker.leave(entered(breaker, 70.0), ok=False, now_s=70.0)
+    assert breaker.state(90.0) is State.HALF_OPEN
+    breaker.leave(former, ok=True, now_s=90.0)
+    assert breaker.state(90.0) is State.HALF_OPEN
+
+
+def test_it_says_why_it_lets_nobody_through() -> None:
+    breaker = opened()
+    assert breaker.why(0.0) == "5 failures in a row"
+    assert breaker.why(10.0) == ""
+    told(breaker, [False], now_s=10.0)
+    assert breaker.why(10.0) == "its probe failed"
+    entered(breaker, 30.0)
+    assert breaker.why(30.0) == "its one probe is under way"
+    breaker = Breaker(BreakerPolicy())
+    told(breaker, [True, False] * 5)
+    assert breaker.why(0.0) == "5 of 10 calls failed"
+    assert opened(BreakerPolicy(failures=1)).why(0.0) == "1 failure in a row"
 
 
 def test_a_probe_that_says_nothing_lets_another_go() -> None:

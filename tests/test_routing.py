@@ -85,8 +85,8 @@ def test_those_that_rest_stand_last_of_the_whole_ring_the_soonest_back_first() -
     assert labels(found) == ["c", "b", "a"]
     assert [step.reason for step in found.steps] == [
         "healthy",
-        "cooling for 4.0 s",
-        "open for 8.0 s",
+        "resting 4.0 s",
+        "resting 8.0 s",
     ]
 
 
@@ -184,7 +184,35 @@ def test_an_empty_ring_is_an_empty_plan() -> None:
 
 def test_a_standing_says_in_a_word_why_a_target_stands_where_it_does() -> None:
     words = [each.word() for each in (HEALTHY, HALF_OPEN, OPEN, COOLING)]
-    assert words == ["healthy", "half open: one probe", "open for 8.0 s", "cooling for 4.0 s"]
+    assert words == ["healthy", "half open: one probe", "resting 8.0 s", "resting 4.0 s"]
+
+
+def test_a_standing_says_why_and_how_long_a_target_rests() -> None:
+    key = UpstreamFailure("x", kind=Kind.CREDENTIAL, provider_status=401)
+    port = UpstreamFailure("x", kind=Kind.UNREACHABLE)
+    row = "5 failures in a row"
+    opened = Standing(admits=False, open_for_s=8.8, closed=False, failure=port, cause=row)
+    assert Standing(cooling_s=299.0, failure=key).word() == "resting 299 s: refused our key (401)"
+    assert opened.word() == "resting 8.8 s: 5 failures in a row, last unreachable"
+
+
+def test_the_standing_of_a_target_is_asked_for_once() -> None:
+    asked: list[str] = []
+
+    def standing(which: Target) -> Standing:
+        asked.append(which.label)
+        return COOLING
+
+    plan_ring(Ring("m", (group("m", "a", "b"), group("n", "c", "a"))), standing, never)
+    assert sorted(asked) == ["a", "b", "c"]
+
+
+def test_a_plan_says_when_its_first_stands_in_for_one_that_rests() -> None:
+    ring = (group("m", "a", "b"), group("n", "c"))
+    assert plan(*ring, standings={"a": COOLING}).passed_over
+    assert plan(*ring, standings={"a": OPEN, "b": OPEN}).passed_over
+    for standings in ({}, {"b": COOLING}, {"a": HALF_OPEN}, dict.fromkeys("abc", COOLING)):
+        assert not plan(*ring, standings=standings).passed_over
 
 
 def test_a_target_is_away_for_the_longer_of_its_cooldown_and_its_breakers_rest() -> None:

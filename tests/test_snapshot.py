@@ -68,6 +68,27 @@ def test_a_strange_name_is_not_matched(name: str) -> None:
     assert snapshot(("openai/*", "*"), ("x*", "*"), ("a*", "*")).ring(name) is None
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        "../../evil?x=1#", "..", "a/../b", "a..b", "./b", "a?x=1", "a#b", "a%2e%2e", "a\\b",
+        "a b", "a\u00a0b", "/b", "b/", "a//b", "",
+    ],
+)  # fmt: skip
+def test_a_name_cannot_steer_our_key_to_another_path_of_the_provider(part: str) -> None:
+    subject = snapshot(("gemini/*", "*"), ("*", "models/*"))
+    assert subject.ring(f"gemini/{part}") is None
+
+
+@pytest.mark.parametrize("part", ["gemini-2.5-pro", "org/model:free", "model@001", "a-b_c.d"])
+def test_a_name_as_providers_have_them_is_matched(part: str) -> None:
+    assert snapshot(("gemini/*", "*")).ring(f"gemini/{part}") is not None
+
+
+def test_a_star_may_stand_for_nothing_inside_a_name() -> None:
+    assert snapshot(("gpt*", "gpt*")).ring("gpt") is not None
+
+
 def test_more_stars_than_places_leave_the_name_as_it_was_asked_for() -> None:
     ring = snapshot(("*/x/*", "y-*")).ring("a/x/b")
     assert ring is not None

@@ -10,8 +10,11 @@ from starlette.types import Receive
 
 from proxy.api.conversation import ClientLeft
 from proxy.api.headers import RequestHeaders
-from proxy.errors import BodyTooLarge, HeadersTooLarge, RequestInvalid
+from proxy.errors import BodyTooLarge, BodyTooSlow, HeadersTooLarge, RequestInvalid
 
+# A body that is still on its way holds a place that others could have. The largest that is allowed
+# by default, 10 MB, needs a line of 1.4 Mbit/s to be here in time.
+BODY_S = 60.0
 _GZIP_BITS = 16 + zlib.MAX_WBITS
 
 
@@ -21,9 +24,11 @@ def check_headers(raw: Sequence[tuple[bytes, bytes]], limit_bytes: int) -> None:
         raise HeadersTooLarge(f"the headers are over {limit_bytes} bytes")
 
 
-async def read_body(receive: Receive, headers: RequestHeaders, limit_bytes: int) -> bytes:
+async def read_body(
+    receive: Receive, headers: RequestHeaders, limit_bytes: int, *, within_s: float = BODY_S
+) -> bytes:
     """
-    Return the whole body, decoded. Raises ClientLeft, BodyTooLarge, or RequestInvalid.
+    Return the whole body, decoded. Raises ClientLeft, BodyTooLarge, BodyTooSlow, RequestInvalid.
 
     The limit holds for what is sent and for what it unpacks to.
     """
@@ -33,7 +38,11 @@ async def read_body(receive: Receive, headers: RequestHeaders, limit_bytes: int)
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared[:20]) > limit_bytes:
         raise _too_large(limit_bytes)
-    raw = await _read(receive, limit_bytes)
+    try:
+        async with asyncio.timeout(within_s):
+            raw = await _read(receive, limit_bytes)
+    except TimeoutError as exc:
+        raise BodyTooSlow(f"the body was not here within {within_s:g} seconds") from exc
     if encoding in {b"gzip", b"x-gzip"}:
         # Unpacking takes milliseconds per megabyte, which other requests should not wait for.
         return await asyncio.to_thread(unpacked, raw, limit_bytes)

@@ -18,8 +18,8 @@ from proxy.api.caller import caller_by
 from proxy.api.conversation import ClientLeft, departure
 from proxy.api.deps import State, state_of
 from proxy.api.headers import RequestHeaders, request_id_of
+from proxy.api.outbound import Outbound
 from proxy.api.render import error_of
-from proxy.api.wire import Wire
 from proxy.policy import LimitsPolicy
 from proxy.replies import ChunkStream, Completion, Reply
 from proxy.types import Call, Surface, Tally
@@ -27,7 +27,7 @@ from proxy.types import Call, Surface, Tally
 Parse: TypeAlias = Callable[[bytes, str, int], Call]  # the body, the request's id, the depth limit
 
 UNKNOWN = "unknown"  # the model of a request until the gateway has found its ring
-_KB, _MB = 1024, 1024 * 1024
+_MB = 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -37,7 +37,7 @@ class Exchange:
     state: State
     headers: RequestHeaders
     receive: Receive
-    wire: Wire
+    outbound: Outbound
     tally: Tally
     asked: bool = False  # the gateway has it: from here on the request is the gateway's to count
 
@@ -54,12 +54,13 @@ class ModelEndpoint:
         try:
             await self._serve(exchange, scope)
         except ClientLeft:
-            return
+            _note(exchange, "cancelled")
         except Exception as exc:
             error = error_of(exc, exchange.state["log"])
             if not exchange.asked:
                 exchange.state["metrics"].rejected(error.code or error.type)
-            await exchange.wire.fail(error)
+            _note(exchange, error.code or error.type, error.status)
+            await exchange.outbound.fail(error)
 
     def _open(self, scope: Scope, receive: Receive, send: Send) -> Exchange:
         state, headers = state_of(scope), dict(scope["headers"])
@@ -71,14 +72,14 @@ class ModelEndpoint:
             stream=False,
             started_s=clock.now(),
         )
-        wire = Wire(send, tally, clock=clock, log=state["log"])
-        return Exchange(state, headers, receive, wire, tally)
+        outbound = Outbound(send, tally, clock=clock, log=state["log"])
+        return Exchange(state, headers, receive, outbound, tally)
 
     async def _serve(self, exchange: Exchange, scope: Scope) -> None:
-        state, tally, wire = exchange.state, exchange.tally, exchange.wire
+        state, tally, outbound = exchange.state, exchange.tally, exchange.outbound
         snapshot = state["snapshots"].current
         limits = snapshot.policy.limits
-        check_headers(scope["headers"], int(limits.header_kb * _KB))
+        check_headers(scope["headers"], int(limits.header_kb * 1024))
         caller = caller_by(exchange.headers, snapshot, wall_s=state["clock"].wall())
         tally.caller = caller.name
         async with state["drain"].enter(limits.in_flight) as conversation:
@@ -86,9 +87,9 @@ class ModelEndpoint:
             tally.stream = call.stream
             conversation.beside(partial(_leave, exchange))
             if call.stream:
-                conversation.beside(partial(wire.pulse, snapshot.policy.keepalive))
+                conversation.beside(partial(outbound.pulse, snapshot.policy.keepalive))
             exchange.asked = True
-            await _send(wire, await state["gateway"].serve(call, caller, snapshot, tally))
+            await _send(outbound, await state["gateway"].serve(call, caller, snapshot, tally))
 
     async def _read(self, exchange: Exchange, limits: LimitsPolicy) -> Call:
         limit_bytes = int(limits.body_mb * _MB)
@@ -98,18 +99,27 @@ class ModelEndpoint:
         return self._parse(raw, exchange.tally.request_id, limits.json_depth)
 
 
-async def _send(wire: Wire, reply: Reply) -> None:
+async def _send(outbound: Outbound, reply: Reply) -> None:
     match reply:
         case Completion():
-            await wire.completion(reply)
+            await outbound.completion(reply)
         case ChunkStream():
-            await wire.stream(reply)
+            await outbound.stream(reply)
         case _:
             assert_never(reply)
+
+
+def _note(exchange: Exchange, outcome: str, status: int = 200) -> None:
+    """Write the line of a request that the gateway has never seen; it writes those it has."""
+    if exchange.asked:
+        return
+    exchange.tally.outcome, exchange.tally.status = outcome, status
+    with exchange.state["log"].request(exchange.tally):
+        pass
 
 
 async def _leave(exchange: Exchange) -> None:
     """End the conversation when the client hangs up; not when it does so after the whole answer."""
     await departure(exchange.receive)
-    if not exchange.wire.finished:
+    if not exchange.outbound.finished:
         raise ClientLeft

@@ -70,6 +70,9 @@ def error_headers(error: ProxyError) -> RawHeaders:
     headers: RawHeaders = []
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    if error.status == 408:
+        # What is left of the body would be read for as long as the connection lasts.
+        headers.append((b"connection", b"close"))
     if error.retry_after_s is not None:
         wait_s = max(0.001, error.retry_after_s)
         headers.append((b"retry-after", b"%d" % math.ceil(wait_s)))

@@ -12,6 +12,10 @@ from proxy.errors import RequestInvalid
 from proxy.types import Call, Surface, Wishes
 
 MOST_RETRIES = 10  # as in the configuration
+MOST_FALLBACKS = 20  # nobody waits for that many, and each costs time before the first is asked
+# A chat of 2,000 messages has some 10,000. Every one costs a hundred times its bytes, in memory and
+# in time that all requests wait for.
+MOST_CONTAINERS = 100_000
 
 
 def parse_chat(raw: bytes, request_id: str, depth_limit: int) -> Call:
@@ -51,6 +55,9 @@ def parse_object(raw: bytes, depth_limit: int) -> dict[str, Any]:
     """Return the JSON object in `raw`; of a key given twice the last. Raises RequestInvalid."""
     if not raw:
         raise RequestInvalid("the body is empty")
+    brackets = raw.count(b"{") + raw.count(b"[")
+    if brackets > MOST_CONTAINERS:
+        check_containers(raw)
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as exc:
@@ -60,9 +67,22 @@ def parse_object(raw: bytes, depth_limit: int) -> dict[str, Any]:
         ) from None
     if not isinstance(body, dict):
         raise RequestInvalid("the body is not a JSON object")
-    if raw.count(b"{") + raw.count(b"[") > depth_limit and deeper_than(body, depth_limit):
+    if brackets > depth_limit and deeper_than(body, depth_limit):
         raise RequestInvalid(f"the body is nested more than {depth_limit} levels deep")
     return body
+
+
+def check_containers(raw: bytes) -> None:
+    """
+    Return when the objects and lists in `raw` are not too many. Raises RequestInvalid.
+
+    Brackets within strings do not count: a message may hold a program. Quotes that are escaped
+    stand only within strings, so that without them every second piece is outside of them.
+    """
+    pieces = raw.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
+    outside = b"".join(pieces[::2])
+    if outside.count(b"{") + outside.count(b"[") > MOST_CONTAINERS:
+        raise RequestInvalid(f"the JSON has more than {MOST_CONTAINERS} objects and lists")
 
 
 def deeper_than(body: object, limit: int) -> bool:
@@ -107,7 +127,10 @@ def _fallbacks(value: object) -> tuple[str, ...] | None:
         return None
     if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
         raise _wrong("fallbacks", "a list of model names")
-    return tuple(value)
+    names = tuple(dict.fromkeys(value))
+    if len(names) > MOST_FALLBACKS:
+        raise _wrong("fallbacks", f"a list of at most {MOST_FALLBACKS} model names")
+    return names
 
 
 def _num_retries(value: object) -> int | None:

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from proxy.api.body import check_headers
 from proxy.api.caller import caller_by
 from proxy.api.deps import state_of
 from proxy.api.render import answer_error
@@ -27,6 +28,8 @@ class SmallEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         try:
+            limits = state_of(scope)["snapshots"].current.policy.limits
+            check_headers(scope["headers"], int(limits.header_kb * 1024))
             response = await self._answering(request)
         except Exception as exc:
             response = await answer_error(request, exc)

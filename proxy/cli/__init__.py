@@ -17,10 +17,12 @@ from proxy import __version__
 from proxy.app import create_app, loopback_only
 from proxy.cli import server
 from proxy.cli.ask import NoServer, ask
+from proxy.cli.listen import CannotListen, bound
 from proxy.cli.live import ask_all
 from proxy.cli.report import print_plan, print_rings
 from proxy.config import ConfigError, load_config
 
+DEFAULT = "(default: %(default)s)"
 PASSED_ON = (
     "ssl_keyfile",
     "ssl_certfile",
@@ -36,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     run: Callable[[argparse.Namespace], int] = args.run
     try:
         sys.exit(run(args))
-    except (ConfigError, NoServer) as error:
+    except (ConfigError, CannotListen, NoServer) as error:
         print(error, file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:
@@ -52,12 +54,20 @@ def _serve(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 1
-    config = load(args.config, os.environ)
-    app = create_app(args.config, config, load=load)
+    _check_tls_files(args)
+    environ = dict(os.environ)
+    config = load(args.config, environ)
+    app = create_app(args.config, config, environ=environ, load=load)
     options = {name: value for name in PASSED_ON if (value := getattr(args, name)) is not None}
-    return server.run(
-        app, grace_s=config.snapshot.policy.grace, host=args.host, port=args.port, **options
-    )
+    with bound(args.host, args.port) as listener:
+        return server.run(app, listener, **options)
+
+
+def _check_tls_files(args: argparse.Namespace) -> None:
+    for name in ("ssl_certfile", "ssl_keyfile"):
+        file = getattr(args, name)
+        if file is not None and not Path(file).is_file():
+            raise CannotListen(f"--{name.replace('_', '-')}: there is no file {file}")
 
 
 def _is_loopback(host: str) -> bool:
@@ -108,9 +118,9 @@ def _parser() -> argparse.ArgumentParser:
     add = partial(_command, commands)
 
     serve = add("serve", _serve, "answer requests")
-    serve.add_argument("--host", default="127.0.0.1")
-    serve.add_argument("--port", type=int, default=4000)
-    serve.add_argument("--workers", type=int, default=1)
+    serve.add_argument("--host", default="127.0.0.1", help=f"to listen on {DEFAULT}")
+    serve.add_argument("--port", type=_port, default=4000, help=f"0 for any {DEFAULT}")
+    serve.add_argument("--workers", type=_workers, default=1, help=f"processes {DEFAULT}")
     for name in PASSED_ON:
         serve.add_argument(f"--{name.replace('_', '-')}", help="as uvicorn's")
 
@@ -119,8 +129,9 @@ def _parser() -> argparse.ArgumentParser:
 
     explain = add("explain", _explain, "show which targets would be asked now, and why")
     explain.add_argument("model")
+    _add_server(explain)
 
-    add("health", _health, "ask a running server whether it is ready")
+    _add_server(add("health", _health, "ask a running server whether it is ready"))
 
     keys = add("keys", None, "keys for callers")
     actions = keys.add_subparsers(required=True, metavar="ACTION")
@@ -136,10 +147,34 @@ def _command(
     text: str,
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=text)
-    # Every command takes all three: a person need not remember which of them asks a server.
-    command.add_argument("--config", type=Path, default=Path("litellm_config.yaml"))
-    command.add_argument("--url", default="http://127.0.0.1:4000", help="of the running server")
-    command.add_argument("--key", help="of the running server; else MOBIUS_MASTER_KEY")
+    # Every command takes it: a person need not remember which of them reads the file.
+    command.add_argument(
+        "--config", type=Path, default=Path("litellm_config.yaml"), help=f"the file {DEFAULT}"
+    )
     if run is not None:
         command.set_defaults(run=run)
     return command
+
+
+def _add_server(command: argparse.ArgumentParser) -> None:
+    url = "http://127.0.0.1:4000"
+    command.add_argument("--url", default=url, help=f"of the running server {DEFAULT}")
+    command.add_argument("--key", help="of the running server; else MOBIUS_MASTER_KEY")
+
+
+def _port(text: str) -> int:
+    return _whole(text, 0, 65_535)
+
+
+def _workers(text: str) -> int:
+    return _whole(text, 1, 1024)
+
+
+def _whole(text: str, least: int, most: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least} to {most}")
+    return number

@@ -9,6 +9,7 @@ from urllib.parse import quote
 from urllib.request import ProxyHandler, Request, build_opener
 
 TIMEOUT_S = 5.0
+REFUSED = (401, 403)
 
 
 class NoServer(Exception):
@@ -28,9 +29,11 @@ def ask(url: str, path: str, *, key: str | None) -> dict[str, Any]:
             body = answer.read()
     except HTTPError as error:
         body = error.read()
-    except (URLError, OSError) as error:
+        if error.code in REFUSED:
+            raise NoServer(f"{url}: {_message(body)}; give --key or MOBIUS_MASTER_KEY") from error
+    except OSError as error:
         raise NoServer(
-            f"no server answers at {url} ({error}); is `mobius serve` running?"
+            f"no server answers at {url}: {_reason(error)}; is `mobius serve` running?"
         ) from error
     try:
         value = json.loads(body)
@@ -39,3 +42,18 @@ def ask(url: str, path: str, *, key: str | None) -> dict[str, Any]:
     if isinstance(value, dict) and isinstance(value.get("error"), dict):
         raise NoServer(f"{url}: {value['error'].get('message')}")
     return value if isinstance(value, dict) else {"value": value}
+
+
+def _message(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["error"]["message"]).rstrip(".")
+    except (ValueError, KeyError, TypeError):
+        return "the key was refused"
+
+
+def _reason(error: OSError) -> str:
+    """Return what the system said, without urllib's wrapper around it."""
+    cause = error.reason if isinstance(error, URLError) else error
+    if isinstance(cause, OSError):
+        return cause.strerror or str(cause)
+    return str(cause)

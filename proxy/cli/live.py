@@ -43,7 +43,7 @@ async def ask_all(config: Config) -> int:
         except UpstreamFailure as failure:
             print(f"\nlive:\n  fail  {failure}")
             return 1
-        upstream = Unified(sdk, clock, limit_bytes=LIMIT_BYTES)
+        upstream = Unified(sdk, clock, limit_bytes=lambda: LIMIT_BYTES)
         gate = asyncio.Semaphore(AT_ONCE)
         print("\nlive:")
         asked = (_ask(target, upstream, clock, gate) for target in config.snapshot.targets())

@@ -29,7 +29,8 @@ def print_rings(snapshot: Snapshot) -> None:
 
 def _print_group(group: Group, lead: str) -> None:
     order = f" [{group.strategy.value}]" if len(group.targets) > 1 else ""
-    for target in group.targets:
+    # As they would be asked: LiteLLM's `order` stands above the strategy.
+    for target in sorted(group.targets, key=lambda target: target.order):
         print(f"  {lead}{target.label}  {target.lane.value}{order}{_lacks(target)}")
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
 from proxy.api.load import Drain
+from proxy.cli.listen import CannotListen, urls
+from proxy.cli.protocol import BoundedProtocol
 
 # What is left after the grace has been told so; it may take this long to settle and go.
 LAST_WAIT_S = 5.0
@@ -21,14 +24,14 @@ KEEP_ALIVE_S = 75
 class Server(uvicorn.Server):
     """
     Serves until SIGTERM or SIGINT; then drains: readiness says no at once, requests in flight have
-    `grace_s` to finish, and what is left gets an error. A second signal ends the grace, a third
+    the grace to finish, and what is left gets an error. A second signal ends the grace, a third
     one everything.
     """
 
-    def __init__(self, config: uvicorn.Config, drain: Drain, *, grace_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
-        self._drain = drain
-        self._grace_s = grace_s
+        self._app = app
+        self._drain: Drain = app.state.drain
         self._draining: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -36,6 +39,22 @@ class Server(uvicorn.Server):
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         await super().serve(sockets)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and sockets:
+            for url in urls(sockets, tls=self.config.is_ssl):
+                self._say("listening", url=url)
+
+    @property
+    def _say(self) -> Callable[..., None]:
+        say: Callable[..., None] = self._app.state.say
+        return say
+
+    @property
+    def _grace_s(self) -> float:
+        grace: Callable[[], float] = self._app.state.grace
+        return grace()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._loop is None:
@@ -57,8 +76,10 @@ class Server(uvicorn.Server):
         self._draining = asyncio.create_task(self._drain_all(), name="drain")
 
     async def _drain_all(self) -> None:
+        grace_s = self._grace_s
+        self._say("draining", in_flight=self._drain.in_flight, grace_s=grace_s)
         hurried = asyncio.create_task(self._hurry.wait())
-        idle = asyncio.create_task(self._drain.wait_idle(self._grace_s))
+        idle = asyncio.create_task(self._drain.wait_idle(grace_s))
         await asyncio.wait({hurried, idle}, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
         idle.cancel()
@@ -68,10 +89,15 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def run(app: FastAPI, *, grace_s: float, **options: object) -> int:
-    """Serve `app` until a signal; `options` are uvicorn's. Returns the exit code."""
+def run(app: FastAPI, listener: socket.socket, **options: object) -> int:
+    """
+    Serve `app` on `listener` until a signal; `options` are uvicorn's. Returns the exit code.
+
+    Raises CannotListen when the files for TLS cannot be used.
+    """
     config = uvicorn.Config(
         app,
+        http=BoundedProtocol,
         log_level="warning",
         access_log=False,  # the log has one line per request already
         server_header=False,
@@ -80,9 +106,13 @@ def run(app: FastAPI, *, grace_s: float, **options: object) -> int:
         lifespan="on",
         **options,  # type: ignore[arg-type]
     )
-    server = Server(config, app.state.drain, grace_s=grace_s)
     try:
-        server.run()
+        config.load()
+    except OSError as error:
+        raise CannotListen(f"--ssl-certfile, --ssl-keyfile: {error}") from error
+    server = Server(config, app)
+    try:
+        server.run([listener])
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return 0 if server.started else 1

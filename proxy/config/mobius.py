@@ -22,6 +22,26 @@ MASTER = "master"
 MASTER_VARIABLE = "MOBIUS_MASTER_KEY"  # where `general_settings.master_key` does not stand
 DEFAULTS = MobiusPolicy()
 
+# What pydantic calls an error, and what we say of it.
+_WORDS = {
+    "greater_than": "must be greater than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be less than {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "finite_number": "must be a number",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "string_type": "must be a text",
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "dict_type": "must be a mapping of names to values",
+    "model_type": "must be a mapping of names to values",
+    "literal_error": "must be {expected}",
+}
+
 
 def read_policy(reader: Reader, tree: Tree | None) -> MobiusPolicy:
     """Return the policy of the section; the default one after an error, which is noted."""
@@ -132,7 +152,15 @@ def _note(reader: Reader, fields: Fields, details: ErrorDetails) -> None:
     elif details["type"] == "missing":
         reader.findings.error(place, f"{what} has no {details['loc'][-1]}")
     else:
-        reader.findings.error(place, f"{what}: {details['msg']}")
+        reader.findings.error(place, f"{what}: {_said(details)}")
+
+
+def _said(details: ErrorDetails) -> str:
+    """Return what is wrong, in the words of the rest of our errors."""
+    words = _WORDS.get(details["type"])
+    if words is None:
+        return details["msg"].replace("Input should be", "must be").removeprefix("Value error, ")
+    return words.format_map(details.get("ctx", {}))
 
 
 def _names_at(loc: tuple[int | str, ...]) -> frozenset[str]:

@@ -107,6 +107,13 @@ NOT_YET = words(
     mobius.ledger mobius.quota mobius.slo mobius.teams.limits mobius.users
     """
 )
+# litellm_params of which people expect more than is done with them.
+NOT_YET_PARAMS = {
+    "max_parallel_requests": "is accepted; this version does not act on it yet",
+    "rpm": "is a weight of simple-shuffle; this version does not limit by it yet",
+    "tpm": "is a weight of simple-shuffle; this version does not limit by it yet",
+    "ssl_verify": "is accepted; this version does not act on it yet",
+}
 NOT_YET_VALUES = {"mobius.on_midstream": "continue"}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from proxy.config.names import GENERAL, NOT_YET, SECTIONS, SETTINGS, known, nearest, words
 from proxy.config.remarks import Place, shown
@@ -18,6 +18,7 @@ from proxy.policy import MobiusPolicy
 from proxy.types import Strategy
 
 T = TypeVar("T")
+_Read: TypeAlias = Callable[[Reader, Tree | None, str], T | None]
 
 STRATEGIES: Mapping[str, Strategy] = {
     "simple-shuffle": Strategy.SIMPLE_SHUFFLE,
@@ -111,7 +112,8 @@ class Settings:
             return Strategy.HEALTH_BASED
         meant = nearest(name, STRATEGIES.keys() | STRATEGIES_NOT_YET)
         hint = f"; the nearest name is {meant}" if meant else f", as {', '.join(STRATEGIES)} are"
-        self.reader.findings.error(tree.place, f"{what}: this is not a strategy{hint}")
+        said = f'{what}: "{shown(written)}" is not a strategy{hint}'
+        self.reader.findings.error(tree.place, said)
         return None
 
     def policy(self, base: MobiusPolicy) -> MobiusPolicy:
@@ -143,8 +145,11 @@ class Settings:
         """Return where the shared state is; None when no setting says so."""
         reader = self.reader
 
+        def later(read: _Read[T]) -> Callable[[Tree, str], T | None]:
+            return lambda tree, what: _read_later(reader, tree, what, read)
+
         def text(name: str) -> str | None:
-            return self.first([f"redis_{name}"], reader.name)
+            return self.first([f"redis_{name}"], later(Reader.name))
 
         for section in self.sections:
             for name in ("redis_password", "redis_url"):
@@ -155,9 +160,9 @@ class Settings:
             RedisSettings(
                 url=text("url"),
                 host=text("host"),
-                port=self.first(["redis_port"], lambda t, w: reader.integer(t, w, most=65_535)),
+                port=self.first(["redis_port"], later(_port)),
                 password=text("password"),
-                db=self.first(["redis_db"], reader.integer),
+                db=self.first(["redis_db"], later(Reader.integer)),
             )
         )
 
@@ -167,21 +172,24 @@ class Settings:
         params = self.first(["cache_params"], reader.fields)
         if params is None:
             return CacheSettings(enabled=enabled)
-        get = params.entries.get
         if enabled:
-            note_literal(reader, get("password"), "cache_params.password")
+            note_literal(reader, params.entries.get("password"), "cache_params.password")
+
+        def get(name: str, read: _Read[T]) -> T | None:
+            return _read_later(reader, params.entries.get(name), f"cache_params.{name}", read)
+
         redis = RedisSettings(
-            url=reader.name(get("url"), "cache_params.url"),
-            host=reader.name(get("host"), "cache_params.host"),
-            port=reader.integer(get("port"), "cache_params.port", most=65_535),
-            password=reader.text(get("password"), "cache_params.password"),
-            db=reader.integer(get("db"), "cache_params.db"),
+            url=get("url", Reader.name),
+            host=get("host", Reader.name),
+            port=get("port", _port),
+            password=get("password", Reader.text),
+            db=get("db", Reader.integer),
         )
         return CacheSettings(
             enabled=enabled,
-            type=reader.name(get("type"), "cache_params.type") or "redis",
-            ttl_s=reader.number(get("ttl"), "cache_params.ttl", above=0),
-            namespace=reader.name(get("namespace"), "cache_params.namespace"),
+            type=get("type", Reader.name) or "redis",
+            ttl_s=get("ttl", lambda r, t, w: r.number(t, w, above=0)),
+            namespace=get("namespace", Reader.name),
             redis=_redis(redis),
         )
 
@@ -233,6 +241,19 @@ def check_names(reader: Reader, section: str, fields: Fields, *, acted: frozense
 def _check_not_yet(reader: Reader, name: str, place: Place) -> None:
     if name in NOT_YET:
         reader.findings.warn(place, f"{name} is accepted; this version does not act on it yet")
+
+
+def _read_later(reader: Reader, tree: Tree | None, what: str, read: _Read[T]) -> T | None:
+    """Read what this version does not act on: a variable that is not set there is no error."""
+    missing: list[str] = []
+    value = read(Reader(reader.findings, reader.secrets, missing), tree, what)
+    if tree is not None and missing:
+        reader.findings.warn(tree.place, f"{what} is left out: {missing[0]} is not set")
+    return value
+
+
+def _port(reader: Reader, tree: Tree | None, what: str) -> int | None:
+    return reader.integer(tree, what, most=65_535)
 
 
 def _redis(settings: RedisSettings) -> RedisSettings | None:

@@ -13,6 +13,7 @@ from proxy.config.names import (
     COMPLETION,
     DEPLOYMENT,
     HANDED,
+    NOT_YET_PARAMS,
     POINTERS,
     is_handed,
     is_price,
@@ -138,6 +139,8 @@ def _sort(reader: Reader, params: Fields) -> _Params:
     sorted_ = _Params()
     for name, tree in params.entries.items():
         place = params.places[name]
+        if name in NOT_YET_PARAMS:
+            reader.findings.warn(place, f"litellm_params.{name} {NOT_YET_PARAMS[name]}")
         if name in ACTED:
             sorted_.acted[name] = tree
         elif name in COMPLETION:

@@ -3,8 +3,8 @@ A Call and a Target as the arguments of `litellm.acompletion`.
 
 LiteLLM is handed an allow-list and nothing else. For a provider that speaks OpenAI's format the
 whole body travels in an `extra_body` built here, so what the caller sent beats what LiteLLM would
-make of it. For any other provider the parameters are LiteLLM's to translate; on a foreign target
-those it does not know are dropped and named.
+make of it. For any other provider the parameters are LiteLLM's to translate; those of OpenAI's that
+the target does not know are dropped and named, and on a foreign target all others too.
 """
 
 from __future__ import annotations
@@ -65,6 +65,11 @@ AZURE_CREDENTIALS = ("azure_ad_token", "azure_client_secret", "azure_password", 
 TIMEOUT_S = 86_400.0
 # Anthropic's API reference: temperature ranges from 0 to 1, where OpenAI's goes to 2.
 COOL_PROVIDERS = frozenset({"anthropic", "bedrock", "vertex_ai", "databricks"})
+
+HEADERS = ("extra_headers", "headers", "default_headers")
+# Wider than `config/names.is_secret`, which this package may not import and which asks another
+# question (should this stand in a file?): here a word too many only costs an error its clearness.
+SECRET_WORDS = ("key", "secret", "token", "password", "credential", "authorization")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +166,12 @@ def _drop(
 ) -> Iterator[str]:
     """Take out of `body`, and name, what the target would not understand; clamp what it would."""
     known = _known(litellm, target, native=native)
+    # LiteLLM refuses to translate what the target has no word for, at home as elsewhere.
+    openai_s = drop or (not native and target.drop_params is not False)
     for name in [name for name in body if name not in known]:
         # What is not OpenAI's is the target's to judge, unless it was written for another.
-        unheard = drop and (foreign or name in PARAMETERS) and name in call.body
+        ours_to_judge = openai_s if name in PARAMETERS else drop and foreign
+        unheard = ours_to_judge and name in call.body
         says_nothing = body[name] is None or body[name] == DEFAULTS.get(name)
         if unheard or not (native or (_has_way(litellm, target, name) and not says_nothing)):
             del body[name]
@@ -228,11 +236,7 @@ def _headers(target: Target) -> Mapping[str, str | None]:
     organization, and for a token of Azure's even beside a key.
     """
     params = target.params
-    written = {
-        name.lower()
-        for kind in ("extra_headers", "headers", "default_headers")
-        for name in params.get(kind) or ()
-    }
+    written = {name.lower() for kind in HEADERS for name in params.get(kind) or ()}
     headers = {
         "openai-organization": params.get("organization"),
         "openai-project": params.get("project"),
@@ -242,11 +246,39 @@ def _headers(target: Target) -> Mapping[str, str | None]:
     return {name: value for name, value in headers.items() if name not in written}
 
 
-def _secrets(params: Json) -> Iterator[str]:
-    for name, value in params.items():
-        if (
-            isinstance(value, str)
-            and len(value) >= 8
-            and any(word in name for word in ("key", "secret", "token", "password"))
-        ):
+def _secrets(place: Json) -> Iterator[str]:
+    """Yield every text of the file that must not reach a caller, at any depth."""
+    for name, value in place.items():
+        if name in HEADERS and isinstance(value, Mapping):
+            # Whatever they are called, a gateway in between may take any of them for its key.
+            yield from (each for text in value.values() for each in _long(text))
+        elif any(word in name.lower() for word in SECRET_WORDS):
+            yield from _texts(value)
+        else:
+            yield from (each for inner in _mappings(value) for each in _secrets(inner))
+
+
+def _texts(value: object) -> Iterator[str]:
+    match value:
+        case Mapping():
+            yield from (text for each in value.values() for text in _texts(each))
+        case list() | tuple():
+            yield from (text for each in value for text in _texts(each))
+        case _:
+            yield from _long(value)
+
+
+def _mappings(value: object) -> Iterator[Json]:
+    match value:
+        case Mapping():
             yield value
+        case list() | tuple():
+            yield from (inner for each in value for inner in _mappings(each))
+        case _:
+            pass
+
+
+def _long(value: object) -> Iterator[str]:
+    """Yield a text long enough to be a secret, and what follows a scheme such as `Basic`."""
+    if isinstance(value, str):
+        yield from {text for text in (value, value.rpartition(" ")[2]) if len(text) >= 8}

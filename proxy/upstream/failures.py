@@ -70,9 +70,17 @@ CODE_KINDS: Mapping[str, Kind] = {
     "timeout_error": Kind.TRANSIENT,
 }
 
-# Providers that have no code for it say it in prose; only read on a 400, 403, 413 or 429.
+# Providers that have no code for it say it in prose; only read on a 400, 403, 413 or 429, where
+# code and type say nothing, and outside of quotes: what stands in those may be the caller's words.
+# What rests a key must stand at the very beginning: nobody but the provider writes that.
 PROSE_KINDS: tuple[tuple[re.Pattern[str], Kind], ...] = (
-    (re.compile(r"credit balance|billing|exceeded your current quota|payment"), Kind.EXHAUSTED),
+    (
+        re.compile(
+            r"^(?:your credit balance is too low|you(?: have|'ve)? exceeded your current quota"
+            r"|please go to plans & billing)\b"
+        ),
+        Kind.EXHAUSTED,
+    ),
     (
         re.compile(
             r"maximum context length|context window|prompt is too long"
@@ -81,9 +89,18 @@ PROSE_KINDS: tuple[tuple[re.Pattern[str], Kind], ...] = (
         Kind.OVERSIZED,
     ),
     (re.compile(r"content management policy|content policy|usage policies"), Kind.CONTENT),
-    (re.compile(r"api key not valid"), Kind.CREDENTIAL),
+    (re.compile(r"^api key not valid\b"), Kind.CREDENTIAL),
 )
 PROSE_STATUSES = frozenset({400, 403, 413, 429})
+# What providers write as code or type of a refusal that they have no word for.
+VAGUE = frozenset(
+    {
+        "bad_request", "badrequest", "badrequesterror", "error", "failed_precondition",
+        "invalid_argument", "invalid_request", "invalid_request_error", "validationexception",
+    }
+)  # fmt: skip
+# An apostrophe inside a word (`model's`) opens nothing.
+_QUOTED = re.compile(r"""(?<!\w)'.*?'(?!\w)|".*?"|`.*?`""", re.DOTALL)
 
 # LiteLLM's exceptions where nothing came over a wire of ours. A class that is not here is looked
 # up by its bases, nearest first. A contract test walks `litellm.exceptions`.
@@ -225,11 +242,12 @@ def _kind_of_range(status: int) -> Kind:
 
 
 def _kind_said(status: int, error: ProviderError) -> Kind | None:
-    for word in (error.code, error.type):
-        if word is not None and (kind := CODE_KINDS.get(word.lower())) is not None:
+    words = [word.lower() for word in (error.code, error.type) if word is not None]
+    for word in words:
+        if (kind := CODE_KINDS.get(word)) is not None:
             return kind
-    if status in PROSE_STATUSES and error.message:
-        prose = error.message.lower()
+    if status in PROSE_STATUSES and error.message and VAGUE.issuperset(words):
+        prose = _QUOTED.sub("", error.message.lower()).strip()
         return next((kind for pattern, kind in PROSE_KINDS if pattern.search(prose)), None)
     return None
 

@@ -11,9 +11,9 @@ LITELLM_FIELDS = frozenset({"provider_specific_fields", "citations"})
 FINISHES = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
 
 
-def normal_completion(response: Any) -> Json:
-    """Return a ModelResponse as a `chat.completion` body."""
-    body = _plain(response)
+def normal_completion(response: Any, *, counted: bool = True) -> Json:
+    """Return a ModelResponse as a `chat.completion` body; without a usage nobody has `counted`."""
+    body = _plain(response, counted=counted)
     body["choices"] = [
         {
             "index": choice.get("index", index),
@@ -26,9 +26,9 @@ def normal_completion(response: Any) -> Json:
     return body
 
 
-def normal_chunk(chunk: Any) -> Json:
-    """Return a ModelResponseStream as a `chat.completion.chunk` body."""
-    body = _plain(chunk)
+def normal_chunk(chunk: Any, *, counted: bool = True) -> Json:
+    """Return a ModelResponseStream as a `chat.completion.chunk` body, likewise."""
+    body = _plain(chunk, counted=counted)
     usage = body.get("usage")
     body["choices"] = [
         {
@@ -86,9 +86,11 @@ def _logprobs(logprobs: Json | None) -> Json | None:
     return {"content": None, "refusal": None, **logprobs} if logprobs else None
 
 
-def _plain(model: Any) -> dict[str, Any]:
+def _plain(model: Any, *, counted: bool) -> dict[str, Any]:
     dumped: dict[str, Any] = model.model_dump(mode="json")
     body = {k: v for k, v in dumped.items() if v is not None and k not in LITELLM_FIELDS}
+    if not counted:
+        body.pop("usage", None)
     if usage := body.get("usage"):
         # `cost` is LiteLLM's own sum; a count that nobody made is left out, as OpenAI does.
         body["usage"] = {k: v for k, v in _filled(usage).items() if k != "cost"}

@@ -131,8 +131,8 @@ async def begin(
     except BaseException:
         await source.aclose()
         raise
-    end_s = started_s + timeouts.stream_s
-    rest = _rest(source, progress, clock, idle_s=timeouts.idle_s, end_s=end_s, waits=waits)
+    left_s = timeouts.stream_s - (clock.now() - started_s)
+    rest = _rest(source, progress, clock, idle_s=timeouts.idle_s, left_s=left_s, waits=waits)
     stream = ChunkStream(first, rest, now=clock.now, headers=headers, dropped=dropped)
     owed = contextlib.AsyncExitStack()
     # A generator that nobody has begun to read closes nothing when it is closed.
@@ -155,18 +155,20 @@ async def _rest(
     clock: Clock,
     *,
     idle_s: float,
-    end_s: float,
+    left_s: float,
     waits: Waits,
 ) -> AsyncGenerator[Chunk, None]:
+    """Yield what follows; only the time that the provider takes counts, not the reader's."""
+    waited_s = 0.0
     settled_s: float | None = None
     try:
         while True:
-            now_s = clock.now()
-            limit_s = min(idle_s, end_s - now_s)
+            limit_s = min(idle_s, left_s - waited_s)
             if progress.settled:
-                settled_s = now_s if settled_s is None else settled_s
+                settled_s = waited_s if settled_s is None else settled_s
                 wait_s = waits.done_s if progress.usage else waits.usage_s
-                limit_s = min(limit_s, settled_s + wait_s - now_s)
+                limit_s = min(limit_s, settled_s + wait_s - waited_s)
+            asked_s = clock.now()
             try:
                 chunk = await _next(source, limit_s)
             except UpstreamFailure:
@@ -174,6 +176,7 @@ async def _rest(
                 if progress.settled:
                     return
                 raise
+            waited_s += clock.now() - asked_s
             if chunk is None:
                 break
             yield chunk

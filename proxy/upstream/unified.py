@@ -9,7 +9,7 @@ are LiteLLM's translation. LiteLLM is imported in the background, never on a req
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from types import ModuleType
 from typing import Any
@@ -25,6 +25,7 @@ from proxy.types import Call, Json, Target
 from proxy.upstream import failures
 from proxy.upstream.arguments import Written, write_arguments
 from proxy.upstream.limits import rate_limits
+from proxy.upstream.mend import MENDED
 from proxy.upstream.normal import Thoughts, normal_chunk, normal_completion
 from proxy.upstream.sdk import Sdk
 from proxy.upstream.stream import Progress, begin
@@ -37,7 +38,7 @@ DRAIN_S = 0.02
 class Unified:
     """Calls targets through LiteLLM. `limit_bytes` bounds a whole answer, decoded."""
 
-    def __init__(self, sdk: Sdk, clock: Clock, *, limit_bytes: int) -> None:
+    def __init__(self, sdk: Sdk, clock: Clock, *, limit_bytes: Callable[[], int]) -> None:
         self._sdk = sdk
         self._clock = clock
         self._limit_bytes = limit_bytes
@@ -48,17 +49,16 @@ class Unified:
         written = write_arguments(litellm, target, call, foreign=foreign)
         wire = Wire(
             connect_s=target.timeouts.connect_s,
-            limit_bytes=self._limit_bytes,
+            limit_bytes=self._limit_bytes(),
             stream=call.stream,
             transport=self._sdk.transport,
             error=self._sdk.error,
             respelt=call.stream and not written.native,
+            mends=target.provider in MENDED,
             fixed=written.headers,
             secrets=written.secrets,
         )
-        limit_s = target.timeouts.first_token_s if call.stream else target.timeouts.answer_s
-        if call.wishes.timeout_s is not None:
-            limit_s = min(limit_s, call.wishes.timeout_s)
+        limit_s, late = _limit(target, call)
         # To the first content: LiteLLM connects to some providers only when it is asked for that.
         token = WIRE.set(wire)
         try:
@@ -72,7 +72,7 @@ class Unified:
                     stream = await self._stream(answer, target, call, written, wire)
                 return stream.owe(owed.pop_all())
         except TimeoutError as exc:
-            raise UpstreamFailure(f"no answer within {limit_s:g} s", kind=Kind.SILENT) from exc
+            raise UpstreamFailure(f"no answer within {limit_s:g} s", kind=late) from exc
         finally:
             WIRE.reset(token)
 
@@ -119,7 +119,7 @@ class Unified:
         headers = rate_limits(wire.headers, wall_s=self._clock.wall())
         facts: Mapping[str, Any] = {"headers": headers, "dropped": written.dropped}
         if not written.native and answer is not None:
-            body = normal_completion(answer)
+            body = normal_completion(answer, counted=not wire.mended)
             return Completion(_dumped(body), body, **facts)
         raw = bytes(wire.body)
         try:
@@ -131,6 +131,15 @@ class Unified:
         if not written.native or not _holds_answer(body):
             raise UpstreamFailure("the answer cannot be read", kind=Kind.TRANSIENT)
         return Completion(raw, body, **facts)
+
+
+def _limit(target: Target, call: Call) -> tuple[float, Kind]:
+    """Return the seconds that an answer may take, and what it is when they have passed."""
+    limit_s = target.timeouts.first_token_s if call.stream else target.timeouts.answer_s
+    wish_s = call.wishes.timeout_s
+    if wish_s is not None and wish_s < limit_s:
+        return wish_s, Kind.IMPATIENT
+    return limit_s, Kind.SILENT
 
 
 def _dumped(body: Json) -> bytes:
@@ -182,10 +191,10 @@ async def _translated_chunks(
     async with aclosing(wrapper):
         try:
             async for chunk in wrapper:
-                event = normal_chunk(chunk)
+                event = normal_chunk(chunk, counted=not wire.mended)
                 thoughts.number(event)
                 finish = any(choice["finish_reason"] for choice in event["choices"])
-                if finish and wire.sent and not _really_finished(wrapper):
+                if finish and wire.sent and not _really_finished(wrapper, wire):
                     return
                 yield Chunk.of_events([event])
             if wire.answer is not None:
@@ -197,8 +206,8 @@ async def _translated_chunks(
             raise failure from exc
 
 
-def _really_finished(wrapper: Any) -> bool:
-    return bool(
+def _really_finished(wrapper: Any, wire: Wire) -> bool:
+    return not wire.cut and bool(
         getattr(wrapper, "received_finish_reason", None)
         or getattr(wrapper, "intermittent_finish_reason", None)
     )

@@ -22,20 +22,23 @@ from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined
 
 import httpcore
 import httpx
+import orjson
 
 from proxy import sse
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.retry import Kind
 from proxy.upstream import failures
+from proxy.upstream.mend import mend_answer, mend_event
+from proxy.upstream.unpack import ENCODINGS, Unpacker
 
 ERROR_BODY_LIMIT = 64 * 1024
 ERROR_BODY_WAIT_S = 5.0
-PIECE_BYTES = 64 * 1024
 # Longer than LiteLLM's 15 s, so that a quiet minute costs no handshake.
 POOL = httpx.Limits(max_connections=None, max_keepalive_connections=1000, keepalive_expiry=90.0)
 NO_PROXIES: Mapping[str, str] = MappingProxyType({})
 EVENTS = "text/event-stream"
+BODILESS = frozenset({httpx.codes.NO_CONTENT, httpx.codes.RESET_CONTENT})
 # What ends a line for Python but not in an event stream, as UTF-8 and as JSON may write it.
 LINE_ENDS: Mapping[bytes, bytes] = MappingProxyType(
     {b"\xc2\x85": b"\\u0085", b"\xe2\x80\xa8": b"\\u2028", b"\xe2\x80\xa9": b"\\u2029"}
@@ -58,6 +61,7 @@ class Wire:
     transport: Transport | None = None
     error: type[WireError] = WireError  # what LiteLLM is told a failure with
     respelt: bool = False  # LiteLLM reads the events, so they are spelt as it reads them rightly
+    mends: bool = False  # LiteLLM cannot read every usage of this provider's
     fixed: Mapping[str, str | None] = field(default_factory=dict, repr=False)  # request headers
     secrets: tuple[str, ...] = field(default=(), repr=False)
     sent: bool = False
@@ -65,14 +69,27 @@ class Wire:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytearray = field(default_factory=bytearray, repr=False)
     answer: Answer | None = None
+    mended: bool = False  # its usage is ours, and says nothing
+    openai: bool = False  # its events have OpenAI's form
+    finished: bool = False  # and one of them gave a finish reason
     failure: UpstreamFailure | None = None
 
     def fail(self, message: str, kind: Kind, **facts: object) -> WireError:
         """Note why this attempt failed, and return the exception to raise through LiteLLM."""
-        # A 200 that broke later is no verdict of the provider's.
-        status = None if self.status == httpx.codes.OK else self.status
+        # An answer that broke later is no verdict of the provider's.
+        status = None if self.answered else self.status
         self.failure = UpstreamFailure(message, kind=kind, provider_status=status, **facts)  # type: ignore[arg-type]
         return self.error(message)
+
+    @property
+    def answered(self) -> bool:
+        """The status says that there is an answer, and that it has a body."""
+        return self.status is not None and 200 <= self.status < 300 and self.status not in BODILESS
+
+    @property
+    def cut(self) -> bool:
+        """The events were OpenAI's, and none of them ended the answer, whatever LiteLLM says."""
+        return self.openai and not self.finished
 
     @property
     def has_events(self) -> bool:
@@ -139,7 +156,7 @@ class Transport(httpx.AsyncBaseTransport):
         wire.status = response.status_code
         wire.headers = {name.lower(): value for name, value in response.headers.items()}
         answer = Answer(response, wire)
-        if response.status_code != httpx.codes.OK:
+        if not wire.answered:
             raise await self._refused(answer, wire)
         if wire.headers.get("content-type", "").startswith("text/html"):
             await answer.aclose()
@@ -150,8 +167,9 @@ class Transport(httpx.AsyncBaseTransport):
             for name, value in response.headers.multi_items()
             if name.lower() not in UNTOLD
         ]
+        # Some readers of LiteLLM's take nothing but a 200 for an answer.
         return httpx.Response(
-            response.status_code, headers=headers, stream=answer, extensions=response.extensions
+            httpx.codes.OK, headers=headers, stream=answer, extensions=response.extensions
         )
 
     async def _send(self, request: httpx.Request, wire: Wire) -> httpx.Response:
@@ -239,23 +257,42 @@ class Answer(httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         wire = self._wire
-        decode, readable, respell = _decoder(wire), _readable(wire), _respeller(wire)
+        readable, respell = _readable(wire), _respeller(wire)
         try:
-            async for raw in self._source:
-                for piece in decode(raw):
-                    for part in readable(piece):
-                        self._note(part)
-                        if told := respell(part):
-                            yield told
-            if wire.respells and (rest := respell(b"\n\n")):
-                yield rest  # an event that nothing but the end of the stream has ended
+            async for piece in self._decoded():
+                for part in readable(piece):
+                    self._note(part)
+                    if told := respell(part):
+                        yield told
+            if rest := _rest(wire, respell):
+                yield rest
         except (httpx.TransportError, OSError) as exc:
             raise wire.fail(
                 "the connection broke inside the answer", Kind.TRANSIENT, tokens_spent=True
             ) from exc
 
+    async def _decoded(self) -> AsyncIterator[bytes]:
+        """Yield the body as plain bytes, a bounded piece at a time."""
+        wire = self._wire
+        encoding = wire.headers.get("content-encoding", "").lower() or "identity"
+        if encoding == "identity":
+            async for raw in self._source:
+                yield raw
+            return
+        if encoding not in ENCODINGS:
+            raise wire.fail("the answer's encoding was not asked for", Kind.TRANSIENT)
+        unpacker = Unpacker()
+        try:
+            async for raw in self._source:
+                for piece in unpacker.feed(raw):
+                    yield piece
+            for piece in unpacker.end():
+                yield piece
+        except zlib.error as exc:
+            raise wire.fail("the answer's compression is broken", Kind.TRANSIENT) from exc
+
     def _note(self, piece: bytes) -> None:
-        if self._wire.stream and self._wire.status == httpx.codes.OK:
+        if self._wire.stream and self._wire.answered:
             return
         self._wire.body += piece
         if len(self._wire.body) > self._wire.limit_bytes:
@@ -275,26 +312,6 @@ class Answer(httpx.AsyncByteStream):
             await self._stream.aclose()  # type: ignore[union-attr]
 
 
-def _decoder(wire: Wire) -> Callable[[bytes], Iterable[bytes]]:
-    """Return what turns raw bytes into plain ones, a bounded piece at a time."""
-    encoding = wire.headers.get("content-encoding", "identity").lower()
-    if encoding in ("identity", ""):
-        return lambda raw: (raw,)
-    if encoding not in ("gzip", "x-gzip", "deflate"):
-        raise wire.fail("the answer's encoding was not asked for", Kind.TRANSIENT)
-    inflate = zlib.decompressobj(wbits=47)  # 32 + 15: a gzip or a zlib header
-
-    def pieces(raw: bytes) -> Iterator[bytes]:
-        while raw:
-            try:
-                yield inflate.decompress(raw, PIECE_BYTES)
-            except zlib.error as exc:
-                raise wire.fail("the answer's compression is broken", Kind.TRANSIENT) from exc
-            raw = inflate.unconsumed_tail
-
-    return pieces
-
-
 def _respeller(wire: Wire) -> Callable[[bytes], bytes]:
     """
     Return what turns the bytes of an event stream into those of the events they complete.
@@ -302,6 +319,8 @@ def _respeller(wire: Wire) -> Callable[[bytes], bytes]:
     LiteLLM ends a line where Python ends one, which is inside of a text too, and holds an
     unfinished line of any length.
     """
+    if _held(wire):
+        return lambda piece: b""
     if not wire.respells:
         return lambda piece: piece
     reader = sse.Reader()
@@ -311,16 +330,47 @@ def _respeller(wire: Wire) -> Callable[[bytes], bytes]:
             events = reader.feed(piece)
         except sse.EventTooLarge as exc:
             raise wire.fail(str(exc), Kind.TRANSIENT) from exc
-        return b"".join(map(_spelt, events))
+        return b"".join(_spelt(event, wire) for event in events)
 
     return respell
 
 
-def _spelt(event: sse.ServerEvent) -> bytes:
+def _rest(wire: Wire, respell: Callable[[bytes], bytes]) -> bytes:
+    """Return what nothing but the end of the body has ended."""
+    if not _held(wire):
+        return respell(b"\n\n") if wire.respells else b""
+    body = bytes(wire.body)
+    mended = mend_answer(body)
+    wire.mended = mended is not None
+    return body if mended is None else mended
+
+
+def _held(wire: Wire) -> bool:
+    """Say whether the body is given only as a whole, because all of it is looked at first."""
+    return wire.mends and wire.answered and not wire.stream
+
+
+def _spelt(event: sse.ServerEvent, wire: Wire) -> bytes:
     data = event.data
+    if wire.mends and (mended := mend_event(data)) is not None:
+        wire.mended = True
+        data = mended
+    _note_finish(data, wire)
     for mark, escape in LINE_ENDS.items():
         data = data.replace(mark, escape)
     return (b"event: " + event.name + b"\n" if event.name else b"") + sse.frame(data)
+
+
+def _note_finish(data: bytes, wire: Wire) -> None:
+    """Note what LiteLLM forgets: it takes `[DONE]` for a finish reason."""
+    if wire.finished or b'"choices"' not in data:
+        return
+    with contextlib.suppress(ValueError):
+        event = orjson.loads(data)
+        choices = event.get("choices") if isinstance(event, dict) else None
+        if isinstance(choices, list):
+            wire.openai = True
+            wire.finished = any(isinstance(c, dict) and c.get("finish_reason") for c in choices)
 
 
 def _readable(wire: Wire) -> Callable[[bytes], Iterable[bytes]]:

@@ -7,8 +7,11 @@ import zlib
 
 import orjson
 import pytest
+from starlette.types import Message
 
+from proxy.api.body import read_body
 from proxy.api.headers import safe
+from proxy.errors import BodyTooSlow
 from tests.api.fakes import CHAT, COMPLETION, Client, Edge, replies, snapshot
 
 pytestmark = pytest.mark.anyio
@@ -46,6 +49,28 @@ async def test_a_body_that_says_it_is_too_large_is_not_read() -> None:
     assert client.status == 413
     assert len(client._pieces) == 1
     assert over.meters.reasons == ["request_too_large"]
+
+
+async def test_a_body_that_does_not_come_is_waited_for_so_long_and_no_longer() -> None:
+    client = Client(edge().app, pieces=[])
+    with pytest.raises(BodyTooSlow) as slow:
+        await read_body(client._receive, {}, MB, within_s=0.01)
+    assert slow.value.status == 408
+
+
+async def test_a_slow_body_loses_its_connection() -> None:
+    slow = edge()
+
+    async def late() -> Message:
+        raise BodyTooSlow("the body was not here in time")
+
+    client = slow.post()
+    client._receive = late  # type: ignore[method-assign]
+    await client.run()
+    assert (client.status, client.error["code"]) == (408, "request_too_slow")
+    assert client.headers["connection"] == "close"
+    assert slow.meters.reasons == ["request_too_slow"]
+    assert slow.drain.in_flight == 0
 
 
 @pytest.mark.parametrize("length", ["-1", "x", "9" * 5000])
@@ -93,6 +118,11 @@ async def test_an_encoding_that_cannot_be_undone_is_400(raw: bytes, encoding: st
     client = await edge().post(raw, content_encoding=encoding).run()
     assert client.status == 400
     assert "gzip" in client.error["message"]
+
+
+async def test_headers_over_the_limit_are_431_at_the_small_addresses_too() -> None:
+    client = await edge(header_kb=1).get("/health/liveness", x_long="a" * 1024).run()
+    assert (client.status, client.error["code"]) == (431, "request_headers_too_large")
 
 
 async def test_headers_over_the_limit_are_431() -> None:

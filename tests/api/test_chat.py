@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 
 from proxy.errors import NoTargetAvailable, RateLimited, UpstreamFailure
 from proxy.replies import Completion, Reply
 from proxy.retry import Kind
-from proxy.types import Call, Tally
-from tests.api.fakes import CHAT, COMPLETION, STREAMED, Edge, Upstream, events, fails, replies
+from proxy.types import Call, Caller, Tally
+from tests.api.fakes import (
+    CHAT,
+    COMPLETION,
+    STREAMED,
+    Client,
+    Edge,
+    Upstream,
+    events,
+    fails,
+    replies,
+    snapshot,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -143,6 +155,41 @@ async def test_the_body_reaches_the_gateway_without_what_was_meant_for_us() -> N
     assert call.wishes.timeout_s == 2.0
     assert call.wishes.fallbacks == ("claude",)
     assert edge.gateway.callers == ["anonymous"]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "outcome", "caller"),
+    [
+        (b"{", {"authorization": "Bearer sk-web"}, 400, "invalid_request_error", "web"),
+        (CHAT, {}, 401, "invalid_api_key", "none"),
+        (CHAT, {"x_long": "a" * 2048}, 431, "request_headers_too_large", "none"),
+    ],
+)
+async def test_a_request_that_never_reached_the_gateway_has_its_line_too(
+    body: object, headers: dict[str, str], status: int, outcome: str, caller: str
+) -> None:
+    callers = {"sk-web": Caller("web")}
+    edge = Edge(replies(COMPLETION), snapshot(callers=callers, limits={"header_kb": 1}))
+    client = await edge.post(body, x_request_id="abc", **headers).run()
+    [line] = [orjson.loads(line) for line in edge.log_lines]
+    assert client.status == line["status"] == status
+    assert (line["event"], line["outcome"], line["caller"]) == ("request", outcome, caller)
+    assert (line["request_id"], line["model"]) == ("abc", "unknown")
+
+
+async def test_a_client_that_leaves_before_its_body_is_here_has_its_line_too() -> None:
+    edge = Edge(replies(COMPLETION))
+    client = Client(edge.app, pieces=[])
+    client.leave()
+    await client.run()
+    [line] = [orjson.loads(line) for line in edge.log_lines]
+    assert (line["outcome"], client.sent) == ("cancelled", [])
+
+
+async def test_the_line_of_what_the_gateway_has_seen_is_the_gateway_s() -> None:
+    edge = Edge(fails(NoTargetAvailable("all down")))
+    await edge.post().run()
+    assert edge.log_lines == []
 
 
 async def test_a_model_has_no_name_of_ours_until_the_gateway_knows_it() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from proxy.api.parse import parse_chat
+from proxy.api.parse import MOST_CONTAINERS, MOST_FALLBACKS, parse_chat
 from proxy.errors import RequestInvalid
 from proxy.types import Call
 
@@ -87,6 +87,12 @@ def test_a_wish_of_the_wrong_type_is_named(name: str, value: object) -> None:
     assert refusal(**{name: value}).param == name
 
 
+def test_fallbacks_are_few_and_each_is_asked_once() -> None:
+    names = [f"m{number}" for number in range(MOST_FALLBACKS)]
+    assert parse(fallbacks=[*names, *names]).wishes.fallbacks == tuple(names)
+    assert refusal(fallbacks=[*names, "one more"]).param == "fallbacks"
+
+
 def test_wishes_are_taken_out_of_the_body() -> None:
     call = parse(
         cache={"no-cache": True},
@@ -148,6 +154,18 @@ def test_nesting_is_limited_without_recursion() -> None:
     assert parse(x=nested(7)).body["x"] == nested(7)
     assert "JSON" in refusal(b"[" * 10_000_000).message
     assert "JSON" in refusal(b'{"a":' * 1_000_000).message
+
+
+def test_objects_and_lists_are_limited_in_number() -> None:
+    fits: list[Any] = [{}] * (MOST_CONTAINERS - 4)  # the body, its messages, the one, and the list
+    assert parse(x=fits).body["x"] == fits
+    assert "objects and lists" in refusal(model="m", messages=MESSAGES, x=[*fits, {}]).message
+
+
+@pytest.mark.parametrize("text", ["{[", '"{', "\\{", '\\"[', "\\\\{"])
+def test_brackets_within_strings_are_not_counted(text: str) -> None:
+    messages = [{"role": "user", "content": text * MOST_CONTAINERS}] * 5
+    assert parse(model="m", messages=messages).body["messages"] == messages
 
 
 def nested(levels: int) -> Any:

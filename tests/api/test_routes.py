@@ -176,8 +176,27 @@ async def test_metrics_are_open_unless_the_file_says_otherwise() -> None:
     closed = locked(metrics={"access": "key"})
     assert (await closed.get("/metrics").run()).status == 401
     assert (await closed.get("/metrics", authorization="Bearer sk-web").run()).status == 200
+
+
+async def test_metrics_for_a_port_that_nobody_serves_yet_are_here_for_those_with_a_key() -> None:
     elsewhere = locked(metrics={"access": {"port": 9090}})
-    assert (await elsewhere.get("/metrics").run()).status == 404
+    assert (await elsewhere.get("/metrics").run()).status == 401
+    assert (await elsewhere.get("/metrics", authorization="Bearer sk-web").run()).status == 200
+    assert (await edge(metrics={"access": {"port": 9090}}).get("/metrics").run()).status == 200
+
+
+async def test_the_health_of_targets_is_looked_at_before_the_metrics_are_told() -> None:
+    server = edge()
+    looked: list[int] = []
+
+    def look() -> tuple[TargetHealth, ...]:
+        looked.append(len(looked))
+        return ()
+
+    server.state["targets"] = look
+    await server.get("/metrics").run()
+    await server.get("/metrics").run()
+    assert looked == [0, 1]
 
 
 async def test_reload_is_for_administrators() -> None:

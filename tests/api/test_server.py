@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import httpx
 import openai
+import orjson
 import pytest
 import uvicorn
 
+from proxy.cli.protocol import BoundedProtocol
 from proxy.replies import Completion
 from tests.api.fakes import CHAT, STREAMED, Edge, Upstream, replies, snapshot
 from tests.api.test_departures import Waiting
@@ -34,7 +36,7 @@ def sdk(url: str) -> openai.AsyncOpenAI:
 @asynccontextmanager
 async def served(edge: Edge) -> AsyncIterator[str]:
     """Serve `edge` on a free port; the address is its base URL."""
-    config = uvicorn.Config(edge.app, port=0, lifespan="off", log_config=None)
+    config = uvicorn.Config(edge.app, http=BoundedProtocol, port=0, lifespan="off", log_config=None)
     server = uvicorn.Server(config)
     config.load()
     server.lifespan = config.lifespan_class(config)
@@ -114,3 +116,49 @@ async def test_head_has_no_body_and_the_connection_is_kept() -> None:
         for _ in range(3):
             answer = await http.post(f"{url}/v1/chat/completions", json=CHAT)
             assert answer.content == ANSWER
+
+
+async def _answer(url: str, *pieces: bytes) -> bytes:
+    """Say the pieces one after the other over one connection; return all that comes back."""
+    host, port = url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    heard = b""
+    with suppress(ConnectionError):
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0)  # a server on the same loop reads them apart
+        heard = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    return heard
+
+
+OPENING = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
+MB = 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    "opening",
+    [
+        b"POST /",
+        OPENING,
+        OPENING + b"x-long: ",
+        OPENING + b"transfer-encoding: chunked\r\n\r\n1\r\n{\r\n0\r\nx-long: ",
+    ],
+)
+async def test_a_head_without_an_end_loses_its_connection(opening: bytes) -> None:
+    edge = Edge(replies(Completion(ANSWER)))
+    async with served(edge) as url:
+        heard = await _answer(url, opening, *[b"a" * 65_536] * 64)
+    assert heard == b"" or heard.startswith((b"HTTP/1.1 431 ", b"HTTP/1.1 400 "))
+    assert edge.gateway.calls == []
+
+
+async def test_a_large_body_after_a_large_head_is_neither() -> None:
+    edge = Edge(replies(Completion(ANSWER)))
+    body = orjson.dumps({**CHAT, "x": "a" * MB})
+    head = b"connection: close\r\nx-long: %s\r\ncontent-length: %d\r\n\r\n"
+    one = OPENING + head % (b"a" * 30_000, len(body))
+    async with served(edge) as url:
+        heard = await _answer(url, one[:9000], one[9000:], body[:5], body[5:])
+    assert heard.startswith(b"HTTP/1.1 200 ")

@@ -31,7 +31,15 @@ def test_the_shipped_file_loads_without_a_key_and_without_a_warning() -> None:
 
 def test_a_group_of_deployments_keeps_their_order_weight_and_limits() -> None:
     config = load_file("groups.yaml", AZURE_EU_KEY="k1", AZURE_US_KEY="k2", OPENAI_API_KEY="k3")
-    assert config.warnings == ()
+    weight = "is a weight of simple-shuffle; this version does not limit by it yet"
+    assert lines(config.warnings) == [
+        (9, f"litellm_params.rpm {weight}"),
+        (10, f"litellm_params.tpm {weight}"),
+        (
+            28,
+            "litellm_params.max_parallel_requests is accepted; this version does not act on it yet",
+        ),
+    ]
     eu, us, openai = targets(config.snapshot, "gpt-4o")
     assert [eu.label, us.label, openai.label] == [
         "gpt-4o/azure/gpt-4o-eu",

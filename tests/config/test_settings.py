@@ -177,7 +177,7 @@ def test_a_value_of_the_wrong_type_is_an_error_with_its_line(
         (
             "router_settings: {routing_strategy: fastest}\n",
             1,
-            "router_settings.routing_strategy: this",
+            'router_settings.routing_strategy: "fastest" is not a strategy',
         ),
     ],
 )

@@ -15,6 +15,7 @@ import httpx
 import openai
 import pytest
 
+from proxy.cli.protocol import MOST_HEAD_BYTES
 from tests.e2e.stream_checks import check_envelope, request_bytes, said, target
 from tests.harness import Mobius, total
 from tests.providers import Answer, FakeAnthropic, FakeOpenAI, FakeProvider, Gate
@@ -210,6 +211,28 @@ def test_the_sdk_raises_what_it_raises_for_openai_itself(place: Place) -> None:
     assert missing.value.code == "model_not_found"
     with pytest.raises(openai.BadRequestError):
         client.chat.completions.create(model="openai-gpt", messages=[])
+
+
+@pytest.mark.parametrize("opening", [b"GET /", b"GET / HTTP/1.1\r\nhost: x\r\nx-long: "])
+def test_a_head_without_an_end_is_cut_off(place: Place, opening: bytes) -> None:
+    address = ("127.0.0.1", place.mobius.port)
+    with socket.create_connection(address, timeout=10) as endless:
+        endless.sendall(opening.ljust(MOST_HEAD_BYTES + 1, b"a"))
+        head, _, body = endless.recv(65_536).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 431 ")
+        assert check_envelope(json.loads(body))["code"] == "request_headers_too_large"
+        assert endless.recv(1) == b""
+    with socket.create_connection(address, timeout=10) as endless:
+        endless.sendall(opening)
+        with pytest.raises(ConnectionError):
+            endless.sendall(b"a" * 64 * 1024**2)  # far more than the buffers between us
+
+
+def test_a_request_that_is_turned_away_has_one_line_in_the_log(place: Place) -> None:
+    answer = place.mobius.http.post(CHAT, content=b"{", headers={"x-request-id": "turned-away"})
+    assert answer.status_code == 400
+    place.mobius.wait_until(lambda: "turned-away" in place.mobius.log)
+    assert place.mobius.log.count("turned-away") == 1
 
 
 def test_a_client_that_never_ends_its_request_holds_up_nobody(place: Place) -> None:

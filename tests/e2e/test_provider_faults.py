@@ -217,12 +217,27 @@ def test_a_parameter_that_a_provider_cannot_be_sent_sends_the_request_on(
     assert ring.places[1].requests[0].json["logit_bias"] == {"1": 2}
 
 
-def test_a_parameter_that_no_provider_can_be_sent_is_a_bad_request(rings: Lab) -> None:
+@ways
+def test_a_parameter_that_the_only_provider_has_no_word_for_is_dropped_and_named(
+    rings: Lab, stream: bool
+) -> None:
     ring = rings.take(ALONE["anthropic"])
-    refusal = ring.refused(logit_bias={"1": 2})
-    assert ring.asked == []
-    assert (refusal.raised, refusal.status) == (openai.BadRequestError, 400)
-    assert "logit_bias" in refusal.message
+    answer = ring.ask(stream=stream, logit_bias={"1": 2}, seed=3, top_p=0.5)
+    assert ring.asked == [0]
+    sent = ring.places[0].requests[0].json
+    assert not {"logit_bias", "seed"} & sent.keys()
+    assert sent["top_p"] == 0.5
+    assert set(answer.headers["x-mobius-dropped"].split(",")) == {"logit_bias", "seed"}
+
+
+def test_a_caller_cannot_rest_the_account_with_words_that_a_provider_quotes(rings: Lab) -> None:
+    ring = rings.take(ALONE["openai"])
+    message = "Invalid value: 'payment'. Supported values are: 'a' and 'b'."
+    error = {"message": message, "type": "invalid_request_error", "code": "invalid_value"}
+    ring.places[0].always(Fails(400, body={"error": error}))
+    for _ in range(2):
+        assert ring.refused().status == 400
+    assert ring.asked == [0, 0]
 
 
 NONSENSE: list[dict[str, Any]] = [
@@ -686,7 +701,7 @@ def test_nothing_but_silence_is_a_timeout(rings: Lab, stream: bool) -> None:
 def test_a_caller_may_wish_for_a_shorter_timeout(rings: Lab, stream: bool) -> None:
     ring = rings.take(OPENAI_FIRST)
     ring.places[0].always(Silent())
-    assert ring.ask(stream=stream, extra_body={"timeout": 0.3}).trail == ["0:silent", "1:200"]
+    assert ring.ask(stream=stream, extra_body={"timeout": 0.3}).trail == ["0:impatient", "1:200"]
 
 
 # Answers that break before there is anything to show.

@@ -214,14 +214,23 @@ def test_what_changes_nothing_is_dropped_without_a_word(lane: Lane) -> None:
         assert not result.arguments.keys() & IDLE.keys()
 
 
-def test_at_home_an_openai_parameter_is_not_dropped_unless_the_file_says_so(lane: Lane) -> None:
-    target = target_of("anthropic", NOWHERE, CLAUDE)
-    assert written(lane, target, seed=7).arguments["seed"] == 7
-    dropping = with_(target, drop_params=True)
-    result = written(lane, dropping, seed=7)
+@pytest.mark.parametrize("drop", [None, True])
+def test_at_home_too_an_openai_parameter_it_does_not_know_is_dropped_and_named(
+    lane: Lane, drop: bool | None
+) -> None:
+    target = with_(target_of("anthropic", NOWHERE, CLAUDE), drop_params=drop)
+    result = written(lane, target, seed=7, temperature=0.5)
     assert result.dropped == ("seed",)
     assert "seed" not in result.arguments
-    assert result.arguments["drop_params"] is True
+    assert result.arguments["temperature"] == 0.5
+    assert result.arguments.get("drop_params") is drop
+
+
+def test_the_file_can_forbid_dropping_at_home(lane: Lane) -> None:
+    target = with_(target_of("anthropic", NOWHERE, CLAUDE), drop_params=False)
+    result = written(lane, target, seed=7)
+    assert result.dropped == ()
+    assert result.arguments["seed"] == 7
 
 
 def test_the_file_can_forbid_dropping_and_clamping_on_a_foreign_target(lane: Lane) -> None:
@@ -268,6 +277,21 @@ def test_secrets_are_every_key_and_token_of_the_place(lane: Lane) -> None:
         "bedrock", NOWHERE, aws_secret_access_key="a-secret-1", azure_ad_token="tok-1234"
     )
     assert set(written(lane, target).secrets) == {KEY, "a-secret-1", "tok-1234"}
+
+
+def test_secrets_are_found_in_headers_and_at_any_depth(lane: Lane) -> None:
+    credentials = {"type": "service", "private_key": "PEM-of-it", "inner": [{"a": "deep-in-it"}]}
+    target = target_of(
+        "openai",
+        NOWHERE,
+        extra_headers={"x-portal": "portal-pass", "x-short": "on", "x-none": None},
+        headers={"Authorization": "Basic dXNlcjpwYXNz"},
+        vertex_credentials=credentials,
+        extra_body={"upstreams": [{"token": "nested-token", "region": "somewhere-far"}]},
+    )
+    found = set(written(lane, target).secrets)
+    assert {"portal-pass", "dXNlcjpwYXNz", "PEM-of-it", "deep-in-it", "nested-token"} < found
+    assert not {"on", "somewhere-far"} & found
 
 
 CONVERSATION: list[dict[str, Any]] = [

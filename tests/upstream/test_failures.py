@@ -153,6 +153,43 @@ def test_a_provider_without_a_code_says_it_in_prose(status: int, message: str, k
     assert response(status, error(message)).kind is kind
 
 
+CLAIMS = [
+    "your credit balance is too low",
+    "you exceeded your current quota",
+    "payment",
+    "Billing",
+    "api key not valid",
+    "maximum context length",
+]
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+@pytest.mark.parametrize("place", ["'{}'", '"{}"', "`{}`", "'x' and '{}'"])
+def test_words_that_a_provider_quotes_are_the_callers(claim: str, place: str) -> None:
+    # One bad request would else rest the account of everybody for five minutes.
+    quoted = place.replace("{}", claim)
+    for message in (f"Invalid value: {quoted}. Supported values are: 'a'.", quoted):
+        for type_ in (None, "invalid_request_error"):
+            assert response(400, error(message, None, type_)).kind is Kind.CALLER
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+@pytest.mark.parametrize("code", ["invalid_value", "unknown_parameter", "invalid_type"])
+def test_prose_is_not_read_where_a_code_says_something_of_its_own(claim: str, code: str) -> None:
+    assert response(400, error(claim, code, "invalid_request_error")).kind is Kind.CALLER
+
+
+@pytest.mark.parametrize("claim", CLAIMS[:-1])
+def test_a_fields_name_that_a_provider_repeats_rests_no_key(claim: str) -> None:
+    message = f"messages.0.{claim}: Extra inputs are not permitted"
+    assert response(400, error(message, None, "invalid_request_error")).kind is Kind.CALLER
+
+
+def test_an_apostrophe_quotes_nothing() -> None:
+    message = "This model's maximum context length is 8192 tokens, your messages' is 9000."
+    assert response(400, error(message, None, "invalid_request_error")).kind is Kind.OVERSIZED
+
+
 def test_googles_per_minute_limit_is_a_rate_limit_though_it_speaks_of_billing() -> None:
     # Its free tier says this of a limit per model and minute; an empty account would rest the key.
     message = (

@@ -96,7 +96,7 @@ class Lane:
         self._runner = asyncio.Runner()
         self.transport = CountingTransport()
         self.sdk = Sdk(self.transport)
-        self._unified = Unified(self.sdk, SystemClock(), limit_bytes=MB)
+        self._unified = Unified(self.sdk, SystemClock(), limit_bytes=lambda: MB)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what LiteLLM does while it is imported
             self.litellm: ModuleType = self._runner.run(self.sdk.ready())

@@ -23,7 +23,7 @@ from proxy.replies import ChunkStream, Completion
 from proxy.types import Tally
 
 
-class Wire:
+class Outbound:
     """One answer. `finished` is true once its last byte has been handed over."""
 
     def __init__(self, send: Send, tally: Tally, *, clock: Clock, log: Log) -> None:
