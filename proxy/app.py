@@ -60,7 +60,7 @@ def create_app(
     `environ` is the environment as it was at start: what a file exports is no part of it, so that
     what is deleted from the file is gone. The other keyword arguments are the seams tests use;
     production passes none but `load`. `app.state` holds what a server needs: `drain` to end its
-    requests with, and, once the lifespan has begun, `grace` in seconds and `say`, which logs.
+    requests with, `grace` for the seconds of it, and `say`, which logs inside the lifespan.
     """
     clock = clock or SystemClock()
     start = dict(os.environ if environ is None else environ)
@@ -106,6 +106,8 @@ def create_app(
         openapi_url=None,
     )
     app.state.drain = drain
+    app.state.say = lambda event, **facts: None  # a signal may come before the lifespan does
+    app.state.grace = lambda: config.snapshot.policy.grace
     routes.install(app)
     return app
 

@@ -105,7 +105,7 @@ class LimitsPolicy(Policy):
     )
     in_flight: int = Field(default=2000, ge=1)
     json_depth: int = Field(default=64, ge=2, le=1000)
-    header_kb: float = Field(default=32.0, gt=0, le=1024)
+    header_kb: float = Field(default=32.0, gt=0, le=128)  # a longer head is cut off unheard
 
 
 class BudgetUsd(Policy):

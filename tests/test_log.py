@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from typing import Any
 
 import orjson
 import pytest
 
-from proxy.log import Log
+from proxy.log import LineWriter, Log
 from proxy.types import Surface, Tally, Usage
 from tests.fakes import FakeClock
 
@@ -97,3 +98,61 @@ def test_a_tally_has_no_place_for_a_prompt_or_a_key() -> None:
         "trail", "retries", "fallbacks", "upstream_s", "waits_s", "first_content_s",
         "last_content_s", "usage", "cache", "outcome", "status",
     }  # fmt: skip
+
+
+class Pipe:
+    """Something to write to that is full until it is `read`, or fails its first writes."""
+
+    def __init__(self, *, failures: int = 0) -> None:
+        self.read = threading.Event()
+        self.began = threading.Event()
+        self.writes: list[bytes] = []
+        self._failures = failures
+
+    def __call__(self, lines: bytes) -> None:
+        self.began.set()
+        self.read.wait(10)
+        if self._failures:
+            self._failures -= 1
+            raise BrokenPipeError
+        self.writes.append(lines)
+
+    @property
+    def lines(self) -> list[bytes]:
+        return b"".join(self.writes).splitlines()
+
+
+def test_lines_that_nobody_reads_hold_nobody_up_and_are_counted_when_lost() -> None:
+    pipe = Pipe()
+    with LineWriter(pipe, FakeClock(), most_lines=3) as writer:
+        writer(b"first\n")
+        assert pipe.began.wait(10)
+        for number in range(5):
+            writer(b"%d\n" % number)
+        pipe.read.set()
+    first, lost, *rest = pipe.lines
+    assert first == b"first"
+    told = orjson.loads(lost)
+    assert (told["event"], told["lines"]) == ("log_lost", 2)
+    assert rest == [b"0", b"1", b"2"]
+    assert len(pipe.writes) == 2, "what waits is written at once"
+
+
+def test_a_broken_log_fails_nobody_and_its_lines_are_counted() -> None:
+    pipe = Pipe(failures=1)
+    with LineWriter(pipe, FakeClock()) as writer:
+        writer(b"gone\n")
+        assert pipe.began.wait(10)
+        pipe.read.set()
+        writer(b"next\n")
+    lost, *rest = pipe.lines
+    assert orjson.loads(lost)["lines"] == 1
+    assert rest == [b"next"]
+
+
+def test_a_log_that_is_never_read_does_not_keep_the_process() -> None:
+    pipe = Pipe()
+    with LineWriter(pipe, FakeClock()) as writer:
+        writer(b"stuck\n")
+    assert pipe.writes == []
+    pipe.read.set()

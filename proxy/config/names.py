@@ -104,7 +104,8 @@ NOT_YET = words(
     router_settings.redis_db router_settings.redis_host router_settings.redis_password
     router_settings.redis_port router_settings.redis_url
     mobius.ai mobius.cache mobius.hedge mobius.keys.cache_scope mobius.keys.limits mobius.lanes
-    mobius.ledger mobius.quota mobius.slo mobius.teams.limits mobius.users
+    mobius.ledger mobius.metrics.access.port mobius.quota mobius.slo mobius.teams.limits
+    mobius.users
     """
 )
 # litellm_params of which people expect more than is done with them.

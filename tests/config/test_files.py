@@ -225,8 +225,6 @@ def test_a_variable_that_other_places_need_is_an_error_with_its_line() -> None:
         load_file("mounted.yaml")
     assert lines(caught.value.remarks) == [
         (8, "general_settings.master_key: the variable MASTER_KEY is not set"),
-        (11, "router_settings.redis_port: the variable REDIS_PORT is not set"),
-        (12, "router_settings.redis_password: the variable REDIS_PASSWORD is not set"),
     ]
 
 

@@ -146,7 +146,7 @@ def test_what_no_room_acts_on_yet_is_one_table(tmp_path: Path) -> None:
         "  ai: {model: a}\n  cache: {scope: team}\n  hedge: {after: 1}\n"
         "  lanes: {openai: unified}\n"
         "  ledger: {keep_days: 1}\n  quota: {default_max_tokens: 1}\n  slo: {first_token_s: 1}\n"
-        "  users: {default: {rpm: 1}}\n"
+        "  users: {default: {rpm: 1}}\n  metrics: {access: {port: 9090}}\n"
         f"  keys: [{{name: web, key_sha256: {HASH}, limits: {{rpm: 1}}, cache_scope: team}}]\n"
         "  teams: [{name: product, limits: {rpm: 1}}]\n"
     )

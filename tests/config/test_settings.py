@@ -330,3 +330,33 @@ def test_a_prefix_that_is_no_provider_is_named_and_belongs_to_the_model(tmp_path
     assert (target.provider, target.model) == ("openai", "opneai/x")
     served = load_text(tmp_path, one("model: org/x, api_base: http://127.0.0.1:1/v1"))
     assert served.warnings == ()
+
+
+def test_a_variable_of_a_setting_for_later_is_warned_of_and_not_fatal(tmp_path: Path) -> None:
+    config = load_text(
+        tmp_path,
+        f"""model_list:
+{mock_model("a")}router_settings:
+  redis_host: os.environ/REDIS_HOST
+  redis_port: os.environ/REDIS_PORT
+  redis_password: os.environ/REDIS_PASSWORD
+litellm_settings:
+  cache_params:
+    host: os.environ/REDIS_HOST
+    ttl: os.environ/TTL
+""",
+    )
+    left_out = [each for each in lines(config.warnings) if "is left out" in each[1]]
+    assert sorted(left_out) == [
+        (4, "router_settings.redis_host is left out: REDIS_HOST is not set"),
+        (5, "router_settings.redis_port is left out: REDIS_PORT is not set"),
+        (6, "router_settings.redis_password is left out: REDIS_PASSWORD is not set"),
+        (9, "cache_params.host is left out: REDIS_HOST is not set"),
+        (10, "cache_params.ttl is left out: TTL is not set"),
+    ]
+
+
+def test_an_unknown_strategy_is_quoted_with_the_nearest(tmp_path: Path) -> None:
+    error = refusal(tmp_path, "router_settings: {routing_strategy: least-bussy}\n")
+    (remark,) = error.remarks
+    assert remark.text.endswith('"least-bussy" is not a strategy; the nearest name is least-busy')

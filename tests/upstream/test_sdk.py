@@ -54,7 +54,7 @@ async def main(base):
     states.append(sdk.state)
     await sdk.ready()
     states.append(sdk.state)
-    unified = Unified(sdk, SystemClock(), limit_bytes=1_000_000)
+    unified = Unified(sdk, SystemClock(), limit_bytes=lambda: 1_000_000)
     outcomes = []
     for provider in ("openai", "mistral", "anthropic"):
         target = Target("t", "g", provider, "m", "i", "c", {"api_base": base, "api_key": "sk-x"})

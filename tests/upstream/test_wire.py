@@ -15,6 +15,7 @@ import pytest
 from proxy.clock import SystemClock
 from proxy.retry import Kind
 from proxy.upstream import wire as room
+from proxy.upstream.unpack import PIECE_BYTES
 from proxy.upstream.wire import WIRE, CurrentTransport, Transport, Wire, WireError
 from tests.providers import (
     Answer,
@@ -173,7 +174,7 @@ def test_an_answer_without_an_end_is_cut_at_the_limit(packed: bool) -> None:
         fake.script(Endless(gzip=packed))
         wire = made.wire()
         assert fails(made, wire) is Kind.TRANSIENT
-        assert len(wire.body) <= MB + room.PIECE_BYTES
+        assert len(wire.body) <= MB + PIECE_BYTES
         (entry,) = fake.journal.wait_over(1)
         assert entry.closed_by == "client"
 
@@ -192,7 +193,7 @@ def test_an_error_s_body_is_read_up_to_a_limit() -> None:
         fake.script(Fails(500, body=b"x" * (3 * MB)))
         wire = made.wire()
         assert fails(made, wire) is Kind.TRANSIENT
-        assert len(wire.body) <= room.ERROR_BODY_LIMIT + room.PIECE_BYTES * 4
+        assert len(wire.body) <= room.ERROR_BODY_LIMIT + PIECE_BYTES * 4
 
 
 def test_an_error_is_read_from_its_own_bytes() -> None:
