@@ -148,7 +148,7 @@ class Attempts:
                 return targets if instead is None else instead
             case Kind.DIALECT:
                 walk.done.add(target.identity)
-            case Kind.SILENT:
+            case Kind.SILENT | Kind.IMPATIENT:
                 walk.silent.add(target.identity)
             case _ if not RULES[failure.kind].fall_back:
                 raise verdict.refused(failure) from failure

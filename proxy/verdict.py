@@ -95,7 +95,7 @@ def nobody_left(
     back_s = max(1.0, min(away_s, default=1.0))
     if kinds == {Kind.RATE_LIMITED}:
         return _rate_limited(model, told[-1], back_s)
-    if out_of_time or kinds <= {Kind.SILENT, Kind.IMPATIENT}:
+    if out_of_time or (kinds and kinds <= {Kind.SILENT, Kind.IMPATIENT}):
         return DeadlineExceeded(f"no target of {model!r} answered in time", should_retry=False)
     return _all_failed(model, told, kinds, back_s)
 

@@ -50,7 +50,7 @@ class Served:
     async def save(self, text: str, until: Callable[[], bool]) -> None:
         self.file.write_text(text)
         async with asyncio.timeout(10):
-            while not until():
+            while not until():  # noqa: ASYNC110 - the log is a list, which nobody can wait for
                 await asyncio.sleep(0.01)
 
 

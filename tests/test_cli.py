@@ -55,7 +55,7 @@ def test_a_port_in_use_is_one_sentence_with_the_address(
 
 
 def test_a_name_that_is_no_address_is_one_sentence() -> None:
-    with pytest.raises(CannotListen, match="cannot listen on nowhere.invalid:80: "):
+    with pytest.raises(CannotListen, match=r"cannot listen on nowhere\.invalid:80: "):
         bound("nowhere.invalid", 80)
 
 

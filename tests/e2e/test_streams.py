@@ -224,7 +224,7 @@ def test_the_trail_names_every_target_that_was_asked_and_why_it_was_left(
 def test_every_target_that_broke_is_blamed_once_and_nobody_else(campaign: Campaign) -> None:
     health = campaign.mobius.http.get("/health").json()
     assert {entry["target"] for entry in health["unhealthy_endpoints"]} == {c.label for c in CASES}
-    assert all(entry["reason"].startswith("open") for entry in health["unhealthy_endpoints"])
+    assert all(entry["reason"].startswith("resting") for entry in health["unhealthy_endpoints"])
     attempts = _attempts(campaign.mobius)
     for case in CASES:
         ((outcome, times),) = attempts.pop(case.label)
