@@ -282,6 +282,10 @@ def text_bytes(event: Json) -> int:
     Return the UTF-8 bytes of what `event` has of generated text: content, reasoning, refusal,
     the arguments of calls, the transcript of audio (its data says nothing about tokens).
     """
+    match event:
+        # By far the commonest event; the general way takes ten times as long.
+        case {"choices": [{"delta": {"content": str(said)} as delta}]} if len(delta) == 1:
+            return len(said.encode(errors="surrogatepass"))
     return sum(
         len(text.encode(errors="surrogatepass"))
         for _, choice in _choices(event)

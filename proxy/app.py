@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.request import getproxies_environment
@@ -17,6 +18,7 @@ from urllib.request import getproxies_environment
 from fastapi import FastAPI
 
 from proxy import __version__
+from proxy.accounts import Accounts, open_accounts
 from proxy.api import routes
 from proxy.api.deps import State, TargetHealth
 from proxy.api.load import Drain
@@ -27,8 +29,10 @@ from proxy.gateway import Gateway
 from proxy.health import Health
 from proxy.log import LineWriter, Log
 from proxy.metrics import Metrics
+from proxy.quota import Quota
 from proxy.reload import Load, Reloader, Result
 from proxy.snapshot import Snapshot
+from proxy.types import Target
 from proxy.upstream import Upstream
 from proxy.upstream.sdk import Sdk
 from proxy.upstream.unified import Unified
@@ -41,6 +45,30 @@ NO_KEY = (
     "no key is configured, so Mobius answers on a loopback address only; to listen elsewhere set "
     "the variable MOBIUS_MASTER_KEY, or general_settings.master_key"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Seams:
+    """What tests put in the place of the world."""
+
+    load: Load
+    upstream: Upstream | None
+    clock: Clock
+    chance: Callable[[], float]
+    write: Callable[[bytes], object] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the lifespan opens, and what live edits of the file are told to."""
+
+    log: Log
+    metrics: Metrics
+    health: Health
+    sdk: Sdk
+    reloader: Reloader
+    exports: Exports
+    accounts: Accounts
 
 
 def create_app(
@@ -62,40 +90,19 @@ def create_app(
     production passes none but `load`. `app.state` holds what a server needs: `drain` to end its
     requests with, `grace` for the seconds of it, and `say`, which logs inside the lifespan.
     """
-    clock = clock or SystemClock()
+    seams = Seams(load, upstream, clock or SystemClock(), chance, write)
     start = dict(os.environ if environ is None else environ)
     drain = Drain(chance)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
         async with AsyncExitStack() as opened:
-            log = Log(write or opened.enter_context(LineWriter(_write_lines, clock)), clock)
-            opened.callback(log.line, "stopped")
-            metrics = Metrics(clock)
-            health = Health(clock)
-            sdk = await open_sdk(opened, clock)
-            reloader = Reloader(path, start, config, clock=clock, load=load)
-            exports = Exports(os.environ, start)
-            opened.callback(exports.set, {})
-            reloader.on_reload.append(_observer(reloader, metrics, log, sdk, exports))
-            unified = Unified(sdk, clock, limit_bytes=lambda: _answer_limit(reloader.current))
-            attempts = Attempts(upstream or unified, health, metrics, clock=clock, chance=chance)
-            gateway = Gateway(attempts=attempts, metrics=metrics, log=log)
-            _begin(reloader, metrics, log, sdk, exports)
-            app.state.say = log.line
-            app.state.grace = lambda: reloader.current.policy.grace
-            await _watch(opened, reloader)
-            yield State(
-                gateway=gateway,
-                snapshots=reloader,
-                metrics=metrics,
-                clock=clock,
-                log=log,
-                drain=drain,
-                lanes=lambda: {"unified": sdk.state},
-                targets=lambda: _targets(reloader.current, health, metrics),
-                explain=attempts.plan,
-            )
+            parts = await _open(opened, path, config, start, seams)
+            _begin(parts)
+            app.state.say = parts.log.line
+            app.state.grace = lambda: parts.reloader.current.policy.grace
+            await _watch(opened, parts.reloader)
+            yield _state(parts, drain, seams)
 
     app = FastAPI(
         title="Mobius",
@@ -110,6 +117,46 @@ def create_app(
     app.state.grace = lambda: config.snapshot.policy.grace
     routes.install(app)
     return app
+
+
+async def _open(
+    opened: AsyncExitStack, path: Path, config: Config, start: Mapping[str, str], seams: Seams
+) -> Parts:
+    """Open every resource; `opened` closes them, the last one first."""
+    clock = seams.clock
+    write = seams.write or opened.enter_context(LineWriter(_write_lines, clock))
+    log = Log(write, clock)
+    opened.callback(log.line, "stopped")
+    sdk = await open_sdk(opened, clock)
+    exports = Exports(os.environ, start)
+    opened.callback(exports.set, {})
+    reloader = Reloader(path, start, config, clock=clock, load=seams.load)
+    accounts = await open_accounts(opened, config.snapshot.policy, clock, log)
+    parts = Parts(log, Metrics(clock), Health(clock, log), sdk, reloader, exports, accounts)
+    reloader.on_reload.append(_observer(parts))
+    return parts
+
+
+def _state(parts: Parts, drain: Drain, seams: Seams) -> State:
+    """Return what requests may use: the path itself, on the parts that were opened."""
+    reloader, health, metrics = parts.reloader, parts.health, parts.metrics
+    clock, chance, sdk = seams.clock, seams.chance, parts.sdk
+    upstream = seams.upstream or Unified(
+        sdk, clock, limit_bytes=lambda: _answer_limit(reloader.current)
+    )
+    quota = Quota(parts.accounts.store, parts.accounts.ledger, metrics)
+    attempts = Attempts(upstream, health, metrics, quota, clock=clock, chance=chance)
+    return State(
+        gateway=Gateway(attempts=attempts, quota=quota, metrics=metrics, log=parts.log),
+        snapshots=reloader,
+        metrics=metrics,
+        clock=clock,
+        log=parts.log,
+        drain=drain,
+        lanes=lambda: {"unified": sdk.state},
+        targets=lambda: _targets(reloader.current, health, metrics),
+        explain=attempts.plan,
+    )
 
 
 async def open_sdk(opened: AsyncExitStack, clock: Clock) -> Sdk:
@@ -142,40 +189,40 @@ def _answer_limit(snapshot: Snapshot) -> int:
     return int(snapshot.policy.limits.answer_mb * _MB)
 
 
-def _begin(reloader: Reloader, metrics: Metrics, log: Log, sdk: Sdk, exports: Exports) -> None:
-    config = reloader.config
-    exports.set(config.environment)
-    for warning in config.warnings:
-        log.line("config_warning", text=str(warning))
+def _begin(parts: Parts) -> None:
+    config, log = parts.reloader.config, parts.log
+    _apply(parts)
     for target in config.snapshot.targets():
         if target.missing is not None:
             log.line("unconfigured", target=target.label, missing=target.missing)
-    metrics.generation(reloader.generation)
-    if config.snapshot.targets():
-        sdk.start()
     log.line("started", version=__version__, models=list(config.snapshot.models())[:100])
 
 
-def _observer(
-    reloader: Reloader, metrics: Metrics, log: Log, sdk: Sdk, exports: Exports
-) -> Callable[[Result, ConfigError | None], None]:
+def _apply(parts: Parts) -> None:
+    """Let the process be as the file in force says, and log what is doubtful about that file."""
+    config = parts.reloader.config
+    parts.exports.set(config.environment)
+    for warning in config.warnings:
+        parts.log.line("config_warning", text=str(warning))
+    parts.metrics.generation(parts.reloader.generation)
+    if config.snapshot.targets():
+        parts.sdk.start()
+
+
+def _observer(parts: Parts) -> Callable[[Result, ConfigError | None], None]:
+    reloader, log = parts.reloader, parts.log
     before = reloader.current
 
     def see(result: Result, error: ConfigError | None) -> None:
         nonlocal before
-        metrics.reloaded(result.value)
-        metrics.generation(reloader.generation)
+        parts.metrics.reloaded(result.value)
         if error is not None:
             log.line("reload", result=result.value, error=str(error))
             return
         change = _change(before, reloader.current)
         before = reloader.current
         log.line("reload", result=result.value, generation=reloader.generation, **change)
-        exports.set(reloader.config.environment)
-        for warning in reloader.config.warnings:
-            log.line("config_warning", text=str(warning))
-        if reloader.current.targets():
-            sdk.start()
+        _apply(parts)
 
     return see
 
@@ -217,14 +264,18 @@ async def _watch(opened: AsyncExitStack, reloader: Reloader) -> None:
 
 def _targets(snapshot: Snapshot, health: Health, metrics: Metrics) -> Sequence[TargetHealth]:
     """Return the health of every target, and set their gauges on the way."""
-    found = []
-    for target in snapshot.targets():
-        standing = health.standing(target, snapshot.policy)
-        healthy = target.missing is None and standing.healthy
-        reason = f"{target.missing} is not set" if target.missing else standing.word()
-        found.append(TargetHealth(target.label, healthy, None if healthy else reason))
-        metrics.healthy(target.label, healthy=healthy)
+    found = [_health_of(target, health, snapshot) for target in snapshot.targets()]
+    metrics.healthy({each.label: each.healthy for each in found})
     return found
+
+
+def _health_of(target: Target, health: Health, snapshot: Snapshot) -> TargetHealth:
+    if target.missing is not None:
+        return TargetHealth(target.label, False, f"{target.missing} is not set")
+    standing = health.standing(target, snapshot.policy)
+    return TargetHealth(
+        target.label, standing.healthy, None if standing.healthy else standing.word()
+    )
 
 
 def _write_lines(lines: bytes) -> None:

@@ -18,11 +18,13 @@ from proxy.errors import UpstreamFailure
 from proxy.health import Health
 from proxy.metrics import Metrics
 from proxy.policy import RingPolicy
+from proxy.quota import Admission, Quota
 from proxy.replies import ChunkStream, Reply
 from proxy.retry import RULES, Budget, Kind, backoff_s
 from proxy.routing import Plan, plan_ring
 from proxy.types import Call, Group, Ring, Tally, Target
 from proxy.upstream import Upstream
+from proxy.waiting import Waiting
 
 
 @dataclass(slots=True)
@@ -33,6 +35,7 @@ class Walk:
     ring: Ring
     policy: RingPolicy
     tally: Tally
+    admission: Admission
     deadline_s: float
     plan: Plan
     failures: dict[str, UpstreamFailure] = field(default_factory=dict)  # the last of each target
@@ -58,6 +61,7 @@ class Attempts:
         upstream: Upstream,
         health: Health,
         metrics: Metrics,
+        quota: Quota,
         *,
         clock: Clock,
         chance: Callable[[], float],
@@ -65,6 +69,7 @@ class Attempts:
         self._upstream = upstream
         self._health = health
         self._metrics = metrics
+        self._quota = quota
         self._clock = clock
         self._chance = chance
         self._budget = Budget(RingPolicy().retry_budget)
@@ -73,17 +78,20 @@ class Attempts:
         """Return the order in which the targets of `ring` would be asked now."""
         return plan_ring(ring, lambda target: self._health.standing(target, policy), self._chance)
 
-    async def run(self, ring: Ring, call: Call, policy: RingPolicy, tally: Tally) -> Reply:
+    async def run(self, ring: Ring, admission: Admission, policy: RingPolicy) -> Reply:
         """
         Return the first reply any target of `ring` gives.
 
         Raises Refused when no other target could do better (a bad request), else what
-        `verdict.nobody_left` makes of the failures. Never starts an attempt after the deadline.
+        `verdict.nobody_left` makes of the failures; LimitReached and QuotaUnavailable when the
+        caller's own quota leaves no room. Never starts an attempt after the deadline.
         """
         now_s = self._clock.now()
         self._budget.policy = policy.retry_budget
         self._budget.request(now_s)
-        walk = Walk(call, ring, policy, tally, now_s + policy.deadline, self.plan(ring, policy))
+        call, tally = admission.call, admission.tally
+        plan, deadline_s = self.plan(ring, policy), now_s + policy.deadline
+        walk = Walk(call, ring, policy, tally, admission, deadline_s, plan)
         for lap in count(1):
             passed = lap == 1 and walk.plan.passed_over
             if (reply := await self._lap(walk, passed=passed)) is not None:
@@ -194,7 +202,13 @@ class Attempts:
         return True
 
     def _away_s(self, target: Target, walk: Walk) -> float:
-        return self._health.standing(target, walk.policy).away_s
+        """Return when the target may be asked again, by its health and by its own limits."""
+        away_s = self._health.standing(target, walk.policy).away_s
+        match walk.failures.get(target.identity):
+            case UpstreamFailure(kind=Kind.FULL, retry_after_s=float(full_s)):
+                return max(away_s, full_s)
+            case _:
+                return away_s
 
     async def _ask(self, target: Target, walk: Walk) -> Reply:
         """Ask one target until it answers, or until asking it again is pointless or too late."""
@@ -249,12 +263,17 @@ class Attempts:
             if watch is None:
                 # Another request took the probe between the plan and now.
                 raise UpstreamFailure("the target is resting", kind=Kind.RESTING)
+            reservation = await owed.enter_async_context(
+                self._quota.reserve(walk.admission, target)
+            )
             walk.first_asked = walk.first_asked or target.provider
             owed.enter_context(self._metrics.attempt(target))
-            with self._noted(target, walk.tally):
+            with self._noted(target, walk.tally) as waiting:
+                foreign = target.provider != walk.plan.home
                 reply = await self._upstream.call(
-                    target, walk.call, foreign=target.provider != walk.plan.home
+                    target, reservation.call, foreign=foreign, waiting=waiting
                 )
+            reservation.watch(reply)
             watch.answered(streamed=isinstance(reply, ChunkStream))
             walk.tally.target, walk.tally.provider = target.label, target.provider
             if isinstance(reply, ChunkStream):
@@ -263,15 +282,18 @@ class Attempts:
             return reply
 
     @contextmanager
-    def _noted(self, target: Target, tally: Tally) -> Iterator[None]:
-        """Add one physical call to the tally's trail, and its time to the time upstream."""
+    def _noted(self, target: Target, tally: Tally) -> Iterator[Waiting]:
+        """Add one physical call to the tally's trail, and its time at the wire to that upstream."""
         start_s, outcome = self._clock.now(), "cancelled"
+        waiting = Waiting(self._clock.now)
         try:
-            yield
+            yield waiting
             outcome = "200"
         except UpstreamFailure as failure:
             outcome = str(failure.provider_status or failure.kind)
             raise
         finally:
-            tally.upstream_s += self._clock.now() - start_s
+            # A provider that is asked over no wire of ours (boto3, gRPC, a mock) is all that time.
+            took_s = waiting.total_s if waiting.used else self._clock.now() - start_s
+            tally.upstream_s += took_s
             tally.trail.append(f"{target.label}:{outcome}")

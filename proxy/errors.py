@@ -14,6 +14,11 @@ Everything this service can answer with other than success.
   x OriginRefused ............ 403 origin_not_allowed
   x ModelForbidden ........... 403 model_not_allowed
   x ModelUnknown ............. 404 model_not_found
+  x LimitReached ............. 429 rate_limit_exceeded        our own rpm, tpm, rpd, tpd, parallel
+    + BudgetSpent ............ 429 insufficient_quota         our own budget_usd
+  x TooManyTokens ............ 400 max_tokens_exceeded        our own max_tokens_per_request
+  x PriceUnknown ............. 403 price_unknown              a budget, and a model without a price
+  x QuotaUnavailable ......... 503 quota_unavailable          nobody knows what is left
   x Overloaded ............... 503 server_is_overloaded       our own load limit
   x ShuttingDown ............. 503 server_shutting_down       the grace is over
   x UpstreamFailure .......... 502 upstream_error             one attempt failed
@@ -123,6 +128,37 @@ class ModelUnknown(ProxyError):
     status = 404
     type = "invalid_request_error"
     code = "model_not_found"
+
+
+class LimitReached(ProxyError):
+    """The caller has used up a limit of its own; `type` says of what: requests or tokens."""
+
+    status = 429
+    type = "requests"
+    code = "rate_limit_exceeded"
+
+
+class BudgetSpent(LimitReached):
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+
+
+class TooManyTokens(ProxyError):
+    status = 400
+    type = "invalid_request_error"
+    code = "max_tokens_exceeded"
+
+
+class PriceUnknown(ProxyError):
+    status = 403
+    type = "invalid_request_error"
+    code = "price_unknown"
+
+
+class QuotaUnavailable(ProxyError):
+    status = 503
+    type = "server_error"
+    code = "quota_unavailable"
 
 
 class Overloaded(ProxyError):

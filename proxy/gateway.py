@@ -17,15 +17,16 @@ from proxy.access import check_model, model_unknown
 from proxy.attempts import Attempts
 from proxy.log import Log
 from proxy.metrics import Metrics
+from proxy.quota import Quota
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.snapshot import Snapshot
 from proxy.types import Call, Caller, Group, Ring, Tally
-from proxy.usage import usage_of
 
 
 class Gateway:
-    def __init__(self, *, attempts: Attempts, metrics: Metrics, log: Log) -> None:
+    def __init__(self, *, attempts: Attempts, quota: Quota, metrics: Metrics, log: Log) -> None:
         self._attempts = attempts
+        self._quota = quota
         self._metrics = metrics
         self._log = log
 
@@ -42,11 +43,13 @@ class Gateway:
             ring = ring_of(call, caller, snapshot)
             tally.model = ring.pattern or ring.model
 
-            reply = await self._attempts.run(ring, call, snapshot.policy, tally)
+            admission = await owed.enter_async_context(
+                self._quota.admit(call, caller, snapshot, tally)
+            )
+            reply = await self._attempts.run(ring, admission, snapshot.policy)
 
             match reply:
                 case Completion():
-                    tally.usage = usage_of(reply.body)
                     return reply
                 case ChunkStream():
                     owed.callback(lambda: _add_wait(tally, reply))
@@ -58,8 +61,6 @@ class Gateway:
         for event in chunk.events:
             if aggregate.has_content(event):
                 self._metrics.content(tally)
-            if (usage := usage_of(event)) is not None:
-                tally.usage = usage
 
 
 def _add_wait(tally: Tally, stream: ChunkStream) -> None:

@@ -4,11 +4,14 @@ how an attempt went.
 
 Kept under a target's identity (provider, base, model, key), so a reload changes nothing about
 what is known, and two names for the same place share it.
+
+A rest that begins is a line in the log, and so is the first answer after it. Their number is
+bounded by the rests, never by the requests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import inf
@@ -16,14 +19,18 @@ from math import inf
 from proxy.breaker import Breaker, Permit, State
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
+from proxy.log import Log
 from proxy.policy import RingPolicy
-from proxy.retry import RULES, Rest, cooldown_s
+from proxy.retry import RULES, Kind, Rest, cooldown_s
 from proxy.routing import Standing
 from proxy.types import Target
 
 # Names under a wildcard are endless; what is known of the longest forgotten goes first.
 RECORDS = 10_000
 LATENCY_WEIGHT = 0.2  # of the newest first token in the decaying average
+# A cooldown shorter than this is not logged: it may come with every other request.
+LOGGED_S = 5.0
+SLOW = "slow"  # in place of a failure's kind, where a breaker opens without any
 
 
 @dataclass(slots=True)
@@ -55,6 +62,8 @@ class Watch:
     policy: RingPolicy
     clock: Clock
     started_s: float
+    log_return: Callable[[], None]
+    log_rest: Callable[[str], None]
     slow: bool = field(default=False)
 
     def answered(self, *, streamed: bool) -> None:
@@ -70,15 +79,78 @@ class Watch:
         if self.slow:
             # Told now: who waited that long for a first token may not stay for the last.
             self.record.breaker.leave(self.permit, ok=False, now_s=now_s)
-        elif self.permit.probe:
+            self.log_rest(SLOW)
+            return
+        if self.permit.probe:
             # The probe has its answer: a long stream need not end before the others come back.
             self.record.breaker.leave(self.permit, ok=True, now_s=now_s)
-            self.permit = self.record.breaker.enter(now_s) or self.permit
+            if self.record.breaker.state(now_s) is State.CLOSED:
+                self.permit = self.record.breaker.enter(now_s) or self.permit
+        self.log_return()
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A rest that stands in the log, and whose return does not yet."""
+
+    identity: str
+    since_s: float
+    until_s: float
+
+
+class Rests:
+    """Logs when a target goes to rest and when it is back, each once. No secret is in a line."""
+
+    def __init__(self, clock: Clock, log: Log | None) -> None:
+        self._clock = clock
+        self._log = log
+        self._logged: dict[str, Logged] = {}
+
+    def begins(self, target: Target, standing: Standing, kind: str, *, open_s: float) -> None:
+        """Log the rest of `target`, of `open_s` for its breaker, unless its line is there."""
+        rest_s = max(standing.cooling_s, open_s)
+        if self._log is None or (rest_s < LOGGED_S and open_s <= 0):
+            return
+        now_s = self._clock.now()
+        known = self._logged.get(_place(target))
+        # The calls that were under way when it began prolong a rest a little, each of them. What
+        # makes it more than twice as long is another one: an account found empty, say.
+        if known is not None and rest_s <= 2 * (known.until_s - now_s):
+            return
+        since_s = known.since_s if known and known.identity == target.identity else now_s
+        if standing.failure is not None and standing.cooling_s >= rest_s:
+            kind = standing.failure.kind  # the last failure need not be the one that it rests for
+        self._logged[_place(target)] = Logged(target.identity, since_s, now_s + rest_s)
+        self._log.line(
+            "target_rests",
+            level="warning",
+            target=target.label,
+            kind=kind,
+            rest_s=round(rest_s, 3),
+            reason=standing.word(),
+        )
+
+    def ends(self, target: Target, standing: Callable[[], Standing]) -> None:
+        """Log that the target, which has just answered, is back, if its rest was logged."""
+        known = self._logged.get(_place(target))
+        if self._log is None or known is None or known.identity != target.identity:
+            return
+        if standing().healthy:
+            del self._logged[_place(target)]
+            away_s = round(self._clock.now() - known.since_s, 3)
+            self._log.line("target_returns", level="info", target=target.label, away_s=away_s)
+
+
+def _place(target: Target) -> str:
+    # Names under a wildcard are endless, and their rests would be as many: one place for all.
+    return target.label if "*" in target.label else target.identity
 
 
 class Health:
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, log: Log | None = None) -> None:
+        """`log` is told of every target that goes to rest, and of its return."""
         self._clock = clock
+        self._rests = Rests(clock, log)
         self._records: dict[str, Record] = {}
         self._credentials: dict[str, Cooldown] = {}
 
@@ -112,20 +184,31 @@ class Health:
         if permit is None:
             yield None
             return
-        watch = Watch(record, permit, policy, self._clock, now_s)
+        watch = Watch(
+            record,
+            permit,
+            policy,
+            self._clock,
+            now_s,
+            log_return=lambda: self._rests.ends(target, lambda: self.standing(target, policy)),
+            log_rest=lambda kind: self._log_rest(target, policy, kind),
+        )
         ok: bool | None = None  # leaving by cancellation says nothing about the target
+        kind: Kind | None = None
         try:
             yield watch
             ok = True
             if watch.started_s >= record.cooled_s:
                 record.cooldowns = 0
         except UpstreamFailure as failure:
-            ok = self._learn(target, watch, failure)
+            ok, kind = self._learn(target, watch, failure), failure.kind
             raise
         finally:
             # A slow one has been counted already.
             ok = None if watch.slow else ok
             record.breaker.leave(watch.permit, ok=ok, now_s=self._clock.now())
+            if kind is not None:
+                watch.log_rest(kind)
 
     def _learn(self, target: Target, watch: Watch, failure: UpstreamFailure) -> bool | None:
         rule, record = RULES[failure.kind], watch.record
@@ -139,6 +222,12 @@ class Health:
             # Never shortened: the answers to calls made together come in any order.
             record.cooldown = Cooldown(until_s, known)
         return False if rule.blame else None
+
+    def _log_rest(self, target: Target, policy: RingPolicy, kind: str) -> None:
+        breaker, now_s = self._record(target, policy).breaker, self._clock.now()
+        # Half open it is away too, while somebody probes it, but that is no rest.
+        open_s = breaker.returns_in_s(now_s) if breaker.state(now_s) is State.OPEN else 0.0
+        self._rests.begins(target, self.standing(target, policy), kind, open_s=open_s)
 
     def _rest_s(self, failure: UpstreamFailure, watch: Watch) -> float:
         rule, record, policy = RULES[failure.kind], watch.record, watch.policy

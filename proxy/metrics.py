@@ -7,21 +7,74 @@ invents becomes a series.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from proxy.clock import Clock
 from proxy.errors import ProxyError, UpstreamFailure
-from proxy.types import Tally, Target
+from proxy.limits import NANO, Limit, Standing, Unit
+from proxy.types import Tally, Target, Usage
 
 # Seconds, half a millisecond to a quarter of an hour: our own time and a model's in one scale.
 BUCKETS_S = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
     1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0,
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric: its name, what it says, and the labels of its series."""
+
+    name: str
+    text: str
+    labels: tuple[str, ...] = ()
+
+
+REQUEST = Family(
+    "mobius_request_seconds",
+    "From a request's arrival to its last byte.",
+    ("surface", "model", "provider", "stream", "outcome"),
+)
+FIRST = Family(
+    "mobius_time_to_first_token_seconds",
+    "From a streamed request's arrival to its first content.",
+    ("model", "provider"),
+)
+INTER = Family(
+    "mobius_inter_token_seconds", "Between two chunks of content.", ("model", "provider")
+)
+ATTEMPT = Family(
+    "mobius_attempt_seconds", "One physical call, to its last byte.", ("target", "outcome")
+)
+OVERHEAD = Family(
+    "mobius_overhead_seconds", "Our own time: total less upstream and backoff.", ("model",)
+)
+TOKENS = Family("mobius_tokens_total", "Tokens, in kinds that do not overlap.", ("model", "kind"))
+RETRIES = Family("mobius_retries_total", "Same target asked again.", ("model",))
+FALLBACKS = Family(
+    "mobius_fallbacks_total", "Another target asked, for one that failed or rests.", ("model",)
+)
+COST = Family("mobius_cost_usd_total", "US dollars that attempts cost.", ("model", "key"))
+REFUSED = Family(
+    "mobius_quota_refused_total", "Requests that a limit left no room for.", ("scope", "limit")
+)
+REMAINING = Family(
+    "mobius_quota_remaining",
+    "What is left under a limit: requests, tokens, US dollars or places.",
+    ("scope", "name", "limit"),
+)
+REJECTED = Family("mobius_rejected_total", "Turned away before the ring.", ("reason",))
+RELOADS = Family("mobius_config_reload_total", "Reloads of the file.", ("result",))
+IN_FLIGHT = Family("mobius_in_flight_requests", "Model requests under way.")
+HEALTHY = Family(
+    "mobius_target_healthy", "1 healthy; 0 open, cooling or unconfigured.", ("target",)
+)
+GENERATION = Family("mobius_config_generation", "The configuration in force.")
 
 
 class Metrics:
@@ -31,58 +84,36 @@ class Metrics:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.registry = registry = CollectorRegistry()
-        by_request = ("surface", "model", "provider", "stream", "outcome")
-
-        def histogram(name: str, text: str, labels: tuple[str, ...]) -> Histogram:
-            return Histogram(name, text, labels, buckets=BUCKETS_S, registry=registry)
-
-        def counter(name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
-            return Counter(name, text, labels, registry=registry)
-
-        self._request = histogram(
-            "mobius_request_seconds", "From a request's arrival to its last byte.", by_request
-        )
-        self._first = histogram(
-            "mobius_time_to_first_token_seconds",
-            "From a streamed request's arrival to its first content.",
-            ("model", "provider"),
-        )
-        self._inter = histogram(
-            "mobius_inter_token_seconds", "Between two chunks of content.", ("model", "provider")
-        )
-        self._attempt = histogram(
-            "mobius_attempt_seconds",
-            "One physical call, to its last byte.",
-            ("target", "outcome"),
-        )
-        self._overhead = histogram(
-            "mobius_overhead_seconds", "Our own time: total less upstream and backoff.", ("model",)
-        )
-        self._tokens = counter(
-            "mobius_tokens_total", "Tokens, in kinds that do not overlap.", ("model", "kind")
-        )
-        self._retries = counter("mobius_retries_total", "Same target asked again.", ("model",))
-        self._fallbacks = counter(
-            "mobius_fallbacks_total",
-            "Another target asked, for one that failed or rests.",
-            ("model",),
-        )
-        self._rejected = counter(
-            "mobius_rejected_total", "Turned away before the ring.", ("reason",)
-        )
-        self._reloads = counter("mobius_config_reload_total", "Reloads of the file.", ("result",))
-        self._in_flight = Gauge(
-            "mobius_in_flight_requests", "Model requests under way.", registry=registry
-        )
-        self._healthy = Gauge(
-            "mobius_target_healthy", "1 healthy, 0 open or cooling.", ("target",), registry=registry
-        )
-        self._generation = Gauge(
-            "mobius_config_generation", "The configuration in force.", registry=registry
-        )
-        for result in ("ok", "error", "unchanged"):
+        self.registry = CollectorRegistry()
+        self._request = self._histogram(REQUEST)
+        self._first = self._histogram(FIRST)
+        self._inter = self._histogram(INTER)
+        self._attempt = self._histogram(ATTEMPT)
+        self._overhead = self._histogram(OVERHEAD)
+        self._tokens = self._counter(TOKENS)
+        self._cost = self._counter(COST)
+        self._refused = self._counter(REFUSED)
+        self._remaining = self._gauge(REMAINING)
+        self._retries = self._counter(RETRIES)
+        self._fallbacks = self._counter(FALLBACKS)
+        self._rejected = self._counter(REJECTED)
+        self._reloads = self._counter(RELOADS)
+        self._in_flight = self._gauge(IN_FLIGHT)
+        self._healthy = self._gauge(HEALTHY)
+        self._generation = self._gauge(GENERATION)
+        for result in ("ok", "error"):
             self._reloads.labels(result)
+
+    def _histogram(self, family: Family) -> Histogram:
+        return Histogram(
+            family.name, family.text, family.labels, buckets=BUCKETS_S, registry=self.registry
+        )
+
+    def _counter(self, family: Family) -> Counter:
+        return Counter(family.name, family.text, family.labels, registry=self.registry)
+
+    def _gauge(self, family: Family) -> Gauge:
+        return Gauge(family.name, family.text, family.labels, registry=self.registry)
 
     @contextmanager
     def measure(self, tally: Tally) -> Iterator[None]:
@@ -112,10 +143,6 @@ class Metrics:
             self._retries.labels(tally.model).inc(tally.retries)
         if tally.fallbacks:
             self._fallbacks.labels(tally.model).inc(tally.fallbacks)
-        if tally.usage is not None:
-            for kind, tokens in tally.usage.kinds():
-                if tokens:
-                    self._tokens.labels(tally.model, kind).inc(tokens)
 
     @contextmanager
     def attempt(self, target: Target) -> Iterator[None]:
@@ -130,6 +157,28 @@ class Metrics:
             raise
         finally:
             self._attempt.labels(target.label, outcome).observe(self._clock.now() - start_s)
+
+    def spent(self, tally: Tally, usage: Usage, nano_usd: int | None) -> None:
+        """Count what one attempt of the request took."""
+        for kind, tokens in usage.kinds():
+            if tokens:
+                self._tokens.labels(tally.model, kind).inc(tokens)
+        if nano_usd:
+            self._cost.labels(tally.model, tally.caller).inc(nano_usd / NANO)
+
+    def refused(self, limit: Limit) -> None:
+        """Count a request, or an attempt at a deployment, that `limit` left no room for."""
+        self._refused.labels(limit.scope.kind.value, limit.word).inc()
+
+    def remaining(self, standings: Iterable[Standing]) -> None:
+        """Set what is left; there is nothing for limits that the file no longer has."""
+        self._remaining.clear()
+        for standing in standings:
+            limit = standing.limit
+            left = standing.remaining
+            self._remaining.labels(limit.scope.kind.value, limit.scope.name, limit.word).set(
+                left / NANO if limit.unit is Unit.NANO_USD else left
+            )
 
     def content(self, tally: Tally) -> None:
         """Observe the arrival of one chunk of content of a stream."""
@@ -152,8 +201,11 @@ class Metrics:
     def generation(self, number: int) -> None:
         self._generation.set(number)
 
-    def healthy(self, target: str, *, healthy: bool) -> None:
-        self._healthy.labels(target).set(healthy)
+    def healthy(self, targets: Mapping[str, bool]) -> None:
+        """Set the gauge of each target; there is none for those that the file no longer has."""
+        self._healthy.clear()
+        for label, healthy in targets.items():
+            self._healthy.labels(label).set(healthy)
 
     def render(self) -> bytes:
         return generate_latest(self.registry)

@@ -208,6 +208,9 @@ class MobiusPolicy(RingPolicy):
     keepalive: Seconds = 15.0
     keys: tuple[KeyPolicy, ...] = ()
     teams: tuple[TeamPolicy, ...] = ()
+    models: Mapping[str, Limits] = Field(
+        default_factory=dict, description="Names of models, or patterns; all callers together."
+    )
     users: Mapping[str, Limits] = Field(default_factory=dict)
     quota: QuotaPolicy = QuotaPolicy()
     ledger: LedgerPolicy = LedgerPolicy()

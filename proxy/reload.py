@@ -27,7 +27,10 @@ from proxy.snapshot import Snapshot
 POLL_S = 0.25
 SETTLE_S = 0.03  # an editor writes in steps: look again until two looks are the same
 MOST_LOOKS = 5
-EMPTIED = "no model is left in this file, so it is taken for half-written"
+EMPTIED = (
+    "no model is left in this file, so it is taken for half-written, and the models from before "
+    "still answer; to serve none, restart Mobius with this file"
+)
 
 Load: TypeAlias = Callable[[Path, Mapping[str, str]], Config]
 Signature: TypeAlias = tuple[tuple[int, ...] | None, ...]
@@ -72,7 +75,6 @@ class Reloader:
         self._files = config.files
         self._seen: Signature | None = None  # of the files, just before they were last read
         self.last_error: ConfigError | None = None
-        self.loaded_at = clock.wall()
         self.on_reload: list[Observer] = []
 
     @property
@@ -108,8 +110,11 @@ class Reloader:
         while True:
             async with self._watching(self._files) as watched:
                 while watched == self._files:
+                    # Not `wait_for`: before Python 3.12 it lost a cancellation that came with an
+                    # edit, and the service did not end.
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._stirred.wait(), POLL_S)
+                        async with asyncio.timeout(POLL_S):
+                            await self._stirred.wait()
                     self._stirred.clear()
                     if await self._has_changed():
                         await self.reload()
@@ -123,7 +128,6 @@ class Reloader:
         self._files = config.files
         if config.fingerprint == self._config.fingerprint and not was_wrong:
             return Result.UNCHANGED
-        self.loaded_at = self._clock.wall()
         self._config = self._numbered(config, self.generation + 1)
         return self._tell(Result.OK, None)
 
@@ -159,8 +163,7 @@ class Reloader:
             yield files
         finally:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait([task])
 
     async def _stir(self, files: tuple[Path, ...]) -> None:
         directories = await asyncio.to_thread(_directories, files)

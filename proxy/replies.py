@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Self, TypeAlias
 
@@ -109,7 +109,8 @@ class ChunkStream:
     ) -> None:
         self.headers = headers
         self.dropped = tuple(dropped)
-        self.waited_s = 0.0  # for the provider, since the stream began
+        # For the provider, since the stream began; by `now`, which may know our own time apart.
+        self.waited_s = 0.0
         self._now = now
         self._first = list(first)
         self._rest = rest
@@ -125,8 +126,9 @@ class ChunkStream:
         return self
 
     def owe(self, unfinished: AsyncExitStack) -> Self:
-        """Take over `unfinished`: it is unwound when the stream closes, the latest first."""
-        self._owed.push_async_exit(unfinished)
+        """Take over `unfinished`: unwound when the stream closes, after what it had before."""
+        unfinished.push_async_exit(self._owed)
+        self._owed = unfinished
         return self
 
     def __aiter__(self) -> Self:
@@ -140,9 +142,11 @@ class ChunkStream:
         except StopAsyncIteration:
             if isinstance(self._outcome, asyncio.CancelledError):  # not broken before
                 self._outcome = None
+            await self._pay()
             raise
         except Exception as exc:
             self._outcome = exc
+            await self._pay()
             raise
         return chunk
 
@@ -172,6 +176,15 @@ class ChunkStream:
         if cancelled is not None:
             raise cancelled from self._closing.exception()
         self._closing.result()
+
+    async def _pay(self) -> None:
+        """
+        Close before the reader tells anybody that it is over: what it took is on record by then.
+
+        What goes wrong in this is no reason to withhold an answer; `aclose` will say it again.
+        """
+        with suppress(Exception):
+            await self.aclose()
 
     async def _close(self) -> None:
         try:

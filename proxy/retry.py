@@ -34,6 +34,8 @@ class Kind(StrEnum):
     IMPATIENT = "impatient"
     BROKEN = "broken"
     RESTING = "resting"
+    FULL = "full"
+    UNPRICED = "unpriced"
 
 
 class Rest(StrEnum):
@@ -82,6 +84,10 @@ RULES: dict[Kind, Rule] = {
     Kind.BROKEN: Rule(retry=False, fall_back=False, blame=True),
     # Our own breaker or cooldown said no; the target was never asked.
     Kind.RESTING: Rule(retry=False, fall_back=True, blame=False),
+    # A limit that the file sets for the deployment itself left no room; it was never asked.
+    Kind.FULL: Rule(retry=False, fall_back=True, blame=False),
+    # The caller has a budget and the target no price; it was never asked.
+    Kind.UNPRICED: Rule(retry=False, fall_back=True, blame=False),
 }
 
 

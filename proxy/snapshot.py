@@ -11,12 +11,18 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from proxy.allowance import Allowances
+from proxy.facts import Catalogue, EmptyCatalogue
 from proxy.policy import MobiusPolicy
 from proxy.types import Caller, Group, Ring, Target
 
 LONGEST_NAME = 512  # characters of a public name that a wildcard may match
 # With these a part of a name would be more than a part of a URL's path once a model stands in one.
 STEERING = frozenset("?#%\\")
+# LiteLLM takes these off the front of a model's name, and calls another endpoint for it.
+TURNS = ("responses/", "o_series/", "gpt5_series/")
+NOTHING_KNOWN = EmptyCatalogue()
+NO_LIMITS = Allowances()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,8 @@ class Snapshot:
     fallbacks: Fallbacks = Fallbacks()
     hidden: frozenset[str] = frozenset()  # aliases that answer but are not listed
     callers: Mapping[str, Caller] = field(default_factory=dict)  # by the SHA-256 of the key, hex
+    allowances: Allowances = NO_LIMITS
+    catalogue: Catalogue = NOTHING_KNOWN  # for models whose names only a request knows
     generation: int = 0
 
     def ring(self, model: str) -> Ring | None:
@@ -59,7 +67,13 @@ class Snapshot:
         ring = self.rings.get(model)
         if ring is not None or not self.wildcards:
             return ring
-        return compose(model, exact=self._group, wildcards=self.wildcards, fallbacks=self.fallbacks)
+        return compose(
+            model,
+            exact=self._group,
+            wildcards=self.wildcards,
+            fallbacks=self.fallbacks,
+            catalogue=self.catalogue,
+        )
 
     def models(self) -> tuple[str, ...]:
         """Return the names that can be listed: no wildcard, no hidden alias."""
@@ -84,6 +98,7 @@ def compose(
     fallbacks: Fallbacks = Fallbacks(),
     alias: str | None = None,
     num_retries: int | None = None,
+    catalogue: Catalogue = NOTHING_KNOWN,
 ) -> Ring | None:
     """
     Return the ring of `name`: its own group, then what it falls back to, no group twice.
@@ -91,14 +106,14 @@ def compose(
     A list of fallbacks is looked up under the alias that was asked for, under the name, and under
     the wildcard that matched. None when nothing answers to the name.
     """
-    own, wildcard, parts = _find(name, exact, wildcards)
+    own, wildcard, parts = _find(name, exact, wildcards, catalogue)
     if own is None:
         return None
     names = (*((alias,) if alias else ()), name, *((wildcard.pattern,) if wildcard else ()))
 
     def groups(table: Mapping[str, tuple[str, ...]], default: tuple[str, ...]) -> list[Group]:
         order = next((table[key] for key in names if key in table), default)
-        found = [_find(filled(each, parts), exact, wildcards)[0] for each in order]
+        found = [_find(filled(each, parts), exact, wildcards, catalogue)[0] for each in order]
         return _others(own, found)
 
     return Ring(
@@ -112,7 +127,10 @@ def compose(
 
 
 def _find(
-    name: str, exact: Callable[[str], Group | None], wildcards: tuple[Wildcard, ...]
+    name: str,
+    exact: Callable[[str], Group | None],
+    wildcards: tuple[Wildcard, ...],
+    catalogue: Catalogue,
 ) -> tuple[Group | None, Wildcard | None, tuple[str, ...]]:
     """Return the group behind a name; with it the wildcard that matched and what `*` stood for."""
     group = exact(name)
@@ -123,10 +141,19 @@ def _find(
         parts = matched(wildcard.pattern, name)
         if parts is None or not all(map(_stays_in_place, parts)):
             continue
-        targets = tuple(_concrete(target, name, parts) for target in wildcard.group.targets)
+        if any(_turns(target.model, parts) for target in wildcard.group.targets):
+            break
+        targets = tuple(
+            _concrete(target, name, parts, catalogue) for target in wildcard.group.targets
+        )
         if all(target.model and not target.model.endswith("/") for target in targets):
             return replace(wildcard.group, name=name, targets=targets), wildcard, parts
     return None, None, ()
+
+
+def _turns(template: str, parts: tuple[str, ...]) -> bool:
+    """Say whether a stranger's parts make LiteLLM call another endpoint than the file's."""
+    return template.startswith("*") and filled(template, parts).startswith(TURNS)
 
 
 def _stays_in_place(part: str) -> bool:
@@ -176,10 +203,15 @@ def identity_of(credential: str, model: str) -> str:
     return hashlib.sha256(f"{credential}\0{model}".encode()).hexdigest()[:24]
 
 
-def _concrete(target: Target, name: str, parts: tuple[str, ...]) -> Target:
+def _concrete(target: Target, name: str, parts: tuple[str, ...], catalogue: Catalogue) -> Target:
     # The label keeps its `*`: labels become metric series, and names under a wildcard are endless.
     if "*" not in target.model:
         return target
     # More parts than places cannot be mapped; LiteLLM then takes the name as it was asked for.
     model = name if len(parts) > target.model.count("*") else filled(target.model, parts)
-    return replace(target, model=model, identity=identity_of(target.credential, model))
+    return replace(
+        target,
+        model=model,
+        identity=identity_of(target.credential, model),
+        facts=catalogue.find(target.provider, model, target.stated),
+    )

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
+from proxy.facts import NOTHING_STATED, UNKNOWN, ModelFacts, Stated
+from proxy.limits import ScopeKind, Standing, Unit
+
 Json: TypeAlias = Mapping[str, Any]
+
+LONGEST_USER = 256  # characters of an end user's name that tell one from another
 
 
 class Surface(StrEnum):
@@ -65,6 +70,19 @@ class Call:
     surface: Surface = Surface.CHAT
     wants_usage: bool = False  # the caller asked for the usage chunk of a stream
     wishes: Wishes = Wishes()
+    size_bytes: int = 0  # of the body's JSON as it came; 0 where nobody has measured
+    tags: tuple[str, ...] = ()  # `agent=planner`: for the ledger
+
+    @property
+    def user(self) -> str | None:
+        """The end user that the request is made for, where it names one."""
+        user = self.body.get("user")
+        return user[:LONGEST_USER] if isinstance(user, str) and user else None
+
+    @property
+    def service_tier(self) -> str | None:
+        tier = self.body.get("service_tier")
+        return tier if isinstance(tier, str) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +118,12 @@ class Target:
     drop_params: bool | None = None
     missing: str | None = None  # the unset variable that leaves this target unconfigured
     info: Json = field(default_factory=dict)  # its `model_info`
+    facts: ModelFacts = UNKNOWN  # its price and limits; under a wildcard, once it has a name
+    stated: Stated = NOTHING_STATED  # what the file itself says of them
+
+    def __hash__(self) -> int:
+        # Of what has one: a dictionary has none. Equal targets are equal in these too.
+        return hash((self.label, self.identity))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,19 +155,46 @@ class Usage:
     completion_tokens: int = 0
     cached_tokens: int = 0
     cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0  # those of them that are kept for an hour: Anthropic's price
     reasoning_tokens: int = 0
-    audio_tokens: int = 0
+    audio_prompt_tokens: int = 0
+    audio_completion_tokens: int = 0
     estimated: bool = False  # counted by us, because the provider's own count is missing or absurd
 
+    def __add__(self, other: Usage) -> Usage:
+        both = {each.name: getattr(self, each.name) + getattr(other, each.name) for each in COUNTS}
+        return Usage(**both, estimated=self.estimated or other.estimated)
+
     def kinds(self) -> tuple[tuple[str, int], ...]:
-        """Return the tokens by kind; kinds do not overlap, and they sum to the total."""
+        """
+        Return the tokens by kind; kinds do not overlap, and they sum to the total.
+
+        Where the parts are more than the whole, the last of them are cut: what is cached is
+        neither written nor audio.
+        """
+        prompt, cached = _take(self.prompt_tokens, self.cached_tokens)
+        prompt, written = _take(prompt, self.cache_write_tokens)
+        prompt, heard = _take(prompt, self.audio_prompt_tokens)
+        completion, reasoning = _take(self.completion_tokens, self.reasoning_tokens)
+        completion, spoken = _take(completion, self.audio_completion_tokens)
         return (
-            ("prompt", self.prompt_tokens - self.cached_tokens - self.cache_write_tokens),
-            ("prompt_cached", self.cached_tokens),
-            ("prompt_cache_write", self.cache_write_tokens),
-            ("completion", self.completion_tokens - self.reasoning_tokens),
-            ("reasoning", self.reasoning_tokens),
+            ("prompt", prompt),
+            ("prompt_cached", cached),
+            ("prompt_cache_write", written),
+            ("prompt_audio", heard),
+            ("completion", completion),
+            ("reasoning", reasoning),
+            ("completion_audio", spoken),
         )
+
+
+COUNTS = tuple(each for each in fields(Usage) if each.name != "estimated")
+
+
+def _take(whole: int, part: int) -> tuple[int, int]:
+    """Return what is left of the whole without the part, and the part, which is no larger."""
+    part = min(whole, part)
+    return whole - part, part
 
 
 @dataclass(slots=True)
@@ -165,11 +216,38 @@ class Tally:
     trail: list[str] = field(default_factory=list)  # `label:outcome`, an entry per physical call
     retries: int = 0
     fallbacks: int = 0
-    upstream_s: float = 0.0  # spent waiting for providers, from call to last event
-    waits_s: float = 0.0  # spent in backoff
+    upstream_s: float = 0.0  # spent waiting at the sockets of providers
+    waits_s: float = 0.0  # spent in backoff, and on a reader who is slower than the stream
     first_content_s: float | None = None  # moment, same clock
     last_content_s: float | None = None
-    usage: Usage | None = None
+    usage: Usage | None = None  # of all attempts
+    nano_usd: int | None = None  # what they cost; None where nothing did or a price is not known
+    requests_left: Standing | None = None  # the tightest of the caller's own limits
+    tokens_left: Standing | None = None
     cache: str = "bypass"
     outcome: str = "ok"  # a closed set: ok, cancelled, or an error's code
     status: int = 200
+
+    def note(self, standings: Sequence[Standing]) -> None:
+        """Take note of how the caller's own limits stand: the tightest of each unit is told."""
+        for standing in sorted(standings, key=lambda each: -each.remaining):
+            limit = standing.limit
+            if limit.scope.kind is not ScopeKind.TARGET:
+                match limit.unit:
+                    case Unit.REQUESTS:
+                        self.requests_left = standing
+                    case Unit.TOKENS:
+                        self.tokens_left = standing
+                    case Unit.NANO_USD | Unit.PARALLEL:
+                        pass
+
+    def spend(self, usage: Usage, nano_usd: int | None, *, reserved_tokens: int) -> None:
+        """Add what an attempt took, for which `reserved_tokens` had been set aside."""
+        if usage.prompt_tokens or usage.completion_tokens:
+            self.usage = usage if self.usage is None else self.usage + usage
+        if nano_usd:
+            self.nano_usd = (self.nano_usd or 0) + nano_usd
+        if self.tokens_left is not None:
+            used = self.tokens_left.used - reserved_tokens
+            used += usage.prompt_tokens + usage.completion_tokens
+            self.tokens_left = replace(self.tokens_left, used=used)

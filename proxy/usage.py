@@ -25,7 +25,7 @@ def usage_of(body: Json) -> Usage | None:
 
     A count is a whole number from 0 to TOKENS_LIMIT. Without one for the prompt and one for the
     completion there is no usage; a detail that is no count is 0, and one that is larger than what
-    it is a part of is as large as that.
+    it is a part of, less the parts before it, is as large as that.
     """
     usage = _of(body.get("usage"))
     prompt = _count(usage.get("prompt_tokens"))
@@ -46,14 +46,20 @@ def usage_of(body: Json) -> Usage | None:
         inward.get("cache_creation_tokens"),  # LiteLLM's, as the next
         usage.get("cache_creation_input_tokens"),
     )
+    reasoning = _part(completion, outward.get("reasoning_tokens"))
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=completion,
         cached_tokens=cached,
         cache_write_tokens=written,
-        reasoning_tokens=_part(completion, outward.get("reasoning_tokens")),
-        audio_tokens=_part(prompt, inward.get("audio_tokens"))
-        + _part(completion, outward.get("audio_tokens")),
+        cache_write_1h_tokens=_part(
+            written,
+            _of(inward.get("cache_creation_token_details")).get("ephemeral_1h_input_tokens"),
+            _of(usage.get("cache_creation")).get("ephemeral_1h_input_tokens"),  # Anthropic's
+        ),
+        reasoning_tokens=reasoning,
+        audio_prompt_tokens=_part(prompt - cached - written, inward.get("audio_tokens")),
+        audio_completion_tokens=_part(completion - reasoning, outward.get("audio_tokens")),
     )
 
 

@@ -14,12 +14,15 @@ from proxy.errors import (
     Refused,
     UpstreamFailure,
 )
+from proxy.refusals import price_unknown
 from proxy.retry import Kind
 from proxy.routing import Plan, Standing
 from proxy.types import Target
 
 # Failures after which the same target may well answer a moment later.
-PASSING = frozenset({Kind.TRANSIENT, Kind.OVERLOADED, Kind.RATE_LIMITED, Kind.RESTING})
+PASSING = frozenset({Kind.TRANSIENT, Kind.OVERLOADED, Kind.RATE_LIMITED, Kind.RESTING, Kind.FULL})
+# Failures of targets that have, or are at, a limit.
+LIMITED = frozenset({Kind.RATE_LIMITED, Kind.FULL})
 # Failures that the caller can do something about, once nobody else could answer either.
 CALLERS_OWN = frozenset({Kind.OVERSIZED, Kind.CONTENT})
 
@@ -93,7 +96,9 @@ def nobody_left(
     if own is not None:
         return refused(own)
     back_s = max(1.0, min(away_s, default=1.0))
-    if kinds == {Kind.RATE_LIMITED}:
+    if kinds == {Kind.UNPRICED}:
+        return price_unknown(told[-1])
+    if kinds and kinds <= LIMITED:
         return _rate_limited(model, told[-1], back_s)
     if out_of_time or (kinds and kinds <= {Kind.SILENT, Kind.IMPATIENT}):
         return DeadlineExceeded(f"no target of {model!r} answered in time", should_retry=False)

@@ -18,16 +18,21 @@ from typing import Any, TypeAlias, cast
 import orjson
 
 from proxy import sse
+from proxy.allowance import Allowances
 from proxy.attempts import Attempts
 from proxy.errors import UpstreamFailure
 from proxy.gateway import Gateway
 from proxy.health import Health
+from proxy.limits import Scope, Unit
 from proxy.log import Log
 from proxy.metrics import Metrics
 from proxy.policy import MobiusPolicy
+from proxy.quota import Quota
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.retry import Kind
 from proxy.snapshot import Snapshot
+from proxy.store import Closed, LedgerUnavailable, Opened
+from proxy.store.memory import MemoryStore
 from proxy.types import (
     Call,
     Caller,
@@ -42,8 +47,10 @@ from proxy.types import (
     Wishes,
 )
 from proxy.upstream.stream import Progress, Waits, begin
+from proxy.waiting import Waiting
 
 ANYBODY = Caller("web")
+UNLIMITED = Allowances()
 
 
 class FakeClock:
@@ -199,7 +206,7 @@ class FakeUpstream:
     def asked(self) -> list[str]:
         return [each.target.label for each in self.calls]
 
-    async def call(self, target: Target, call: Call, *, foreign: bool) -> Reply:
+    async def call(self, target: Target, call: Call, *, foreign: bool, waiting: Waiting) -> Reply:
         self.calls.append(Asked(target, call, foreign))
         step = next(self._scripts.get(target.label, iter(())), None)
         if step is None:
@@ -250,6 +257,11 @@ def group(name: str, *targets: Target | str, strategy: Strategy = Strategy.HEALT
     return Group(name, tuple(members), strategy)
 
 
+def ring(*targets: Target | str, **facts: Any) -> Ring:
+    """The ring of the model `m`: one group, and what is said about it."""
+    return Ring("m", (group("m", *targets),), **facts)
+
+
 def ask(*, model: str = "m", stream: bool = False, n: int = 1, **facts: Any) -> Call:
     wishes = Wishes(**facts.pop("wishes", {}))
     body = {
@@ -297,6 +309,36 @@ def sent(chunks: Iterable[Chunk]) -> list[Json]:
     return [orjson.loads(event.data) for chunk in chunks for event in reader.feed(chunk.raw)]
 
 
+class FakeLedger:
+    """Keeps the rows in a list, in the order they came; `broken` refuses those of new attempts."""
+
+    def __init__(self) -> None:
+        self.opened: list[Opened] = []
+        self.closed: list[Closed] = []
+        self.admitted: list[str] = []  # the keys of requests, one for each that was let in
+        self.past = 0  # used of everything, before all that is here
+        self.broken = False
+
+    async def open(self, row: Opened, *, admitted: bool) -> None:
+        if self.broken:
+            raise LedgerUnavailable("the disk is full")
+        self.opened.append(row)
+        if admitted:
+            self.admitted.append(row.key)
+
+    async def close(self, row: Closed) -> None:
+        self.closed.append(row)
+
+    def admit(self, *, key: str, team: str, user: str, model: str, at: float) -> None:
+        self.admitted.append(key)
+
+    async def used(self, scope: Scope, unit: Unit, *, since: float) -> int:
+        return self.past
+
+    async def recent(self, scope: Scope, unit: Unit, *, since: float) -> list[tuple[float, int]]:
+        return []
+
+
 class Bench:
     """A whole gateway on fakes, with its insides in reach. The model `m` has one group."""
 
@@ -307,6 +349,7 @@ class Bench:
         ring: Ring | None = None,
         others: Sequence[Ring] = (),
         chance: Callable[[], float] = lambda: 0.5,
+        allowances: Allowances = UNLIMITED,
         **policy: object,
     ) -> None:
         self.clock = FakeClock()
@@ -316,11 +359,16 @@ class Bench:
         self.log_lines: list[bytes] = []
         self.policy = MobiusPolicy.model_validate(policy)
         self.ring = ring or Ring("m", (group("m", *scripts),))
+        self.ledger = FakeLedger()
+        self.store = MemoryStore(self.clock, self.ledger)
+        self.quota = Quota(self.store, self.ledger, self.metrics)
+        self.allowances = allowances
         self.attempts = Attempts(
-            self.upstream, self.health, self.metrics, clock=self.clock, chance=chance
+            self.upstream, self.health, self.metrics, self.quota, clock=self.clock, chance=chance
         )
         self.gateway = Gateway(
             attempts=self.attempts,
+            quota=self.quota,
             metrics=self.metrics,
             log=Log(self.log_lines.append, self.clock),
         )
@@ -335,7 +383,8 @@ class Bench:
         """Go round the ring, without the gateway in front of it."""
         call = call or ask()
         self.tally = Tally(call.request_id, call.surface, "m", call.stream, self.clock.now())
-        return await self.attempts.run(self.ring, call, self.policy, self.tally)
+        async with self.quota.admit(call, ANYBODY, self._snapshot(), self.tally) as admission:
+            return await self.attempts.run(self.ring, admission, self.policy)
 
     async def serve(self, call: Call | None = None, caller: Caller = ANYBODY) -> Reply:
         call = call or ask()
@@ -347,8 +396,10 @@ class Bench:
             self.clock.now(),
             caller=caller.name,
         )
-        snapshot = Snapshot(policy=self.policy, rings=self.rings)
-        return await self.gateway.serve(call, caller, snapshot, self.tally)
+        return await self.gateway.serve(call, caller, self._snapshot(), self.tally)
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(policy=self.policy, rings=self.rings, allowances=self.allowances)
 
     async def read(self, call: Call | None = None) -> list[Json]:
         """Read a stream to its end, and return what its client saw."""

@@ -36,6 +36,7 @@ from tests.fakes import (
     finish,
     group,
     limited,
+    ring,
     role,
     sent,
     target,
@@ -101,8 +102,10 @@ def test_the_trail_names_statuses_where_there_was_one() -> None:
 
 def test_a_target_of_another_provider_than_the_rings_first_is_foreign() -> None:
     members = [target("a", provider="openai"), target("b", provider="anthropic")]
-    ring = Ring("m", (group("m", *members), group("n", target("c", provider="openai"))))
-    bench = one_lap({"a": [Kind.UNREACHABLE], "b": [Kind.UNREACHABLE], "c": [OK]}, ring=ring)
+    bench = one_lap(
+        {"a": [Kind.UNREACHABLE], "b": [Kind.UNREACHABLE], "c": [OK]},
+        ring=Ring("m", (group("m", *members), group("n", target("c", provider="openai")))),
+    )
     run(bench)
     assert [each.foreign for each in bench.upstream.calls] == [False, True, False]
 
@@ -157,7 +160,7 @@ def test_retries_are_bounded_and_their_waits_fully_jittered(retries: int, number
 def test_the_rings_own_number_of_retries_beats_the_policys() -> None:
     bench = Bench(
         {"a": [Kind.TRANSIENT, Kind.TRANSIENT, OK]},
-        ring=Ring("m", (group("m", "a"),), num_retries=2),
+        ring=ring("a", num_retries=2),
         num_retries=0,
     )
     run(bench)
@@ -165,9 +168,7 @@ def test_the_rings_own_number_of_retries_beats_the_policys() -> None:
 
 
 def test_a_requests_wish_for_retries_beats_both() -> None:
-    bench = Bench(
-        {"a": [Kind.TRANSIENT], "b": [OK]}, ring=Ring("m", (group("m", "a", "b"),), num_retries=2)
-    )
+    bench = Bench({"a": [Kind.TRANSIENT], "b": [OK]}, ring=ring("a", "b", num_retries=2))
     run(bench, ask(wishes={"num_retries": 0}))
     assert bench.asked == ["a", "b"]
     many = Bench({"a": [*[Kind.TRANSIENT] * 3, OK]}, num_retries=0)
@@ -299,7 +300,7 @@ def dialects() -> Ring:
         target("c", provider="openai"),
         target("d", provider="gemini"),
     ]
-    return Ring("m", (group("m", *members),))
+    return ring(*members)
 
 
 def test_a_bad_request_after_the_provider_changed_is_a_matter_of_dialect() -> None:
@@ -347,7 +348,7 @@ def test_refused_dialects_leave_the_first_providers_error() -> None:
 def test_a_target_that_does_not_speak_the_dialect_is_not_asked_in_another_lap() -> None:
     bench = Bench(
         {"a": [Kind.TRANSIENT, OK], "b": [Fails(Kind.CALLER, 400)]},
-        ring=Ring("m", (group("m", "a", target("b", provider="anthropic")),)),
+        ring=ring("a", target("b", provider="anthropic")),
         num_retries=0,
     )
     run(bench)
@@ -357,7 +358,7 @@ def test_a_target_that_does_not_speak_the_dialect_is_not_asked_in_another_lap() 
 def test_the_earliest_return_is_that_of_a_target_that_could_answer() -> None:
     bench = Bench(
         {"a": [limited(30.0)], "b": [Fails(Kind.CALLER, 400)]},
-        ring=Ring("m", (group("m", "a", target("b", provider="anthropic")),)),
+        ring=ring("a", target("b", provider="anthropic")),
     )
     error = refused(bench)
     assert isinstance(error, RateLimited)
@@ -517,7 +518,7 @@ def test_an_empty_account_takes_every_target_on_its_key_out_of_the_walk() -> Non
     same = target("b", credential="credential of a")
     bench = Bench(
         {"a": [Fails(Kind.EXHAUSTED, 429)], "c": [OK, OK]},
-        ring=Ring("m", (group("m", "a", same, "c"),)),
+        ring=ring("a", same, "c"),
     )
     run(bench)
     run(bench)
@@ -593,6 +594,24 @@ def test_a_silent_target_is_not_asked_twice_not_even_in_another_lap() -> None:
     bench = Bench({"a": [Kind.SILENT], "b": [Kind.TRANSIENT, OK]}, num_retries=0)
     run(bench)
     assert bench.asked == ["a", "b", "b"]
+
+
+def test_a_target_that_was_too_slow_for_its_caller_is_not_asked_twice_either() -> None:
+    bench = Bench({"a": [Kind.IMPATIENT], "b": [Kind.TRANSIENT, OK]}, num_retries=0)
+    run(bench)
+    assert bench.asked == ["a", "b", "b"]
+
+
+def test_callers_in_a_hurry_leave_a_target_as_well_as_it_was() -> None:
+    bench = Bench({"a": [*repeat(Kind.IMPATIENT, 20), OK]}, laps=5)
+    for _ in range(20):
+        error = refused(bench, ask(wishes={"timeout_s": 0.1}))
+        assert isinstance(error, DeadlineExceeded)
+        assert not bench.blamed("a")
+        assert bench.away_s("a") == 0.0
+    assert isinstance(run(bench), Completion)
+    assert bench.asked == ["a"] * 21
+    assert bench.clock.slept == []
 
 
 def test_a_lap_does_not_begin_when_all_that_could_answer_are_out() -> None:
@@ -708,7 +727,7 @@ def test_a_mixed_end_is_a_503_with_the_earliest_return() -> None:
 
 
 def test_a_ring_without_any_configured_target_names_the_variable() -> None:
-    bench = Bench({}, ring=Ring("m", (group("m", target("a", missing="OPENAI_API_KEY")),)))
+    bench = Bench({}, ring=ring(target("a", missing="OPENAI_API_KEY")))
     error = refused(bench)
     assert error.status == 503
     assert "OPENAI_API_KEY" in error.message

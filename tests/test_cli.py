@@ -55,15 +55,56 @@ def test_a_port_in_use_is_one_sentence_with_the_address(
 
 
 def test_a_name_that_is_no_address_is_one_sentence() -> None:
-    with pytest.raises(CannotListen, match=r"cannot listen on nowhere\.invalid:80: "):
-        bound("nowhere.invalid", 80)
+    expected = pytest.raises(CannotListen, match=r"cannot listen on nowhere\.invalid:80: ")
+    with expected, bound("nowhere.invalid", 80):
+        pass
+
+
+def test_an_address_of_another_machine_is_one_sentence() -> None:
+    with (
+        pytest.raises(CannotListen, match=r"cannot listen on 192\.0\.2\.1:\d+: "),
+        bound("192.0.2.1", 0),
+    ):
+        pass
 
 
 def test_any_free_port_is_told_once_it_is_bound() -> None:
-    with bound("127.0.0.1", 0) as listener:
-        port = listener.getsockname()[1]
-        assert urls([listener], tls=False) == [f"http://127.0.0.1:{port}"]
-        assert urls([listener], tls=True) == [f"https://127.0.0.1:{port}"]
+    with bound("127.0.0.1", 0) as listeners:
+        (port,) = ports(listeners)
+        assert urls(listeners, tls=False) == [f"http://127.0.0.1:{port}"]
+        assert urls(listeners, tls=True) == [f"https://127.0.0.1:{port}"]
+    assert listeners[0].fileno() == -1
+
+
+def test_localhost_is_both_loopback_addresses_at_one_port() -> None:
+    with bound("localhost", 0) as listeners:
+        (port,) = ports(listeners)
+        expected = [f"http://127.0.0.1:{port}"]
+        if has_ipv6():
+            expected.append(f"http://[::1]:{port}")
+        assert urls(listeners, tls=False) == expected
+
+
+def test_a_port_that_is_taken_at_one_of_the_two_is_taken() -> None:
+    if not has_ipv6():
+        pytest.skip("this machine has no ::1")
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
+        port = taken.getsockname()[1]
+        expected = rf"cannot listen on \[::1\]:{port}: the port is in use"
+        with pytest.raises(CannotListen, match=expected), bound("localhost", port):
+            pass
+
+
+def ports(listeners: list[socket.socket]) -> set[int]:
+    return {listener.getsockname()[1] for listener in listeners}
+
+
+def has_ipv6() -> bool:
+    try:
+        with bound("::1", 0):
+            return True
+    except CannotListen:
+        return False
 
 
 def test_a_certificate_that_is_not_there_is_one_sentence_with_its_name(

@@ -8,9 +8,12 @@ from typing import Any
 
 import orjson
 import pytest
+from starlette.types import Message
 
+from proxy.api.outbound import Outbound
 from proxy.errors import ModelForbidden, ModelUnknown, NoTargetAvailable, ProxyError
 from proxy.gateway import ring_of
+from proxy.log import Log
 from proxy.policy import MobiusPolicy
 from proxy.replies import ChunkStream, Completion
 from proxy.retry import Kind
@@ -28,6 +31,7 @@ from tests.fakes import (
     finish,
     group,
     limited,
+    ring,
     role,
     sent,
     target,
@@ -164,7 +168,10 @@ def test_an_answer_without_a_usable_usage_is_delivered_all_the_same(usage: objec
     reply = asyncio.run(bench.serve())
     assert isinstance(reply, Completion)
     assert reply.body is body
-    assert bench.tally.usage is None
+    found = bench.tally.usage
+    assert found is not None
+    assert found.estimated, "our own count, and marked so"
+    assert found.completion_tokens == 1
 
 
 @pytest.mark.parametrize(
@@ -191,7 +198,7 @@ def test_a_failed_request_ends_with_one_outcome_out_of_a_closed_set(
 
 def test_a_bug_of_ours_is_counted_as_one() -> None:
     bench = Bench({})
-    bench.ring = bench.rings["m"] = Ring("m", (group("m", "a"),))
+    bench.ring = bench.rings["m"] = ring("a")
     with pytest.raises(AssertionError):
         asyncio.run(bench.serve())
     assert (bench.tally.outcome, bench.tally.status) == ("internal_error", 500)
@@ -201,16 +208,18 @@ def test_a_bug_of_ours_is_counted_as_one() -> None:
 # Streams
 
 
-def test_a_stream_that_is_read_to_its_end_settles_when_it_closes() -> None:
+def test_a_stream_is_settled_before_its_reader_hears_that_it_ended() -> None:
     bench = Bench({"a": [list(STREAM)]})
 
     async def main() -> None:
         reply = await bench.serve(ask(stream=True))
         assert isinstance(reply, ChunkStream)
-        chunks = [chunk async for chunk in reply]
+        chunks = [await anext(reply) for _ in STREAM[:-1]]
         assert sent(chunks) == STREAM[:-1]
-        assert bench.value("mobius_in_flight_requests") == 1, "not before it is closed"
+        assert bench.value("mobius_in_flight_requests") == 1, "it may still break"
         assert bench.log_lines == []
+        assert [chunk async for chunk in reply if chunk.raw] == []
+        assert len(bench.log_lines) == 1
         await reply.aclose()
         await reply.aclose()
 
@@ -352,6 +361,48 @@ def test_time_spent_waiting_for_a_stream_is_the_providers_and_not_ours() -> None
     assert bench.value("mobius_request_seconds_sum") == 5.0
 
 
+def test_time_spent_on_a_reader_who_is_slow_is_not_ours() -> None:
+    bench = Bench({"a": [list(STREAM)]})
+
+    async def send(message: Message) -> None:
+        bench.clock.pass_(0.25)
+        asyncio.get_running_loop().call_soon(bench.clock.pass_, 4.0)
+        await asyncio.sleep(0)
+
+    async def main() -> None:
+        reply = await bench.serve(ask(stream=True))
+        assert isinstance(reply, ChunkStream)
+        log = Log(bench.log_lines.append, bench.clock)
+        await Outbound(send, bench.tally, clock=bench.clock, log=log).stream(reply)
+
+    asyncio.run(main())
+    messages = 1 + (len(STREAM) - 1) + 1  # the start, `[DONE]`, and no usage: nobody asked for it
+    assert bench.tally.waits_s == messages * 4.0
+    before_the_last = messages - 1  # by then it is on record
+    assert bench.value("mobius_overhead_seconds_sum") == before_the_last * 0.25
+    assert bench.value("mobius_request_seconds_sum") == before_the_last * 4.25
+
+
+def test_a_stream_that_a_pulse_has_opened_does_not_say_what_nobody_knows_yet() -> None:
+    bench = Bench({})
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+        if len(sent) == 2:
+            raise asyncio.CancelledError
+
+    async def main() -> None:
+        log = Log(bench.log_lines.append, bench.clock)
+        with pytest.raises(asyncio.CancelledError):
+            await Outbound(send, bench.tally, clock=bench.clock, log=log).pulse(15.0)
+
+    asyncio.run(main())
+    names = {name for name, _ in sent[0]["headers"]}
+    assert b"x-request-id" in names
+    assert b"x-mobius-overhead-ms" not in names
+
+
 def test_a_request_keeps_the_configuration_it_began_with() -> None:
     gate = Gate()
     bench = Bench({"a": [(gate, Kind.UNREACHABLE)], "b": [OK]})
@@ -390,7 +441,7 @@ def test_every_request_is_one_line_at_its_end() -> None:
 
 def test_no_prompt_and_no_key_reaches_the_log_the_metrics_or_the_reprs() -> None:
     secret = target("a", params={"api_key": "sk-very-secret"})
-    bench = Bench({"a": [Kind.TRANSIENT, OK]}, ring=Ring("m", (group("m", secret),)))
+    bench = Bench({"a": [Kind.TRANSIENT, OK]}, ring=ring(secret))
     call = ask(body={"user": "the person"})
     asyncio.run(bench.serve(call))
     shown = b"".join(bench.log_lines) + bench.metrics.render() + repr((call, secret)).encode()

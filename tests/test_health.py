@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from proxy.breaker import PROBE_LEASE_S
 from proxy.errors import UpstreamFailure
 from proxy.health import RECORDS, Health, Watch
 from proxy.policy import RingPolicy
@@ -88,6 +89,27 @@ def test_what_is_not_the_targets_fault_never_opens_it(kind: Kind) -> None:
     ward = Ward(breaker={"failures": 1, "min_calls": 1})
     for _ in range(20):
         ward.fails(kind)
+    assert ward.of().closed
+
+
+def test_a_caller_in_a_hurry_leaves_nothing_behind() -> None:
+    ward = Ward(breaker={"failures": 2})
+    ward.fails(Kind.IMPATIENT)
+    assert ward.of() == Standing()
+    ward.fails(Kind.TRANSIENT)
+    ward.fails(Kind.IMPATIENT)
+    assert ward.of().closed
+    ward.fails(Kind.TRANSIENT)
+    assert not ward.of().admits, "the streak of failures went on"
+
+
+def test_a_probe_of_a_caller_in_a_hurry_lets_another_go() -> None:
+    ward = Ward(**FATAL)
+    ward.fails(Kind.TRANSIENT)
+    ward.clock.pass_(10)
+    ward.fails(Kind.IMPATIENT)
+    assert not ward.of().closed
+    assert ward.admitted()
     assert ward.of().closed
 
 
@@ -300,6 +322,55 @@ def test_one_slow_call_that_breaks_as_well_is_one_failure() -> None:
     assert ward.of().admits
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_probe_slower_than_its_lease_that_answers_closes_it(streamed: bool) -> None:
+    ward = Ward(**FATAL)
+    ward.fails(Kind.TRANSIENT)
+    ward.clock.pass_(10)
+    with ward.health.watch(A, ward.policy) as slow:
+        assert slow is not None
+        ward.clock.pass_(PROBE_LEASE_S)
+
+        def meanwhile(_: Watch) -> None:
+            assert ward.of().cause == "its one probe is under way"
+            slow.answered(streamed=streamed)
+            assert ward.of().closed
+
+        ward.ends(Fails(Kind.TRANSIENT).failure(), meanwhile)
+        assert ward.of().closed, "the second probe is of a former state"
+    assert ward.of().closed
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_answer_to_a_lost_probe_does_not_end_the_rest_that_came_after_it(
+    streamed: bool,
+) -> None:
+    ward = Ward(**FATAL)
+    ward.fails(Kind.TRANSIENT)
+    ward.clock.pass_(10)
+    with ward.health.watch(A, ward.policy) as lost:
+        assert lost is not None
+        ward.clock.pass_(PROBE_LEASE_S)
+        ward.fails(Kind.TRANSIENT)
+        ward.clock.pass_(1)
+        lost.answered(streamed=streamed)
+        assert not ward.of().admits
+    assert ward.of().open_for_s == 19.0
+
+
+def test_a_lost_probe_that_fails_after_the_breaker_closed_is_not_heard() -> None:
+    ward = Ward(**FATAL)
+    ward.fails(Kind.TRANSIENT)
+    ward.clock.pass_(10)
+
+    def meanwhile(_: Watch) -> None:
+        ward.clock.pass_(PROBE_LEASE_S)
+        ward.succeeds()
+
+    ward.ends(Fails(Kind.TRANSIENT).failure(), meanwhile)
+    assert ward.of().closed
+
+
 def test_a_slow_probe_leaves_the_breaker_open() -> None:
     ward = Ward(breaker={"failures": 1, "slow": 3})
     ward.fails(Kind.TRANSIENT)
@@ -398,3 +469,17 @@ def _blame(prompt: object) -> None:
         raise ValueError(prompt)
     except ValueError as exc:
         raise limited().failure() from exc
+
+
+def test_the_late_answer_to_a_lost_probe_takes_no_other_probe_s_place() -> None:
+    ward = Ward(breaker={"failures": 1})
+    ward.fails(Kind.TRANSIENT)
+    ward.clock.pass_(10)
+    with ward.health.watch(A, ward.policy) as lost:
+        assert lost is not None
+        ward.clock.pass_(60)  # its lease is over
+        ward.fails(Kind.TRANSIENT)  # the second probe fails: open for twenty seconds
+        ward.clock.pass_(20)
+        lost.answered(streamed=False)
+        assert ward.of().admits
+    assert not ward.of().closed

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ from tests.fakes import (
 )
 
 OK = answer()
+README = Path(__file__).resolve().parent.parent / "README.md"
 
 
 def classes(base: type[ProxyError] = ProxyError) -> Iterable[type[ProxyError]]:
@@ -239,18 +241,30 @@ def test_gauges_and_counters_of_the_service_itself() -> None:
     assert {labels["result"]: n for labels, n in bench.samples("mobius_config_reload_total")} == {
         "ok": 0,
         "error": 0,
-        "unchanged": 0,
     }
     bench.metrics.reloaded("ok")
     bench.metrics.generation(7)
-    bench.metrics.healthy("a", healthy=True)
-    bench.metrics.healthy("b", healthy=False)
+    bench.metrics.healthy({"a": True, "b": False})
     bench.metrics.rejected("invalid_api_key")
     assert bench.value("mobius_config_reload_total", result="ok") == 1
     assert bench.value("mobius_config_generation") == 7
     assert bench.value("mobius_target_healthy", target="a") == 1
     assert bench.value("mobius_target_healthy", target="b") == 0
     assert bench.value("mobius_rejected_total", reason="invalid_api_key") == 1
+
+
+def test_a_target_that_the_file_no_longer_has_is_neither_healthy_nor_not() -> None:
+    bench = Bench({})
+    bench.metrics.healthy({"a": True, "b": False})
+    bench.metrics.healthy({"a": False})
+    assert bench.samples("mobius_target_healthy") == [({"target": "a"}, 0.0)]
+
+
+def test_the_readme_names_every_metric() -> None:
+    described = README.read_text()
+    names = [family.name for family in Metrics(FakeClock()).registry.collect()]
+    assert len(names) > 10
+    assert [name for name in names if not re.search(rf"`{name}(_total)?`", described)] == []
 
 
 def test_a_request_is_in_flight_from_its_start_to_its_end() -> None:

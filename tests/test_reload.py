@@ -118,6 +118,22 @@ def test_a_broken_file_leaves_the_very_same_snapshot_and_is_reported(tmp_path: P
     asyncio.run(main())
 
 
+def test_a_file_without_any_model_leaves_the_old_snapshot_and_says_what_to_do(
+    tmp_path: Path,
+) -> None:
+    async def main() -> None:
+        file = ConfigFile(tmp_path, text("a"))
+        subject = reloader(file.path)
+        for emptied in ("", "model_list: []\n", "mobius: {laps: 1}\n"):
+            file.write(emptied, "save")
+            assert await subject.reload() is Result.ERROR
+            assert subject.current.models() == ("a",)
+            assert "no model is left in this file" in str(subject.last_error)
+            assert "restart Mobius" in str(subject.last_error)
+
+    asyncio.run(main())
+
+
 def test_a_file_that_is_gone_leaves_the_old_snapshot(tmp_path: Path) -> None:
     async def main() -> None:
         file = ConfigFile(tmp_path, text("a"))
@@ -296,6 +312,23 @@ def test_a_rotated_mounted_secret_takes_effect(tmp_path: Path) -> None:
             (tmp_path / "secrets" / "new").write_text("sk-two\n")
             os.replace(tmp_path / "secrets" / "new", secret)
             await told.until(lambda: key() == "sk-two")
+
+    asyncio.run(main())
+
+
+def test_a_watch_that_is_cancelled_together_with_an_edit_ends_too(tmp_path: Path) -> None:
+    async def main() -> None:
+        file = ConfigFile(tmp_path, text("a"))
+        for steps in range(6):
+            subject = reloader(file.path)
+            task = asyncio.create_task(subject.watch())
+            await asyncio.sleep(0.15)  # the watch begins
+            subject._stirred.set()
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task], timeout=PATIENCE_S)
+            assert task.cancelled(), f"{steps} steps after the edit"
 
     asyncio.run(main())
 

@@ -60,12 +60,14 @@ async def read(stream: ChunkStream) -> list[Chunk]:
     return [chunk async for chunk in stream]
 
 
-def test_a_stream_that_ends_pays_once_and_its_debts_hear_of_no_failure() -> None:
+def test_a_stream_has_paid_once_before_its_reader_hears_that_it_ended() -> None:
     async def main() -> None:
         bill = Bill()
         stream = bill.stream()
-        assert await read(stream) == CHUNKS
-        assert "paid" not in bill.lines
+        assert [await anext(stream) for _ in CHUNKS] == CHUNKS
+        assert bill.lines == []
+        assert await anext(stream, None) is None
+        assert bill.lines == ["closed", "paid"]
         await stream.aclose()
         assert bill.lines == ["closed", "paid"]
         assert bill.heard == [None]
@@ -79,6 +81,7 @@ def test_a_stream_that_breaks_pays_once_and_its_debts_hear_why() -> None:
         stream = bill.stream(failure)
         with pytest.raises(ConnectionError):
             await read(stream)
+        assert bill.lines == ["closed", "paid"]
         assert await read(stream) == []  # to read on does not turn a break into an end
         await stream.aclose()
         assert bill.lines == ["closed", "paid"]
@@ -160,8 +163,7 @@ def test_a_task_that_is_cancelled_while_it_closes_pays_first(times: int) -> None
         bill = Bill()
         bill.may_pay.clear()
         stream = bill.stream()
-        await read(stream)
-        closing = asyncio.create_task(stream.aclose())
+        closing = asyncio.create_task(read(stream))
         await bill.asked.wait()
         for _ in range(times):
             closing.cancel()
@@ -195,13 +197,13 @@ def test_a_source_that_fails_while_it_is_closed_leaves_no_debt() -> None:
     asyncio.run(main())
 
 
-def test_the_connection_is_closed_first_and_the_latest_debt_paid_first() -> None:
+def test_the_connection_is_closed_first_and_the_oldest_debt_paid_first() -> None:
     async def main() -> None:
         bill = Bill()
         stream = bill.stream().owe(bill.stack("inner", "innermost")).owe(bill.stack("last"))
         await read(stream)
         await stream.aclose()
-        assert bill.lines == ["closed", "last", "innermost", "inner", "paid"]
+        assert bill.lines == ["closed", "paid", "innermost", "inner", "last"]
         assert bill.heard == [None] * 4
 
     asyncio.run(main())
@@ -219,7 +221,7 @@ def test_a_debt_that_fails_does_not_keep_the_others_from_being_paid() -> None:
         await read(stream)
         with pytest.raises(OSError, match="full"):
             await stream.aclose()
-        assert bill.lines == ["closed", "last", "paid"]
+        assert bill.lines == ["closed", "paid", "last"]
 
     asyncio.run(main())
 
@@ -233,7 +235,7 @@ def test_every_tap_sees_every_chunk_before_the_reader_does() -> None:
         async for chunk in stream:
             bill.lines.append(("reader", chunk))
         seen = [(who, chunk) for chunk in CHUNKS for who in ("first tap", "second tap", "reader")]
-        assert bill.lines == [*seen, "closed"]
+        assert bill.lines == [*seen, "closed", "paid"]
         await stream.aclose()
 
     asyncio.run(main())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.facts import FREE, NOTHING_STATED, UNKNOWN, ModelFacts, Stated
 from proxy.snapshot import Fallbacks, Snapshot, Wildcard, compose, filled, identity_of, matched
 from proxy.types import Group, Ring, Target
 
@@ -61,6 +63,46 @@ def test_targets_under_a_wildcard_have_the_identity_of_the_model_they_call() -> 
     (first,), (second,), (third,) = (ring.groups[0].targets for ring in (under, exact, other))
     assert first.identity == second.identity != third.identity
     assert first.label == third.label, "labels become metric series, so they stay few"
+
+
+class Asked:
+    """A catalogue that tells what it was asked for, in the only number it knows."""
+
+    def __init__(self) -> None:
+        self.questions: list[tuple[str, str, Stated]] = []
+
+    def find(self, provider: str, model: str, stated: Stated = NOTHING_STATED) -> ModelFacts:
+        self.questions.append((provider, model, stated))
+        return ModelFacts(price=FREE, max_input_tokens=len(model))
+
+
+def test_targets_under_a_wildcard_get_the_facts_of_the_model_they_call() -> None:
+    catalogue, stated = Asked(), Stated(numbers=(("input_cost_per_token", 1e-6),))
+    wild = replace(target("o/*", "*"), stated=stated)
+    subject = Snapshot(
+        wildcards=(Wildcard("o/*", Group("o/*", (wild, target("o/*", "fixed")))),),
+        catalogue=catalogue,
+    )
+    ring = subject.ring("o/gpt-4o")
+    assert ring is not None
+    concrete, fixed = ring.groups[0].targets
+    assert concrete.facts == ModelFacts(price=FREE, max_input_tokens=len("gpt-4o"))
+    assert fixed.facts == UNKNOWN, "a model without a * is known when the file is read"
+    assert catalogue.questions == [("openai", "gpt-4o", stated)]
+
+
+def test_a_fallback_under_a_wildcard_has_its_facts_too() -> None:
+    catalogue = Asked()
+    ring = compose(
+        "a",
+        exact={"a": group("a")}.get,
+        wildcards=(Wildcard("o/*", group("o/*", "*")),),
+        fallbacks=Fallbacks(default=("o/x", "o/yz")),
+        catalogue=catalogue,
+    )
+    assert ring is not None
+    limits = [each.targets[0].facts.max_input_tokens for each in ring.groups]
+    assert limits == [None, 1, 2]
 
 
 @pytest.mark.parametrize("name", ["x" * 513, "a\nb", "a\x00b", "openai/"])

@@ -21,7 +21,14 @@ def test_usage_is_read_from_openais_fields() -> None:
         total_tokens=150,
         prompt_tokens_details={"cached_tokens": 30, "audio_tokens": 5},
         completion_tokens_details={"reasoning_tokens": 20, "audio_tokens": 7},
-    ) == Usage(100, 50, cached_tokens=30, reasoning_tokens=20, audio_tokens=12)
+    ) == Usage(
+        100,
+        50,
+        cached_tokens=30,
+        reasoning_tokens=20,
+        audio_prompt_tokens=5,
+        audio_completion_tokens=7,
+    )
 
 
 @pytest.mark.parametrize(
@@ -35,6 +42,33 @@ def test_usage_is_read_from_openais_fields() -> None:
 )
 def test_cached_tokens_are_known_by_several_names(more: Body) -> None:
     assert usage(**more) == Usage(100, 50, cached_tokens=30, cache_write_tokens=10)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {
+            "prompt_tokens_details": {
+                "cache_creation_tokens": 10,
+                "cache_creation_token_details": {"ephemeral_1h_input_tokens": 4},
+            }
+        },
+        {
+            "cache_creation_input_tokens": 10,
+            "cache_creation": {"ephemeral_5m_input_tokens": 6, "ephemeral_1h_input_tokens": 4},
+        },
+    ],
+)
+def test_what_is_written_for_an_hour_is_a_part_of_what_is_written(more: Body) -> None:
+    assert usage(**more) == Usage(100, 50, cache_write_tokens=10, cache_write_1h_tokens=4)
+
+
+def test_no_more_is_written_for_an_hour_than_is_written() -> None:
+    hour = {"ephemeral_1h_input_tokens": 400}
+    assert usage(cache_creation=hour) == Usage(100, 50)
+    written = usage(cache_creation_input_tokens=10, cache_creation=hour)
+    assert written == Usage(100, 50, cache_write_tokens=10, cache_write_1h_tokens=10)
+    assert usage(cache_creation=[hour]) == Usage(100, 50)
 
 
 @pytest.mark.parametrize("absurd", [None, -1, "12", True, 1.5, 100_000_001, float("inf"), [], {}])
@@ -52,11 +86,44 @@ def test_counts_may_be_written_as_whole_floats_and_reach_a_hundred_million() -> 
 
 
 def test_a_part_is_never_larger_than_its_whole() -> None:
-    inward = {"cached_tokens": 80, "cache_write_tokens": 80, "audio_tokens": 800}
-    outward = {"reasoning_tokens": 51, "audio_tokens": 800}
+    inward = {"cached_tokens": 80, "cache_write_tokens": 80}
+    assert usage(
+        prompt_tokens_details=inward, completion_tokens_details={"reasoning_tokens": 51}
+    ) == Usage(100, 50, cached_tokens=80, cache_write_tokens=20, reasoning_tokens=50)
+
+
+def test_audio_is_what_the_other_parts_leave_of_the_whole() -> None:
+    inward = {"cached_tokens": 80, "cache_write_tokens": 5, "audio_tokens": 800}
+    outward = {"reasoning_tokens": 30, "audio_tokens": 800}
     assert usage(prompt_tokens_details=inward, completion_tokens_details=outward) == Usage(
-        100, 50, cached_tokens=80, cache_write_tokens=20, reasoning_tokens=50, audio_tokens=150
+        100,
+        50,
+        cached_tokens=80,
+        cache_write_tokens=5,
+        reasoning_tokens=30,
+        audio_prompt_tokens=15,
+        audio_completion_tokens=20,
     )
+
+
+def test_the_kinds_of_a_usage_do_not_overlap() -> None:
+    kinds = dict(Usage(100, 50, 30, 10, 4, 20, 5, 7).kinds())
+    assert kinds == {
+        "prompt": 55,
+        "prompt_cached": 30,
+        "prompt_cache_write": 10,
+        "prompt_audio": 5,
+        "completion": 23,
+        "reasoning": 20,
+        "completion_audio": 7,
+    }
+
+
+@given(st.builds(Usage, *[st.integers(0, 300)] * 8))
+def test_parts_larger_than_their_whole_are_cut_so_that_kinds_sum_to_the_total(any_: Usage) -> None:
+    kinds = [tokens for _, tokens in any_.kinds()]
+    assert min(kinds) >= 0
+    assert sum(kinds) == any_.prompt_tokens + any_.completion_tokens
 
 
 def test_reasoning_that_is_counted_beside_the_completion_is_added_to_it() -> None:

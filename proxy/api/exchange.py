@@ -7,7 +7,7 @@ The order of the lines is the order of the path: headers, key, a place, body, ca
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias, assert_never
 
@@ -17,7 +17,7 @@ from proxy.api.body import check_headers, read_body
 from proxy.api.caller import caller_by
 from proxy.api.conversation import ClientLeft, departure
 from proxy.api.deps import State, state_of
-from proxy.api.headers import RequestHeaders, request_id_of
+from proxy.api.headers import RequestHeaders, request_id_of, tags_of
 from proxy.api.outbound import Outbound
 from proxy.api.render import error_of
 from proxy.policy import LimitsPolicy
@@ -96,7 +96,9 @@ class ModelEndpoint:
         raw = await read_body(exchange.receive, exchange.headers, limit_bytes)
         # A slow upload is nobody's latency but the client's.
         exchange.tally.started_s = exchange.state["clock"].now()
-        return self._parse(raw, exchange.tally.request_id, limits.json_depth)
+        call = self._parse(raw, exchange.tally.request_id, limits.json_depth)
+        tags = tags_of(exchange.headers)
+        return replace(call, tags=tags) if tags else call
 
 
 async def _send(outbound: Outbound, reply: Reply) -> None:

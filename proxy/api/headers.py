@@ -9,20 +9,22 @@ from typing import TypeAlias
 from uuid import uuid4
 
 from proxy.errors import ProxyError
-from proxy.replies import Reply
+from proxy.limits import NANO, duration
+from proxy.replies import Completion, Reply
 from proxy.types import Tally
 
 RawHeaders: TypeAlias = list[tuple[bytes, bytes]]
 RequestHeaders: TypeAlias = Mapping[bytes, bytes]
 
 # As OpenAI names them; no other header of a provider goes out.
+_FACTS = ("limit", "remaining", "reset")
 _RATE_LIMITS = tuple(
-    f"x-ratelimit-{fact}-{unit}"
-    for unit in ("requests", "tokens")
-    for fact in ("limit", "remaining", "reset")
+    f"x-ratelimit-{fact}-{unit}" for unit in ("requests", "tokens") for fact in _FACTS
 )
 _LONGEST_VALUE = 2048  # characters; a trail of attempts is the longest there is
 _UNSAFE = re.compile(r"[^\x20-\x7e\xa0-\xff]")
+_TAG = re.compile(r"[A-Za-z0-9._-]{1,32}=[A-Za-z0-9._:/@ -]{1,64}")
+MOST_TAGS = 8
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -40,6 +42,18 @@ def key_of(headers: RequestHeaders) -> bytes:
     return headers.get(b"x-api-key") or headers.get(b"api-key") or b""
 
 
+def tags_of(headers: RequestHeaders) -> tuple[str, ...]:
+    """
+    Return the tags of `x-mobius-tag: agent=planner, team=a`, in order and each once.
+
+    What is no `name=value`, or is too long for a ledger, is left out; so are all beyond the first
+    few.
+    """
+    given = headers.get(b"x-mobius-tag", b"").decode("latin-1").split(",")
+    tags = (tag.strip() for tag in given)
+    return tuple(sorted({tag for tag in tags if _TAG.fullmatch(tag)})[:MOST_TAGS])
+
+
 def tally_headers(tally: Tally, now_s: float) -> RawHeaders:
     """Return what is known about a request so far."""
     ours_s = now_s - tally.started_s - tally.upstream_s - tally.waits_s
@@ -48,6 +62,7 @@ def tally_headers(tally: Tally, now_s: float) -> RawHeaders:
         (b"x-mobius-cache", safe(tally.cache)),
         (b"x-mobius-overhead-ms", b"%.3f" % max(0.0, ours_s * 1000)),
     ]
+    headers += _own_limits(tally)
     if tally.target != "none":
         headers.append((b"x-mobius-target", safe(tally.target)))
     if tally.trail:
@@ -55,11 +70,32 @@ def tally_headers(tally: Tally, now_s: float) -> RawHeaders:
     return headers
 
 
-def reply_headers(reply: Reply) -> RawHeaders:
-    """Return what the answering provider had to say: its rate limits, and what it did not know."""
+def _own_limits(tally: Tally) -> RawHeaders:
+    """Return how the caller's own limits stand, as OpenAI names and writes it."""
+    headers: RawHeaders = []
+    for unit, standing in (("requests", tally.requests_left), ("tokens", tally.tokens_left)):
+        if standing is not None:
+            facts = (standing.limit.most, standing.remaining, duration(standing.reset_s))
+            for fact, value in zip(_FACTS, facts, strict=True):
+                headers.append((f"x-ratelimit-{fact}-{unit}".encode(), str(value).encode()))
+    return headers
+
+
+def reply_headers(reply: Reply, tally: Tally) -> RawHeaders:
+    """
+    Return what the answering provider had to say: its rate limits, and what it did not know.
+
+    Of what the caller has a limit of its own, that one is told instead. The cost of a whole answer
+    is known with it; that of a stream is not yet.
+    """
+    own = {"requests": tally.requests_left, "tokens": tally.tokens_left}
     headers = [
-        (name.encode(), safe(reply.headers[name])) for name in _RATE_LIMITS if name in reply.headers
+        (name.encode(), safe(reply.headers[name]))
+        for name in _RATE_LIMITS
+        if name in reply.headers and own[name.rsplit("-", 1)[1]] is None
     ]
+    if isinstance(reply, Completion) and tally.nano_usd is not None:
+        headers.append((b"x-mobius-cost-usd", f"{tally.nano_usd / NANO:.9f}".encode()))
     if reply.dropped:
         headers.append((b"x-mobius-dropped", joined(reply.dropped)))
     return headers

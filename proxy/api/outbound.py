@@ -8,6 +8,7 @@ turns, and each writes whole events only, so that neither can break the other's.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from contextlib import suppress
 
 from starlette.types import Message, Send
@@ -21,6 +22,9 @@ from proxy.errors import ProxyError
 from proxy.log import Log
 from proxy.replies import ChunkStream, Completion
 from proxy.types import Tally
+from proxy.waiting import Waiting
+
+OVERHEAD = b"x-mobius-overhead-ms"
 
 
 class Outbound:
@@ -48,7 +52,7 @@ class Outbound:
             self.finished = True
 
     async def completion(self, reply: Completion) -> None:
-        await self.whole(200, reply.raw, reply_headers(reply))
+        await self.whole(200, reply.raw, reply_headers(reply, self._tally))
 
     async def stream(self, reply: ChunkStream) -> None:
         """
@@ -58,15 +62,15 @@ class Outbound:
         a stream must not look complete when it is not.
         """
         try:
-            await self._open(reply_headers(reply))
+            await self._patiently(self._open(reply_headers(reply, self._tally)))
             async for chunk in reply:
                 if chunk.raw:
-                    await self._frames(chunk.raw)
-            await self._frames(sse.DONE_FRAME, more=False)
+                    await self._patiently(self._frames(chunk.raw))
+            await self._patiently(self._frames(sse.DONE_FRAME, more=False))
         except ClientLeft:
             raise
         except Exception as exc:
-            await self.fail(error_of(exc, self._log))
+            await self._patiently(self.fail(error_of(exc, self._log)))
         finally:
             await reply.aclose()
 
@@ -89,13 +93,25 @@ class Outbound:
                 # A frame is waiting for the client to read: that is no silence.
                 self._last_s = self._clock.now()
             else:
-                await self._open([])
+                await self._open([], asking=True)
                 await self._frames(sse.COMMENT_FRAME)
 
-    async def _open(self, headers: RawHeaders) -> None:
+    async def _patiently(self, sending: Awaitable[None]) -> None:
+        """
+        Wait until it is sent; what that takes is the reader's time.
+
+        Only for who reads the reply: while a pulse is sent, it is the provider who is waited for.
+        """
+        waiting = Waiting(self._clock.now)
+        try:
+            await waiting.through(sending)
+        finally:
+            self._tally.waits_s += waiting.total_s
+
+    async def _open(self, headers: RawHeaders, *, asking: bool = False) -> None:
         async with self._turn:
             if not self.started:
-                await self._start(200, [*EVENTS, *headers])
+                await self._start(200, [*EVENTS, *headers], asking=asking)
                 self._streaming = True
 
     async def _frames(self, raw: bytes, *, more: bool = True) -> None:
@@ -105,8 +121,10 @@ class Outbound:
                 self.finished = not more
                 self._last_s = self._clock.now()
 
-    async def _start(self, status: int, headers: RawHeaders) -> None:
-        headers += tally_headers(self._tally, self._clock.now())
+    async def _start(self, status: int, headers: RawHeaders, *, asking: bool = False) -> None:
+        known = tally_headers(self._tally, self._clock.now())
+        # While a target is being asked, nobody can tell yet how much of the time was ours.
+        headers += [pair for pair in known if not (asking and pair[0] == OVERHEAD)]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         self.started = True
 

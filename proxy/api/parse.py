@@ -27,10 +27,12 @@ def parse_chat(raw: bytes, request_id: str, depth_limit: int) -> Call:
     for place, message in enumerate(messages):
         if not isinstance(message, dict):
             raise _wrong(f"messages[{place}]", "an object")
-    return make_call(body, surface=Surface.CHAT, request_id=request_id)
+    return make_call(body, surface=Surface.CHAT, request_id=request_id, size_bytes=len(raw))
 
 
-def make_call(body: dict[str, Any], *, surface: Surface, request_id: str) -> Call:
+def make_call(
+    body: dict[str, Any], *, surface: Surface, request_id: str, size_bytes: int = 0
+) -> Call:
     """Return the call of a parsed body, without what was meant for us. Raises RequestInvalid."""
     model = body.get("model")
     if not isinstance(model, str) or not model:
@@ -48,6 +50,7 @@ def make_call(body: dict[str, Any], *, surface: Surface, request_id: str) -> Cal
         # What is wrong with these options is the provider's to say.
         wants_usage=isinstance(options, dict) and options.get("include_usage") is True,
         wishes=wishes,
+        size_bytes=size_bytes,
     )
 
 

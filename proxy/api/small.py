@@ -13,7 +13,7 @@ from proxy.api.body import check_headers
 from proxy.api.caller import caller_by
 from proxy.api.deps import state_of
 from proxy.api.render import answer_error
-from proxy.errors import AdminOnly
+from proxy.errors import AdminOnly, ProxyError
 from proxy.types import Caller
 
 Answering: TypeAlias = Callable[[Request], Awaitable[Response]]
@@ -45,11 +45,29 @@ def caller_of(request: Request) -> Caller:
 
 def admin_of(request: Request) -> Caller:
     """
-    Return the administrator who asks. Raises KeyRejected, AdminOnly.
+    Return the administrator who asks. Raises KeyRejected, OriginRefused, AdminOnly.
 
-    Where no keys are configured anybody is one: the server then answers on a loopback address only.
+    Who is refused is a line in the log, and so is who changes something. Where no keys are
+    configured anybody is an administrator: the server then answers on a loopback address only.
     """
-    caller = caller_of(request)
-    if not caller.admin and state_of(request.scope)["snapshots"].current.callers:
-        raise AdminOnly("this needs an administrator's key")
+    state = state_of(request.scope)
+    try:
+        caller = caller_of(request)
+        if not caller.admin and state["snapshots"].current.callers:
+            raise AdminOnly("this needs an administrator's key")
+    except ProxyError as error:
+        host = request.client.host if request.client else None
+        facts = {"outcome": error.code, "status": error.status, "client": host}
+        state["log"].line("admin", level="warning", asked=_asked(request), **facts)
+        raise
+    if request.method not in ("GET", "HEAD"):
+        state["log"].line("admin", level="info", asked=_asked(request), caller=caller.name)
     return caller
+
+
+def _asked(request: Request) -> str:
+    """Return the address without what a stranger may have written into it."""
+    path: str = request.scope["path"]
+    for word in request.path_params.values():
+        path = path.removesuffix(word)
+    return f"{request.method} {path}"

@@ -9,9 +9,11 @@ import ipaddress
 import os
 import secrets
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 from proxy import __version__
 from proxy.app import create_app, loopback_only
@@ -21,6 +23,7 @@ from proxy.cli.listen import CannotListen, bound
 from proxy.cli.live import ask_all
 from proxy.cli.report import print_plan, print_rings
 from proxy.config import ConfigError, load_config
+from proxy.upstream.sdk import IMPORTING
 
 DEFAULT = "(default: %(default)s)"
 PASSED_ON = (
@@ -37,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     run: Callable[[argparse.Namespace], int] = args.run
     try:
-        sys.exit(run(args))
+        leave(run(args))
     except (ConfigError, CannotListen, NoServer) as error:
         print(error, file=sys.stderr)
         sys.exit(1)
@@ -59,8 +62,21 @@ def _serve(args: argparse.Namespace) -> int:
     config = load(args.config, environ)
     app = create_app(args.config, config, environ=environ, load=load)
     options = {name: value for name in PASSED_ON if (value := getattr(args, name)) is not None}
-    with bound(args.host, args.port) as listener:
-        return server.run(app, listener, **options)
+    with bound(args.host, args.port) as listeners:
+        return server.run(app, listeners, **options)
+
+
+def leave(code: int) -> NoReturn:
+    """
+    End the process with `code`, and with it a thread that imports LiteLLM for nobody any more.
+
+    Python would wait for that thread, and would crash where it went on while Python ends.
+    """
+    if any(thread.name == IMPORTING for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _check_tls_files(args: argparse.Namespace) -> None:
@@ -118,7 +134,11 @@ def _parser() -> argparse.ArgumentParser:
     add = partial(_command, commands)
 
     serve = add("serve", _serve, "answer requests")
-    serve.add_argument("--host", default="127.0.0.1", help=f"to listen on {DEFAULT}")
+    serve.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help=f"to listen on; localhost is 127.0.0.1 and ::1 {DEFAULT}",
+    )
     serve.add_argument("--port", type=_port, default=4000, help=f"0 for any {DEFAULT}")
     serve.add_argument("--workers", type=_workers, default=1, help=f"processes {DEFAULT}")
     for name in PASSED_ON:

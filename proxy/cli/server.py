@@ -89,9 +89,9 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def run(app: FastAPI, listener: socket.socket, **options: object) -> int:
+def run(app: FastAPI, listeners: list[socket.socket], **options: object) -> int:
     """
-    Serve `app` on `listener` until a signal; `options` are uvicorn's. Returns the exit code.
+    Serve `app` on `listeners` until a signal; `options` are uvicorn's. Returns the exit code.
 
     Raises CannotListen when the files for TLS cannot be used.
     """
@@ -112,7 +112,7 @@ def run(app: FastAPI, listener: socket.socket, **options: object) -> int:
         raise CannotListen(f"--ssl-certfile, --ssl-keyfile: {error}") from error
     server = Server(config, app)
     try:
-        server.run([listener])
+        server.run(listeners)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return 0 if server.started else 1

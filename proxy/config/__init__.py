@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from proxy.catalogue import PriceTable
 from proxy.config.include import Sources, read_sources
-from proxy.config.mobius import read_callers, read_policy, without_keys
+from proxy.config.mobius import allowances_of, read_callers, read_policy, without_keys
 from proxy.config.names import is_secret
+from proxy.config.price_table import shipped_table
 from proxy.config.remarks import ConfigError, Findings, Remark, shown
 from proxy.config.rings import read_rings
 from proxy.config.secrets import Secrets
@@ -54,7 +56,12 @@ class Config:
     cache: CacheSettings = field(default_factory=CacheSettings)
 
 
-def load_config(path: Path, environ: Mapping[str, str]) -> Config:
+def load_config(
+    path: Path,
+    environ: Mapping[str, str],
+    *,
+    table: Callable[[], PriceTable | None] = shipped_table,
+) -> Config:
     """
     Read and validate the file and what it includes. `environ` is read and never changed.
 
@@ -69,15 +76,24 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
         sources = read_sources(path, findings, files)
         check_sections(reader, sources.root)
         overlay |= _environment(reader, sources.root)
-        config = _read(reader, sources, overlay)
+        config = _read(reader, sources, overlay, table())
         findings.stop()
     except ConfigError as exc:
         raise ConfigError(exc.remarks, files) from None
     return config
 
 
-def _read(reader: Reader, sources: Sources, environment: Mapping[str, str]) -> Config:
+def _read(
+    reader: Reader,
+    sources: Sources,
+    environment: Mapping[str, str],
+    table: PriceTable | None,
+) -> Config:
     root = sources.root
+    if table is None:
+        reader.findings.warn(
+            root.place, "LiteLLM's table of prices cannot be read: only prices in this file count"
+        )
     section = root.entries.get("mobius")
     settings = read_settings(reader, root)
     written = read_policy(reader, section)
@@ -89,6 +105,7 @@ def _read(reader: Reader, sources: Sources, environment: Mapping[str, str]) -> C
         stream_timeout_s=settings.seconds("stream_timeout"),
         drop_params=settings.drop_params(),
         credentials=_credentials(reader, root),
+        catalogue=table or PriceTable({}),
     )
     rings = read_rings(reader, settings, root.entries.get("model_list"), above)
     if not rings.rings and not rings.wildcards:
@@ -100,6 +117,8 @@ def _read(reader: Reader, sources: Sources, environment: Mapping[str, str]) -> C
         fallbacks=rings.fallbacks,
         hidden=rings.hidden,
         callers=MappingProxyType(callers),
+        allowances=allowances_of(policy),
+        catalogue=above.catalogue,
     )
     redis, cache = settings.redis(), settings.cache()
     return Config(

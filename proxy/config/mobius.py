@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from proxy.allowance import Allowances
 from proxy.config.names import NOT_YET, NOT_YET_VALUES, nearest
 from proxy.config.remarks import Place, shown
 from proxy.config.sections import Reader, note_literal
@@ -99,6 +100,16 @@ def read_callers(
             written.name, team=written.team, models=written.models, expires_at=expires_at
         )
     return callers
+
+
+def allowances_of(policy: MobiusPolicy) -> Allowances:
+    """Return the limits of the section, each under the name that it limits."""
+    return Allowances(
+        keys={key.name: key.limits for key in policy.keys if key.limits is not None},
+        teams={team.name: team.limits for team in policy.teams if team.limits is not None},
+        users=policy.users,
+        models=policy.models,
+    )
 
 
 def without_keys(policy: MobiusPolicy) -> MobiusPolicy:

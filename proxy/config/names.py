@@ -12,6 +12,9 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+from proxy.parameters import EXTRAS, OPENAI
+from proxy.redaction import is_secret as is_secret  # noqa: PLC0414  # a question about names too
+
 
 @cache
 def known(section: str) -> frozenset[str]:
@@ -53,23 +56,8 @@ ACTED = words(
     """
 )
 
-# litellm_params that are defaults for the body. OpenAI's names, and those that other providers'
-# chat APIs have and a body may therefore hold.
-COMPLETION = words(
-    """
-    audio dimensions encoding_format frequency_penalty function_call functions logit_bias logprobs
-    max_completion_tokens max_tokens metadata modalities n parallel_tool_calls prediction
-    presence_penalty prompt_cache_key prompt_cache_retention reasoning_effort response_format
-    safety_identifier seed service_tier stop store stream_options temperature thinking tool_choice
-    tools top_logprobs top_p user verbosity web_search_options
-
-    best_of chat_template_kwargs frequency_penalty_range guided_choice guided_grammar guided_json
-    guided_regex ignore_eos include_reasoning length_penalty min_p min_tokens mirostat num_ctx
-    num_predict reasoning reasoning_format repeat_penalty repetition_penalty safe_prompt
-    safety_settings search_parameters stop_sequences stop_token_ids top_a top_k transforms typical_p
-    use_beam_search
-    """
-)
+# litellm_params that are defaults for the body.
+COMPLETION = OPENAI | EXTRAS | {"metadata", "stream_options"}
 
 # litellm_params that LiteLLM acts on when it is called, so they are handed to it as they are …
 HANDED = words(
@@ -79,8 +67,8 @@ HANDED = words(
     disable_add_transform_inline_image_block enable_prompt_caching ensure_alternating_roles
     eos_token extra_body extra_headers final_prompt_value fireworks_forward_user_id gcs_bucket_name
     gigachat_access_token gigachat_auth_url gigachat_scope headers hf_model_name
-    include_server_side_tool_invocations context_management merge_reasoning_content_in_choices
-    mock_timeout model_config organization project provider_specific_header region_name roles
+    merge_reasoning_content_in_choices mock_timeout model_config organization project
+    provider_specific_header region_name roles
     sagemaker_base_url ssl_verify supports_system_message tenant_id tiered_pricing
     use_chat_completions_api use_xai_oauth user_continue_message
     """
@@ -103,16 +91,12 @@ NOT_YET = words(
     litellm_settings.redis_port litellm_settings.redis_url
     router_settings.redis_db router_settings.redis_host router_settings.redis_password
     router_settings.redis_port router_settings.redis_url
-    mobius.ai mobius.cache mobius.hedge mobius.keys.cache_scope mobius.keys.limits mobius.lanes
-    mobius.ledger mobius.metrics.access.port mobius.quota mobius.slo mobius.teams.limits
-    mobius.users
+    mobius.ai mobius.cache mobius.hedge mobius.keys.cache_scope mobius.lanes
+    mobius.metrics.access.port mobius.slo
     """
 )
 # litellm_params of which people expect more than is done with them.
 NOT_YET_PARAMS = {
-    "max_parallel_requests": "is accepted; this version does not act on it yet",
-    "rpm": "is a weight of simple-shuffle; this version does not limit by it yet",
-    "tpm": "is a weight of simple-shuffle; this version does not limit by it yet",
     "ssl_verify": "is accepted; this version does not act on it yet",
 }
 NOT_YET_VALUES = {"mobius.on_midstream": "continue"}
@@ -120,10 +104,6 @@ NOT_YET_VALUES = {"mobius.on_midstream": "continue"}
 
 def is_price(name: str) -> bool:
     return any(word in name for word in PRICE_WORDS)
-
-
-def is_secret(name: str) -> bool:
-    return name.endswith(("_key", "_token", "password")) or "secret" in name
 
 
 def is_handed(name: str) -> bool:

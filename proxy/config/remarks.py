@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-MOST_ERRORS = 100  # a hundred are enough to mend a file by
+from proxy.redaction import looks_secret
 
-# Names are shown in remarks and values are not; but what was meant as a value can end up in the
-# place of a name (a colon too many), and a key must not be shown there either.
-SECRET = re.compile(
-    r"""
-    \b(?:sk|pk|rk|gsk|xai|hf|ghp|gho|pat|key|xox[a-z]|whsec)[-_][A-Za-z0-9_.-]{6,}
-    | \bAKIA[A-Z0-9]{8,} | \bAIza[\w-]{8,} | \beyJ[\w-]{8,}
-    | \b(?=[\w.-]*[0-9])(?=[\w.-]*[A-Za-z])[A-Za-z0-9+/=-]{24,}
-    """,
-    re.VERBOSE,
-)
+MOST_ERRORS = 100  # a hundred are enough to mend a file by
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +88,7 @@ class Findings:
 
 def shown(name: str) -> str:
     """Return a name as a remark shows it: short, on one line, and not if it looks like a key."""
-    if SECRET.search(name) or not name.isprintable():
+    # What was meant as a value can end up in the place of a name: a colon too many is enough.
+    if looks_secret(name) or not name.isprintable():
         return "(a name not shown)"
     return name if len(name) <= 80 else name[:79] + "…"

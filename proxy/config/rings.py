@@ -11,6 +11,7 @@ from proxy.config.sections import Reader
 from proxy.config.settings import Settings
 from proxy.config.source import Fields, Leaf, Tree
 from proxy.config.targets import Above, Deployment, everything, read_deployment
+from proxy.facts import Catalogue
 from proxy.snapshot import Fallbacks, Wildcard, compose, matched
 from proxy.types import Group, Ring, Strategy, Target
 
@@ -50,7 +51,7 @@ def read_rings(reader: Reader, settings: Settings, tree: Tree | None, above: Abo
     fallbacks = _read_fallbacks(settings, names)
     for name, alias in aliases.items():
         names.check(alias.model, alias.place, f"model_group_alias of {shown(name)}", aliases=False)
-    return _compose(groups, retries, aliases, fallbacks)
+    return _compose(groups, retries, aliases, fallbacks, above.catalogue)
 
 
 def _names_in(items: Iterable[Tree]) -> Iterator[str]:
@@ -103,6 +104,7 @@ def _compose(
     retries: Mapping[str, int],
     aliases: Mapping[str, _Alias],
     fallbacks: Fallbacks,
+    catalogue: Catalogue,
 ) -> Rings:
     wildcards = tuple(
         sorted(
@@ -117,7 +119,7 @@ def _compose(
     exact = {name: group for name, group in groups.items() if "*" not in name}
 
     meant = {
-        name: compose(alias.model, exact=exact.get, wildcards=wildcards)
+        name: compose(alias.model, exact=exact.get, wildcards=wildcards, catalogue=catalogue)
         for name, alias in aliases.items()
     }
     groups_of = {name: ring.groups[0] for name, ring in meant.items() if ring} | exact
@@ -130,6 +132,7 @@ def _compose(
             fallbacks=fallbacks,
             alias=alias,
             num_retries=retries.get(name),
+            catalogue=catalogue,
         )
 
     rings = {name: ring(name) for name in exact}

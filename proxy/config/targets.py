@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from proxy.catalogue import LIMITS
 from proxy.config.connection import connect, credential_of
 from proxy.config.names import (
     ACTED,
@@ -25,9 +27,17 @@ from proxy.config.providers import CUSTOMS, split_model
 from proxy.config.remarks import Place, shown
 from proxy.config.sections import Reader, note_literal
 from proxy.config.source import Fields, Items, Leaf, Tree
+from proxy.facts import Catalogue, Stated
 from proxy.policy import Timeouts
-from proxy.snapshot import identity_of
+from proxy.pricing import is_token_price
+from proxy.snapshot import NOTHING_KNOWN, identity_of
 from proxy.types import Target, TargetTimeouts
+
+REGION_NAMES = {
+    "bedrock": ("aws_region_name",),
+    "vertex_ai": ("vertex_location", "vertex_ai_location"),
+}
+REGIONAL_HOME = re.compile(r"https://([a-z]+)\.api\.openai\.com(?:[:/]|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +49,7 @@ class Above:
     stream_timeout_s: float | None = None
     drop_params: bool | None = None
     credentials: Mapping[str, Fields] = field(default_factory=dict)
+    catalogue: Catalogue = NOTHING_KNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +221,8 @@ def _build(
     credential = credential_of(provider, handed)
     order = reader.integer(acted.get("order"), "order", least=-(2**31))
     drop = reader.switch(acted.get("drop_params"), "drop_params")
+    info = _info(reader, entry.entries.get("model_info"))
+    stated = _stated(provider, handed, info)
     target = Target(
         label=f"{group}/{provider}/{model}",
         group=group,
@@ -229,10 +242,35 @@ def _build(
         ),
         drop_params=above.drop_params if drop is None else drop,
         missing=reader.missing[0] if reader.missing else None,
-        info=_info(reader, entry.entries.get("model_info")),
+        info=info,
+        facts=above.catalogue.find(provider, model, stated),
+        stated=stated,
     )
     retries = reader.integer(acted.get("num_retries"), "num_retries", most=10)
     return Deployment(target, entry.place, order is not None, retries)
+
+
+def _stated(provider: str, handed: Mapping[str, Any], info: Mapping[str, Any]) -> Stated:
+    """Return what an entry says of its model; as in LiteLLM, litellm_params win over model_info."""
+    said = {name: info[name] for name in LIMITS if name in info}
+    said |= {name: value for name, value in {**info, **handed}.items() if is_token_price(name)}
+    numbers = {name: value for name, value in said.items() if isinstance(value, int | float)}
+    base_model = info.get("base_model") or handed.get("base_model")
+    return Stated(
+        base_model=base_model if isinstance(base_model, str) else None,
+        numbers=tuple(sorted(numbers.items())),
+        region=_region(provider, handed),
+        mocked="mock_response" in handed,
+    )
+
+
+def _region(provider: str, handed: Mapping[str, Any]) -> str | None:
+    """Return where a model runs, for the providers whose prices differ by that."""
+    if provider == "openai":
+        home = REGIONAL_HOME.match(str(handed.get("api_base")))
+        return home[1].lower() if home else None
+    names = REGION_NAMES.get(provider, ())
+    return next((str(handed[name]) for name in names if name in handed), None)
 
 
 def _provider(reader: Reader, acted: Mapping[str, Tree], written: str) -> tuple[str, str]:

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from proxy.replies import Reply
 from proxy.types import Call, Target
+from proxy.waiting import Waiting
 
 
 class Upstream(Protocol):
@@ -14,7 +15,10 @@ class Upstream(Protocol):
 
     Returns when the reply is certain: the whole completion, or a stream whose first content has
     arrived. Raises UpstreamFailure for everything else. Never retries, never logs. `foreign` says
-    that the request was written for another provider than the target's.
+    that the request was written for another provider than the target's. The provider is awaited
+    through `waiting`, so that the rest of the time is known to be our own.
     """
 
-    async def call(self, target: Target, call: Call, *, foreign: bool) -> Reply: ...
+    async def call(
+        self, target: Target, call: Call, *, foreign: bool, waiting: Waiting
+    ) -> Reply: ...

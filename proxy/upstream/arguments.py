@@ -10,40 +10,21 @@ the target does not know are dropped and named, and on a foreign target all othe
 from __future__ import annotations
 
 import copy
+import importlib
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
+from proxy.parameters import EXTRAS, OPENAI
+from proxy.redaction import may_be_secret
 from proxy.types import Call, Json, Target
 
 # Providers whose wire is OpenAI's own: the body goes out and comes back as it is.
 NATIVE = frozenset({"openai", "azure", "custom_openai", "litellm_proxy", "hosted_vllm"})
 
-# The arguments of `acompletion` that a body may fill: OpenAI's parameters, as LiteLLM knows them …
-PARAMETERS = frozenset(
-    {
-        "audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs",
-        "max_completion_tokens", "max_tokens", "modalities", "n", "parallel_tool_calls",
-        "prediction", "presence_penalty", "prompt_cache_key", "prompt_cache_retention",
-        "reasoning_effort", "response_format", "safety_identifier", "seed", "service_tier", "stop",
-        "store", "temperature", "thinking", "tool_choice", "tools", "top_logprobs", "top_p",
-        "user", "verbosity", "web_search_options",
-    }
-)  # fmt: skip
-# … and those of other providers, whose place in a request LiteLLM knows.
-EXTRAS = frozenset(
-    {
-        "best_of", "cache_control", "chat_template_kwargs", "container", "context_management",
-        "dimensions", "encoding_format", "frequency_penalty_range", "guided_choice",
-        "guided_grammar", "guided_json", "guided_regex", "ignore_eos", "include_reasoning",
-        "include_server_side_tool_invocations", "length_penalty", "mcp_servers", "min_p",
-        "min_tokens", "mirostat", "num_ctx", "num_predict", "reasoning", "reasoning_format",
-        "repeat_penalty", "repetition_penalty", "safe_prompt", "safety_settings",
-        "search_parameters", "speed", "stop_sequences", "stop_token_ids", "top_a", "top_k",
-        "transforms", "typical_p", "use_beam_search",
-    }
-)  # fmt: skip
 # Never LiteLLM's: it reads its own controls out of `metadata`, and writes the others itself.
 OURS = frozenset({"model", "messages", "stream", "stream_options", "metadata"})
 # Where LiteLLM sends an `extra_body` as a field of that name. A contract test tries the others.
@@ -66,30 +47,28 @@ TIMEOUT_S = 86_400.0
 # Anthropic's API reference: temperature ranges from 0 to 1, where OpenAI's goes to 2.
 COOL_PROVIDERS = frozenset({"anthropic", "bedrock", "vertex_ai", "databricks"})
 
+TARGETS = 1024  # of which it is remembered what every call to them has in common
 HEADERS = ("extra_headers", "headers", "default_headers")
-# Wider than `config/names.is_secret`, which this package may not import and which asks another
-# question (should this stand in a file?): here a word too many only costs an error its clearness.
-SECRET_WORDS = ("key", "secret", "token", "password", "credential", "authorization")
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
     """What LiteLLM is called with, and what the caller is to be told about it."""
 
-    arguments: Mapping[str, Any]
+    arguments: Mapping[str, Any] = field(repr=False)
     native: bool  # the answer's bytes are the provider's own
     dropped: tuple[str, ...]
-    secrets: tuple[str, ...]
-    headers: Mapping[str, str | None]  # which a request has, or has not, whoever wrote it
+    secrets: tuple[str, ...] = field(repr=False)
+    # Which a request has, or has not, whoever wrote it.
+    headers: Mapping[str, str | None] = field(repr=False)
 
 
 def write_arguments(litellm: ModuleType, target: Target, call: Call, *, foreign: bool) -> Written:
     """Return what to call LiteLLM with; `foreign`: the caller wrote for another provider."""
     native = target.provider in NATIVE and "mock_response" not in target.params
     body = _filled(target, call)
-    for name in target.params.get("additional_drop_params") or ():
-        if name not in ("model", "messages"):
-            body.pop(name, None)
+    for path in target.params.get("additional_drop_params") or ():
+        _take_out(path, body)
     drop = target.drop_params is True or (foreign and target.drop_params is not False)
     dropped: list[str] = []
     if drop or not native:
@@ -108,8 +87,7 @@ def write_arguments(litellm: ModuleType, target: Target, call: Call, *, foreign:
         arguments["stream"] = True
     if drop and not native:
         arguments["drop_params"] = True
-    secrets = tuple(_secrets(target.params))
-    return Written(arguments, native, tuple(dropped), secrets, _headers(target))
+    return Written(arguments, native, tuple(dropped), _secrets(target), _headers(target))
 
 
 def _filled(target: Target, call: Call) -> dict[str, Any]:
@@ -121,6 +99,19 @@ def _filled(target: Target, call: Call) -> dict[str, Any]:
     if limits & call.body.keys():
         defaults = {name: value for name, value in defaults.items() if name not in limits}
     return {**defaults, **call.body}
+
+
+def _take_out(path: str, body: dict[str, Any]) -> None:
+    """Take a field out of `body`: one of its own, or a path of LiteLLM's, `tools[*].strict`."""
+    name = re.split(r"[.\[]", path, maxsplit=1)[0]
+    if name in ("model", "messages") or name not in body:
+        return
+    if name == path:
+        del body[name]
+        return
+    # It copies what it is given, so only the field itself: the body is the caller's.
+    paths = importlib.import_module("litellm.litellm_core_utils.dot_notation_indexing")
+    body[name] = paths.delete_nested_value({name: body[name]}, path).get(name)
 
 
 def _as_sent(target: Target, call: Call, body: Json) -> Json:
@@ -139,7 +130,7 @@ def _as_sent(target: Target, call: Call, body: Json) -> Json:
 
 
 def _translated(target: Target, call: Call, body: Json) -> Json:
-    known = PARAMETERS | EXTRAS
+    known = OPENAI | EXTRAS
     heard = {n: v for n, v in body.items() if n in known and v is not None}
     # LiteLLM edits in place what it is given; the next target must see it as it was sent.
     arguments = copy.deepcopy({"messages": body["messages"], **heard})
@@ -170,7 +161,7 @@ def _drop(
     openai_s = drop or (not native and target.drop_params is not False)
     for name in [name for name in body if name not in known]:
         # What is not OpenAI's is the target's to judge, unless it was written for another.
-        ours_to_judge = openai_s if name in PARAMETERS else drop and foreign
+        ours_to_judge = openai_s if name in OPENAI else drop and foreign
         unheard = ours_to_judge and name in call.body
         says_nothing = body[name] is None or body[name] == DEFAULTS.get(name)
         if unheard or not (native or (_has_way(litellm, target, name) and not says_nothing)):
@@ -185,9 +176,10 @@ def _has_way(litellm: ModuleType, target: Target, name: str) -> bool:
     """Say whether LiteLLM brings a field of this name to a target that it translates for."""
     if name == "metadata":
         return target.provider in litellm.openai_compatible_providers
-    return name in PARAMETERS or name in EXTRAS or target.provider not in UNMERGED
+    return name in OPENAI or name in EXTRAS or target.provider not in UNMERGED
 
 
+@lru_cache(maxsize=TARGETS)
 def _known(litellm: ModuleType, target: Target, *, native: bool) -> frozenset[str]:
     """Return the fields of a body that the target is known to understand."""
     supported = litellm.get_supported_openai_params(
@@ -195,9 +187,7 @@ def _known(litellm: ModuleType, target: Target, *, native: bool) -> frozenset[st
     )
     allowed = target.params.get("allowed_openai_params") or ()
     always = OURS if native else OURS - {"metadata"}
-    return frozenset(
-        {*(supported or PARAMETERS), *allowed, *always, *(("user",) if native else ())}
-    )
+    return frozenset({*(supported or OPENAI), *allowed, *always, *(("user",) if native else ())})
 
 
 def _clamp(litellm: ModuleType, target: Target, body: dict[str, Any]) -> Iterator[str]:
@@ -228,6 +218,7 @@ def _output_limit(litellm: ModuleType, target: Target) -> int | None:
     return None
 
 
+@lru_cache(maxsize=TARGETS)
 def _headers(target: Target) -> Mapping[str, str | None]:
     """
     Return the headers that say who is asking, as the file has them.
@@ -246,16 +237,21 @@ def _headers(target: Target) -> Mapping[str, str | None]:
     return {name: value for name, value in headers.items() if name not in written}
 
 
-def _secrets(place: Json) -> Iterator[str]:
-    """Yield every text of the file that must not reach a caller, at any depth."""
+@lru_cache(maxsize=TARGETS)
+def _secrets(target: Target) -> tuple[str, ...]:
+    """Return every text of the file that must not reach a caller, at any depth."""
+    return tuple(_secrets_in(target.params))
+
+
+def _secrets_in(place: Json) -> Iterator[str]:
     for name, value in place.items():
         if name in HEADERS and isinstance(value, Mapping):
             # Whatever they are called, a gateway in between may take any of them for its key.
             yield from (each for text in value.values() for each in _long(text))
-        elif any(word in name.lower() for word in SECRET_WORDS):
+        elif may_be_secret(name):
             yield from _texts(value)
         else:
-            yield from (each for inner in _mappings(value) for each in _secrets(inner))
+            yield from (each for inner in _mappings(value) for each in _secrets_in(inner))
 
 
 def _texts(value: object) -> Iterator[str]:

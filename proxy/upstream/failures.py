@@ -7,20 +7,15 @@ first, so an answer that quotes "rate limit" would become one.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Any
 
-import orjson
-
 from proxy.errors import UpstreamFailure
+from proxy.redaction import redact
 from proxy.retry import Kind
-
-MESSAGE_LIMIT = 1000
+from proxy.upstream.limits import retry_after_s
+from proxy.upstream.said import ProviderError, read_error
 
 # What a status means when the body says nothing more precise. Other 4xx are the caller's, other
 # 5xx are transient, anything else is a provider that is not where the file says it is.
@@ -143,80 +138,6 @@ EXCEPTION_KINDS: Mapping[str, Kind] = {
 # What LiteLLM stumbles over in a body that does not have the form it expects.
 STUMBLES = (AttributeError, LookupError, TypeError, ValueError)
 
-_SECRETS = re.compile(
-    r"""
-      (?<![A-Za-z])(?:sk|pk|rk|gsk|xai|ya29|hf|r8|nvapi|pplx|tgp|fw|csk)[-_.][\w*.\-]{6,}
-    | \b(?:key-|org-|proj_)[\w*.\-]{6,}
-    | AIza[\w\-]{10,}
-    | AKIA[A-Z0-9]{12,}
-    | (?i:bearer)\s+\S+
-    | (?<![A-Za-z])eyJ[\w\-]{10,}\.[\w\-.]+
-    | (?i:(?:api[-_]?key|token|secret|password|signature)["']?\s*[=:]\s*["']?)[^\s"',;&]+
-    | (?i:https?://)\S+
-    """,
-    re.VERBOSE,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderError:
-    """What a provider says about a failure, in the four fields that OpenAI gives one."""
-
-    message: str | None = None
-    code: str | None = None
-    type: str | None = None
-    param: str | None = None
-
-
-def redact(text: str, *, secrets: tuple[str, ...] = ()) -> str:
-    """Return `text` without anything that looks like a key, a token or an address."""
-    # The longest first: another may be a part of it.
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        text = text.replace(secret, "[redacted]")
-    text = _SECRETS.sub("[redacted]", text)
-    return text if len(text) <= MESSAGE_LIMIT else text[:MESSAGE_LIMIT] + "…"
-
-
-def read_error(body: bytes | Mapping[str, Any]) -> ProviderError:
-    """Read OpenAI's, Azure's, Anthropic's or Google's error body; anything else says nothing."""
-    value: Any = body
-    if isinstance(body, bytes):
-        try:
-            value = orjson.loads(body)
-        except ValueError:
-            return ProviderError()
-    if isinstance(value, list) and value:
-        value = value[0]
-    if not isinstance(value, Mapping):
-        return ProviderError()
-    error = value.get("error", value)
-    if isinstance(error, str):
-        return ProviderError(message=error)
-    return _read_fields(error) if isinstance(error, Mapping) else ProviderError()
-
-
-def _read_fields(error: Mapping[str, Any]) -> ProviderError:
-    inner = error.get("innererror")
-    inner_code = inner.get("code") if isinstance(inner, Mapping) else None
-    # Google puts the number into `code` and the word into `status`.
-    code = next(
-        (c for c in (inner_code, error.get("code"), error.get("status")) if _is_word(c)), None
-    )
-    return ProviderError(
-        message=_text(error.get("message") or error.get("detail")),
-        code=code,
-        type=_text(error.get("type")),
-        param=_text(error.get("param")),
-    )
-
-
-def _is_word(value: object) -> bool:
-    return isinstance(value, str) and bool(value) and not value.isdigit()
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
-
 
 def kind_of(status: int, error: ProviderError) -> Kind:
     """Return what an answer of `status` with this error means to the ring."""
@@ -308,14 +229,16 @@ def of_exception(exc: BaseException, *, secrets: tuple[str, ...] = ()) -> Upstre
     original = getattr(exc, "original_exception", None)
     if isinstance(original, Exception) and kind is Kind.TRANSIENT:
         return of_exception(original, secrets=secrets)
-    message = _text(getattr(exc, "message", None))
+    message = getattr(exc, "message", None)
     words = {Kind.CALLER, Kind.DIALECT, Kind.CONTENT, Kind.OVERSIZED}
     return UpstreamFailure(
         f"LiteLLM raised {type(exc).__name__}",
         kind=kind,
         provider_status=None,
         provider_message=(
-            redact(_PREFIX.sub("", message), secrets=secrets) if message and kind in words else None
+            redact(_PREFIX.sub("", message), secrets=secrets)
+            if isinstance(message, str) and message and kind in words
+            else None
         ),
         retry_after_s=None,
     )
@@ -337,36 +260,3 @@ def of_writing(exc: BaseException, *, secrets: tuple[str, ...] = ()) -> Upstream
             "the request cannot be translated for this provider", kind=Kind.DIALECT
         )
     return failure
-
-
-def retry_after_s(headers: Mapping[str, str], *, now_s: float) -> float | None:
-    """
-    Return the seconds that `retry-after-ms` or `retry-after` asks for, or None when unusable.
-
-    RFC 9110, section 10.2.3: seconds or an HTTP date. Negative, past, infinite and unreadable
-    values are unusable; absurdly long ones are left to the caller's cap.
-    """
-    if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
-        return milliseconds / 1000
-    text = headers.get("retry-after")
-    if text is None:
-        return None
-    if (seconds := _number(text)) is not None:
-        return seconds
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    if moment.tzinfo is None:
-        # `-0000`, or no zone at all: the standard knows none but UTC.
-        moment = moment.replace(tzinfo=UTC)
-    wait_s = moment.timestamp() - now_s
-    return wait_s if wait_s >= 0 else None
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        value = float(text) if text is not None else -1.0
-    except ValueError:
-        return None
-    return value if value >= 0 and math.isfinite(value) else None

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import threading
+from concurrent.futures import Future
 from types import ModuleType
 
 import httpx
@@ -26,6 +28,8 @@ SETTINGS = {
     "MAX_IMAGE_URL_DOWNLOAD_SIZE_MB": "0",
 }
 
+IMPORTING = "import litellm"  # the name of the thread that does
+
 
 class Sdk:
     """Owns LiteLLM's module and the transport under it, which `aclose` closes."""
@@ -38,7 +42,7 @@ class Sdk:
     def start(self) -> asyncio.Task[ModuleType]:
         """Begin to import LiteLLM (2 to 3 s) in a thread, unless that has begun."""
         if self._loading is None:
-            self._loading = asyncio.create_task(self._load(), name="import litellm")
+            self._loading = asyncio.create_task(self._load(), name=IMPORTING)
         return self._loading
 
     @property
@@ -61,14 +65,31 @@ class Sdk:
             raise UpstreamFailure(message, kind=Kind.UNREACHABLE) from exc
 
     async def _load(self) -> ModuleType:
-        litellm = await asyncio.to_thread(_import)
+        litellm = await asyncio.wrap_future(_imported())
         self.error = _unretried(importlib.import_module("openai").OpenAIError)
         return litellm
 
     async def aclose(self) -> None:
+        """Close the transport; an import that is under way goes on, and nobody waits for it."""
         if self._loading is not None:
+            self._loading.cancel()
             await asyncio.wait([self._loading])
         await self.transport.aclose()
+
+
+def _imported() -> Future[ModuleType]:
+    """Return what will be LiteLLM, in a thread of its own: a loop's end waits for its executor."""
+    future: Future[ModuleType] = Future()
+    future.set_running_or_notify_cancel()  # from here on it cannot be cancelled, only left
+
+    def run() -> None:
+        try:
+            future.set_result(_import())
+        except BaseException as exc:
+            future.set_exception(exc)
+
+    threading.Thread(target=run, name=IMPORTING).start()
+    return future
 
 
 def _import() -> ModuleType:

@@ -21,6 +21,7 @@ from proxy.replies import Chunk, ChunkStream
 from proxy.retry import Kind
 from proxy.types import Json, TargetTimeouts
 from proxy.upstream import failures
+from proxy.waiting import Waiting
 
 # What may come before the first content: role deltas and comments, not an answer in disguise.
 PREAMBLE_LIMIT_BYTES = 1024 * 1024
@@ -107,13 +108,15 @@ async def begin(
     *,
     headers: Mapping[str, str],
     dropped: Sequence[str],
+    waiting: Waiting | None = None,
     waits: Waits = Waits(),
 ) -> ChunkStream:
     """
     Return `source` as a stream whose first content is in hand.
 
     Raises UpstreamFailure when it fails or ends before that. `source` is closed by the stream, or
-    here when there is none. The time allowed for all this is the caller's to keep.
+    here when there is none. The time allowed for all this is the caller's to keep. `waiting` tells
+    the provider's time from ours; without it, all the time until the next chunk is the provider's.
     """
     started_s = clock.now()
     source = _seen(source, progress)
@@ -133,7 +136,8 @@ async def begin(
         raise
     left_s = timeouts.stream_s - (clock.now() - started_s)
     rest = _rest(source, progress, clock, idle_s=timeouts.idle_s, left_s=left_s, waits=waits)
-    stream = ChunkStream(first, rest, now=clock.now, headers=headers, dropped=dropped)
+    now = waiting.now if waiting is not None else clock.now
+    stream = ChunkStream(first, rest, now=now, headers=headers, dropped=dropped)
     owed = contextlib.AsyncExitStack()
     # A generator that nobody has begun to read closes nothing when it is closed.
     owed.push_async_callback(source.aclose)

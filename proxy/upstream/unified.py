@@ -23,13 +23,15 @@ from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.retry import Kind
 from proxy.types import Call, Json, Target
 from proxy.upstream import failures
+from proxy.upstream.answer import Answer
 from proxy.upstream.arguments import Written, write_arguments
 from proxy.upstream.limits import rate_limits
 from proxy.upstream.mend import MENDED
 from proxy.upstream.normal import Thoughts, normal_chunk, normal_completion
 from proxy.upstream.sdk import Sdk
 from proxy.upstream.stream import Progress, begin
-from proxy.upstream.wire import WIRE, Answer, Wire
+from proxy.upstream.wire import WIRE, Wire
+from proxy.waiting import Waiting
 
 # How long the rest of a connection is waited for after `[DONE]`, so that it can be used again.
 DRAIN_S = 0.02
@@ -43,7 +45,7 @@ class Unified:
         self._clock = clock
         self._limit_bytes = limit_bytes
 
-    async def call(self, target: Target, call: Call, *, foreign: bool) -> Reply:
+    async def call(self, target: Target, call: Call, *, foreign: bool, waiting: Waiting) -> Reply:
         """Call `target` once, as `Upstream.call` says."""
         litellm = await self._sdk.ready()
         written = write_arguments(litellm, target, call, foreign=foreign)
@@ -51,6 +53,7 @@ class Unified:
             connect_s=target.timeouts.connect_s,
             limit_bytes=self._limit_bytes(),
             stream=call.stream,
+            waiting=waiting,
             transport=self._sdk.transport,
             error=self._sdk.error,
             respelt=call.stream and not written.native,
@@ -58,9 +61,17 @@ class Unified:
             fixed=written.headers,
             secrets=written.secrets,
         )
-        limit_s, late = _limit(target, call)
         # To the first content: LiteLLM connects to some providers only when it is asked for that.
         token = WIRE.set(wire)
+        try:
+            return await self._reply(litellm, target, call, written, wire)
+        finally:
+            WIRE.reset(token)
+
+    async def _reply(
+        self, litellm: ModuleType, target: Target, call: Call, written: Written, wire: Wire
+    ) -> Reply:
+        limit_s, late = _limit(target, call)
         try:
             async with AsyncExitStack() as owed:
                 # LiteLLM does not close every answer that it stops reading.
@@ -73,8 +84,6 @@ class Unified:
                 return stream.owe(owed.pop_all())
         except TimeoutError as exc:
             raise UpstreamFailure(f"no answer within {limit_s:g} s", kind=late) from exc
-        finally:
-            WIRE.reset(token)
 
     async def _ask(self, litellm: ModuleType, written: Written, wire: Wire) -> Any:
         """Return what LiteLLM answers, or None where only the wire has an answer."""
@@ -109,6 +118,7 @@ class Unified:
             self._clock,
             headers=rate_limits(wire.headers, wall_s=self._clock.wall()),
             dropped=written.dropped,
+            waiting=wire.waiting,
         )
         owed = AsyncExitStack()
         # Where nobody reads on, nothing else would: a generator not begun closes nothing.

@@ -10,11 +10,8 @@ between made of it.
 from __future__ import annotations
 
 import asyncio
-import codecs
-import contextlib
 import ssl
-import zlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -22,15 +19,13 @@ from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined
 
 import httpcore
 import httpx
-import orjson
 
-from proxy import sse
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.retry import Kind
 from proxy.upstream import failures
-from proxy.upstream.mend import mend_answer, mend_event
-from proxy.upstream.unpack import ENCODINGS, Unpacker
+from proxy.upstream.answer import Answer
+from proxy.waiting import Waiting
 
 ERROR_BODY_LIMIT = 64 * 1024
 ERROR_BODY_WAIT_S = 5.0
@@ -39,10 +34,6 @@ POOL = httpx.Limits(max_connections=None, max_keepalive_connections=1000, keepal
 NO_PROXIES: Mapping[str, str] = MappingProxyType({})
 EVENTS = "text/event-stream"
 BODILESS = frozenset({httpx.codes.NO_CONTENT, httpx.codes.RESET_CONTENT})
-# What ends a line for Python but not in an event stream, as UTF-8 and as JSON may write it.
-LINE_ENDS: Mapping[bytes, bytes] = MappingProxyType(
-    {b"\xc2\x85": b"\\u0085", b"\xe2\x80\xa8": b"\\u2028", b"\xe2\x80\xa9": b"\\u2029"}
-)
 # LiteLLM gets plain bytes of any length. A cookie would be kept, and sent with the next key.
 UNTOLD = frozenset({"content-encoding", "content-length", "set-cookie"})
 
@@ -58,6 +49,7 @@ class Wire:
     connect_s: float
     limit_bytes: int  # of a whole answer, decoded; a stream has none
     stream: bool
+    waiting: Waiting  # for the provider's socket
     transport: Transport | None = None
     error: type[WireError] = WireError  # what LiteLLM is told a failure with
     respelt: bool = False  # LiteLLM reads the events, so they are spelt as it reads them rightly
@@ -174,7 +166,8 @@ class Transport(httpx.AsyncBaseTransport):
 
     async def _send(self, request: httpx.Request, wire: Wire) -> httpx.Response:
         try:
-            return await self._way(request.url).handle_async_request(request)
+            asking = self._way(request.url).handle_async_request(request)
+            return await wire.waiting.through(asking)
         except httpx.ConnectTimeout as exc:
             raise wire.fail("no connection in time", Kind.UNREACHABLE) from exc
         except (httpx.TransportError, httpx.InvalidURL, OSError, ssl.SSLError) as exc:
@@ -244,151 +237,3 @@ def _without_leaks(
 
     vars(connection)["handle_async_request"] = handle_async_request
     return connection
-
-
-class Answer(httpx.AsyncByteStream):
-    """A provider's body: decoded, bounded, and noted into its Wire while it is read."""
-
-    def __init__(self, response: httpx.Response, wire: Wire) -> None:
-        self._stream = response.stream
-        self._source = aiter(response.stream)  # type: ignore[arg-type]
-        self._wire = wire
-        self._closed = False
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        wire = self._wire
-        readable, respell = _readable(wire), _respeller(wire)
-        try:
-            async for piece in self._decoded():
-                for part in readable(piece):
-                    self._note(part)
-                    if told := respell(part):
-                        yield told
-            if rest := _rest(wire, respell):
-                yield rest
-        except (httpx.TransportError, OSError) as exc:
-            raise wire.fail(
-                "the connection broke inside the answer", Kind.TRANSIENT, tokens_spent=True
-            ) from exc
-
-    async def _decoded(self) -> AsyncIterator[bytes]:
-        """Yield the body as plain bytes, a bounded piece at a time."""
-        wire = self._wire
-        encoding = wire.headers.get("content-encoding", "").lower() or "identity"
-        if encoding == "identity":
-            async for raw in self._source:
-                yield raw
-            return
-        if encoding not in ENCODINGS:
-            raise wire.fail("the answer's encoding was not asked for", Kind.TRANSIENT)
-        unpacker = Unpacker()
-        try:
-            async for raw in self._source:
-                for piece in unpacker.feed(raw):
-                    yield piece
-            for piece in unpacker.end():
-                yield piece
-        except zlib.error as exc:
-            raise wire.fail("the answer's compression is broken", Kind.TRANSIENT) from exc
-
-    def _note(self, piece: bytes) -> None:
-        if self._wire.stream and self._wire.answered:
-            return
-        self._wire.body += piece
-        if len(self._wire.body) > self._wire.limit_bytes:
-            raise self._wire.fail("the answer is larger than allowed", Kind.TRANSIENT)
-
-    async def drain(self, limit_s: float) -> None:
-        """Read what is left, if it comes within `limit_s`, so that the connection stays usable."""
-        with contextlib.suppress(TimeoutError, httpx.TransportError, OSError):
-            async with asyncio.timeout(limit_s):
-                async for _piece in self._source:
-                    pass
-
-    async def aclose(self) -> None:
-        """Give the connection back, or close it when the body was not read to its end."""
-        if not self._closed:
-            self._closed = True
-            await self._stream.aclose()  # type: ignore[union-attr]
-
-
-def _respeller(wire: Wire) -> Callable[[bytes], bytes]:
-    """
-    Return what turns the bytes of an event stream into those of the events they complete.
-
-    LiteLLM ends a line where Python ends one, which is inside of a text too, and holds an
-    unfinished line of any length.
-    """
-    if _held(wire):
-        return lambda piece: b""
-    if not wire.respells:
-        return lambda piece: piece
-    reader = sse.Reader()
-
-    def respell(piece: bytes) -> bytes:
-        try:
-            events = reader.feed(piece)
-        except sse.EventTooLarge as exc:
-            raise wire.fail(str(exc), Kind.TRANSIENT) from exc
-        return b"".join(_spelt(event, wire) for event in events)
-
-    return respell
-
-
-def _rest(wire: Wire, respell: Callable[[bytes], bytes]) -> bytes:
-    """Return what nothing but the end of the body has ended."""
-    if not _held(wire):
-        return respell(b"\n\n") if wire.respells else b""
-    body = bytes(wire.body)
-    mended = mend_answer(body)
-    wire.mended = mended is not None
-    return body if mended is None else mended
-
-
-def _held(wire: Wire) -> bool:
-    """Say whether the body is given only as a whole, because all of it is looked at first."""
-    return wire.mends and wire.answered and not wire.stream
-
-
-def _spelt(event: sse.ServerEvent, wire: Wire) -> bytes:
-    data = event.data
-    if wire.mends and (mended := mend_event(data)) is not None:
-        wire.mended = True
-        data = mended
-    _note_finish(data, wire)
-    for mark, escape in LINE_ENDS.items():
-        data = data.replace(mark, escape)
-    return (b"event: " + event.name + b"\n" if event.name else b"") + sse.frame(data)
-
-
-def _note_finish(data: bytes, wire: Wire) -> None:
-    """Note what LiteLLM forgets: it takes `[DONE]` for a finish reason."""
-    if wire.finished or b'"choices"' not in data:
-        return
-    with contextlib.suppress(ValueError):
-        event = orjson.loads(data)
-        choices = event.get("choices") if isinstance(event, dict) else None
-        if isinstance(choices, list):
-            wire.openai = True
-            wire.finished = any(isinstance(c, dict) and c.get("finish_reason") for c in choices)
-
-
-def _readable(wire: Wire) -> Callable[[bytes], Iterable[bytes]]:
-    """Return what lets text through up to the first byte that is none, and then fails."""
-    if not wire.has_events:
-        return lambda piece: (piece,)
-    decoder = codecs.getincrementaldecoder("utf-8")()
-
-    def parts(piece: bytes) -> Iterator[bytes]:
-        try:
-            decoder.decode(piece)
-        except UnicodeDecodeError as exc:
-            # LiteLLM would put a replacement character where a token was. What the decoder held
-            # back of the piece before stands in front of this one.
-            held = len(exc.object) - len(piece)
-            if good := piece[: max(0, exc.start - held)]:
-                yield good
-            raise wire.fail("the stream is not UTF-8", Kind.TRANSIENT) from exc
-        yield piece
-
-    return parts

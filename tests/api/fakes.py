@@ -122,7 +122,8 @@ class Upstream:
         self.silent = asyncio.Event()  # it waits for an event that nobody may ever set
         self.closed = 0
         self.settled = 0
-        self.settling: asyncio.Event | None = None  # settlement waits for it
+        self.settles = asyncio.Event()  # settlement has begun
+        self.settling: asyncio.Event | None = None  # it waits for this
         self.stream = ChunkStream([], self._chunks()).owe(self._owed())
 
     async def _chunks(self) -> AsyncGenerator[Chunk, None]:
@@ -144,6 +145,7 @@ class Upstream:
         return owed
 
     async def _settle(self) -> None:
+        self.settles.set()
         if self.settling is not None:
             await self.settling.wait()
         self.settled += 1

@@ -31,15 +31,7 @@ def test_the_shipped_file_loads_without_a_key_and_without_a_warning() -> None:
 
 def test_a_group_of_deployments_keeps_their_order_weight_and_limits() -> None:
     config = load_file("groups.yaml", AZURE_EU_KEY="k1", AZURE_US_KEY="k2", OPENAI_API_KEY="k3")
-    weight = "is a weight of simple-shuffle; this version does not limit by it yet"
-    assert lines(config.warnings) == [
-        (9, f"litellm_params.rpm {weight}"),
-        (10, f"litellm_params.tpm {weight}"),
-        (
-            28,
-            "litellm_params.max_parallel_requests is accepted; this version does not act on it yet",
-        ),
-    ]
+    assert config.warnings == ()
     eu, us, openai = targets(config.snapshot, "gpt-4o")
     assert [eu.label, us.label, openai.label] == [
         "gpt-4o/azure/gpt-4o-eu",
@@ -272,8 +264,6 @@ def test_every_name_that_is_not_acted_on_is_named_with_its_line() -> None:
         (27, f"mobius.on_midstream {not_yet}"),
         (28, f"mobius.hedge {not_yet}"),
         (29, f"mobius.cache {not_yet}"),
-        (33, f"mobius.keys.limits {not_yet}"),
-        (35, f"mobius.teams.limits {not_yet}"),
     ]
     target = targets(config.snapshot, "gpt-4o")[0]
     assert target.params["quantum_flux"] == 3

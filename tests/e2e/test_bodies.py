@@ -5,9 +5,11 @@ The same stream is cut at every byte, so that no split of a character, a line or
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gzip
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import openai
 import pytest
 
 from tests.e2e.provider_configs import FIRST, SAID, Lab, answers, lab, suspects, ways
@@ -32,7 +34,7 @@ TEXT = "Grüße 👋🏽, 世界! ½ \u2028 line \u2029 and \x85 \r\n 'quoted' \
 
 @pytest.fixture(scope="module")
 def rings() -> Iterator[Lab]:
-    with lab(dict.fromkeys(FIRST.values(), 70), limits={"answer_mb": ANSWER_MB}) as running:
+    with lab(dict.fromkeys(FIRST.values(), 130), limits={"answer_mb": ANSWER_MB}) as running:
         yield running
 
 
@@ -157,6 +159,110 @@ def test_an_answer_without_text_is_an_answer(rings: Lab, suspect: str, stream: b
     )
     tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
     assert ring.ask(stream=stream, tools=tools).finish == "tool_calls"
+    assert ring.asked == [0]
+
+
+# Compressed bodies in several members, and what stands behind them.
+
+WHOLE = {
+    "openai": (
+        '{"id":"c","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,'
+        '"message":{"role":"assistant","content":"ü€👋ß"},"finish_reason":"stop"}]}'
+    ).encode(),
+    "anthropic": (
+        '{"id":"m","type":"message","role":"assistant","model":"m","content":[{"type":"text",'
+        '"text":"ü€👋ß"}],"stop_reason":"end_turn","stop_sequence":null,'
+        '"usage":{"input_tokens":1,"output_tokens":4}}'
+    ).encode(),
+}
+PACKED = {"content-encoding": "gzip"}
+
+
+def _body(suspect: str, *, stream: bool) -> bytes:
+    return CUTS[suspect][0] if stream else WHOLE[suspect]
+
+
+def _packed(body: bytes, members: int) -> bytes:
+    """The body in so many members, cut where a character of many bytes may stand."""
+    size = -(-len(body) // members)
+    return b"".join(gzip.compress(body[at : at + size]) for at in range(0, len(body), size))
+
+
+MEMBERS: dict[str, Callable[[bytes], bytes]] = {
+    "two": lambda body: _packed(body, 2),
+    "one a byte": lambda body: _packed(body, len(body)),
+    "empty ones between": lambda body: gzip.compress(b"").join(
+        gzip.compress(piece) for piece in (b"", body[:50], body[50:], b"")
+    ),
+    "padding behind": lambda body: _packed(body, 2) + b"\0" * 512,
+    "padding between": lambda body: gzip.compress(body[:50]) + b"\0" * 3 + gzip.compress(body[50:]),
+}
+
+
+@ways
+@suspects
+@pytest.mark.parametrize("cut", [None, 1, 7], ids=["whole", "bytes", "sevens"])
+@pytest.mark.parametrize("members", MEMBERS)
+def test_a_body_in_several_compressed_members_is_one_body(
+    rings: Lab, suspect: str, members: str, cut: int | None, stream: bool
+) -> None:
+    ring = rings.take(FIRST[suspect])
+    packed = MEMBERS[members](_body(suspect, stream=stream))
+    ring.places[0].script(answers(packed, headers=PACKED, write_split=cut))
+    answer = ring.ask(stream=stream)
+    assert ring.asked == [0]
+    assert (answer.text, answer.finish) == ("ü€👋ß", "stop")
+
+
+NO_MEMBERS = {
+    "text": b"<html>Bad Gateway</html>",
+    "half a header": gzip.compress(b"more")[:5],
+    "half a member": gzip.compress(b"more")[:-4],
+    "a wrong checksum": gzip.compress(b"more")[:-8] + b"\xff" * 8,
+}
+
+
+@suspects
+@pytest.mark.parametrize("cut", [None, 1], ids=["whole", "bytes"])
+@pytest.mark.parametrize("behind", NO_MEMBERS)
+def test_a_whole_answer_with_something_broken_behind_it_is_not_delivered(
+    rings: Lab, suspect: str, behind: str, cut: int | None
+) -> None:
+    ring = rings.take(FIRST[suspect])
+    packed = gzip.compress(WHOLE[suspect]) + NO_MEMBERS[behind]
+    ring.places[0].always(answers(packed, headers=PACKED, write_split=cut))
+    assert ring.ask().text == SAID
+    assert ring.asked == [0, 0, 1]
+
+
+@suspects
+@pytest.mark.parametrize("cut", [None, 1], ids=["whole", "bytes"])
+@pytest.mark.parametrize("behind", NO_MEMBERS)
+def test_a_finished_stream_with_something_broken_behind_it_is_whole(
+    rings: Lab, suspect: str, behind: str, cut: int | None
+) -> None:
+    ring = rings.take(FIRST[suspect])
+    packed = gzip.compress(CUTS[suspect][0]) + NO_MEMBERS[behind]
+    ring.places[0].script(answers(packed, headers=PACKED, write_split=cut))
+    answer = ring.ask(stream=True)
+    assert (answer.text, answer.finish) == ("ü€👋ß", "stop")
+    assert ring.ask(stream=True).text == SAID  # and nothing of it is left for the next answer
+    assert ring.asked == [0, 0]
+
+
+@suspects
+@pytest.mark.parametrize("cut", [None, 1], ids=["whole", "bytes"])
+@pytest.mark.parametrize("behind", NO_MEMBERS)
+def test_a_stream_whose_next_member_is_broken_is_cut_there(
+    rings: Lab, suspect: str, behind: str, cut: int | None
+) -> None:
+    ring = rings.take(FIRST[suspect])
+    said = CUTS[suspect][0].partition(b"\r\n\r\n")[0]
+    packed = gzip.compress(said + b"\r\n\r\n") + NO_MEMBERS[behind]
+    ring.places[0].script(answers(packed, headers=PACKED, write_split=cut))
+    with pytest.raises(openai.APIError) as caught:
+        ring.ask(stream=True)
+    assert caught.value.code == "upstream_error"
     assert ring.asked == [0]
 
 

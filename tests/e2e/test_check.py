@@ -118,11 +118,14 @@ def live() -> Iterator[tuple[CompletedProcess[str], Live, FakeOpenAI]]:
         openai.script(Fails(404), model="unknown")
         openai.script(Fails(429), model="busy")
         openai.script(Fails(500), model="down")
-        openai.script(Fails(400), model="picky")
+        openai.script(*[Fails(400)] * 3, model="picky")
         openai.script(Silent(), model="silent")
         refused = f"no such key: {KEYS['wrong']} at https://x.test/?key=1"
         openai.script(Fails(401, {"error": {"message": refused}}), model="talkative")
         openai.script(Answer(tokens=5000, gap_s=0.02), model="long")
+        openai.script(openai_errors.unsupported_parameter(), model="reasoning")
+        too_small = [openai_errors.unsupported_parameter(), Fails(400)]
+        openai.script(*too_small, Answer(tokens=5000, gap_s=0.02), model="wordy")
         config = live_config(openai.base_url, anthropic.base_url, f"http://127.0.0.1:{port}/v1")
         env = {"OPENAI": KEYS["openai"], "ANTHROPIC": KEYS["anthropic"], "WRONG": KEYS["wrong"]}
         done = mobius_command("check", "--live", config=config, env=env)
@@ -141,6 +144,8 @@ def live_config(openai: str, anthropic: str, nowhere: str) -> dict[str, Any]:
         "model_list": [
             entry("well", "openai/gpt-4o", openai),
             entry("long", "openai/long", openai),
+            entry("reasoning", "openai/reasoning", openai),
+            entry("wordy", "openai/wordy", openai),
             entry("claude", "anthropic/claude", anthropic, api_key="os.environ/ANTHROPIC"),
             entry("mocked", "openai/demo", None, mock_response="Hello"),
             entry("wrong-key", "openai/wrong-key", openai, api_key="os.environ/WRONG"),
@@ -163,7 +168,7 @@ Run = tuple[CompletedProcess[str], Live, FakeOpenAI]
 def test_every_target_is_asked_and_what_is_wrong_with_it_is_said(live: Run) -> None:
     done, lines, _ = live
     assert done.returncode == 1
-    for name in ("well", "long", "claude", "mocked"):
+    for name in ("well", "long", "reasoning", "wordy", "claude", "mocked"):
         assert lines[name].startswith("  ok "), lines[name]
         assert "first token after" in lines[name]
     wrong = {
@@ -190,14 +195,31 @@ def test_an_unset_variable_is_told_and_is_not_a_fault(live: Run) -> None:
     assert "a wildcard" in lines["any"]
 
 
-def test_a_target_is_asked_once_and_for_no_more_than_its_first_token(live: Run) -> None:
+def asked(model: str, run: Run) -> list[tuple[object, object]]:
+    """What each call to the model limited its answer to: `max_tokens`, `max_completion_tokens`."""
+    bodies = [entry.json for entry in run[2].journal.requests(model)]
+    assert all(body["stream"] for body in bodies)
+    return [(body.get("max_tokens"), body.get("max_completion_tokens")) for body in bodies]
+
+
+def test_a_target_is_asked_once_for_one_token(live: Run) -> None:
     done, _, openai = live
-    asked = [str(entry.model) for entry in openai.journal.requests()]
-    assert sorted(asked) == sorted(set(asked))
-    (long,) = openai.journal.requests("long")
-    assert long.closed_by == "client"
-    assert len(long.tokens_sent) < 5000
+    for model in {entry.model for entry in openai.journal.requests()}:
+        if model not in ("reasoning", "wordy", "picky"):
+            assert asked(str(model), live) == [(1, None)], model
     assert done.stderr == ""
+
+
+def test_a_model_that_refuses_the_limit_is_asked_in_other_words(live: Run) -> None:
+    assert asked("reasoning", live) == [(1, None), (None, 1)]
+    assert asked("wordy", live) == asked("picky", live) == [(1, None), (None, 1), (None, None)]
+
+
+@pytest.mark.parametrize("model", ["long", "wordy"])
+def test_nobody_reads_on_after_the_first_token(live: Run, model: str) -> None:
+    entry = live[2].journal.requests(model)[-1]
+    assert entry.closed_by == "client"
+    assert len(entry.tokens_sent) < 5000
 
 
 def test_when_every_target_answers_the_command_is_content() -> None:

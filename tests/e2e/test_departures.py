@@ -14,7 +14,7 @@ from typing import Literal
 
 import pytest
 
-from tests.e2e.stream_checks import Listener, Visitor, check_whole, target
+from tests.e2e.stream_checks import Listener, Visitor, check_cut, check_whole, target
 from tests.harness import Mobius, total, wait_until
 from tests.providers import (
     Answer,
@@ -34,6 +34,8 @@ SEED = 20_261
 HELD_BYTES = 256 * 1024
 MORE_BYTES = 12_000_000  # than the kernel's buffers take on the way to a reader who does not read
 WORD_BYTES = 4_000
+LONG_WORD_BYTES = 100_000
+STREAM_S = 3
 SOCKETS = Path("/proc/net/tcp")
 Provider = Literal["openai", "anthropic"]
 MODELS: dict[Provider, str] = {"openai": "gpt", "anthropic": "claude"}
@@ -248,6 +250,54 @@ def test_a_reader_that_pauses_gets_every_token_in_its_order(place: Place) -> Non
         got += visitor.read_until(b"data: [DONE]")
     found = bytes(got).split(b'"content":"')[2:]
     assert [piece.split(b'"')[0].decode() for piece in found] == words
+
+
+@pytest.fixture
+def hasty() -> Iterator[Place]:
+    """A Mobius whose streams may take no more than a moment of their provider's time."""
+    with FakeOpenAI() as openai:
+        config = {
+            "model_list": [
+                target("openai/long", openai.base_url),
+                target("openai/endless", openai.base_url),
+            ],
+            "router_settings": {"num_retries": 0},
+            "mobius": {
+                "timeouts": {"idle": STREAM_S, "stream": STREAM_S},
+                "breaker": {"failures": 1, "rest": 600, "rest_cap": 600},
+            },
+        }
+        with Mobius(config) as mobius:
+            yield Place(mobius, {"openai": openai}, openai)
+
+
+def test_a_stream_may_take_its_readers_time_but_not_its_providers(hasty: Place) -> None:
+    word = "x" * LONG_WORD_BYTES
+    words = [f"t{number}-{word} " for number in range(MORE_BYTES // LONG_WORD_BYTES)]
+    hasty.narrow.script(Answer(text="".join(words)), model="long")
+    hasty.narrow.script(Answer(tokens=100_000, gap_s=0.05), model="endless")
+    with Visitor(
+        hasty.mobius.port, "openai-long", stream=True, receive_buffer_bytes=16 * 1024
+    ) as visitor:
+        got = bytearray(visitor.read_until(b"t1-"))
+        # It reads on only when another stream, begun after it, has taken longer than allowed.
+        asyncio.run(_is_cut(hasty.mobius.url, "openai-endless"))
+        assert total(hasty.mobius.metrics(), "mobius_in_flight_requests") == 1
+        got += visitor.read_until(b"0\r\n\r\n")
+    assert b'"error"' not in got
+    assert b"data: [DONE]\n\n" in got
+    found = bytes(got).split(b'"content":"')[2:]
+    assert [len(piece.split(b'"')[0]) for piece in found] == [len(word) for word in words]
+    (unhealthy,) = hasty.mobius.http.get("/health").json()["unhealthy_endpoints"]
+    assert unhealthy["target"] == "openai-endless/openai/endless"
+    assert unhealthy["reason"].endswith("last a broken answer")
+
+
+async def _is_cut(url: str, name: str) -> None:
+    async with Listener(url) as listener:
+        heard = await listener.stream(name)
+    assert heard.text
+    check_cut(heard, len(heard.text.split()))
 
 
 def _settled(count: Callable[[], int]) -> int:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -20,7 +21,7 @@ import pytest
 from tests.e2e.stream_checks import Listener, Overheard, Visitor, check_whole, target
 from tests.harness import Mobius, total, wait_until
 from tests.harness.config_file import EditKind, as_yaml
-from tests.providers import Answer, Breaks, Entry, Fails, FakeOpenAI, Gate, Journal
+from tests.providers import Answer, Breaks, Entry, Fails, FakeOpenAI, Gate, Journal, openai_errors
 
 pytestmark = pytest.mark.e2e
 
@@ -28,6 +29,19 @@ IN_FORCE_S = 10.0  # an edit that is in force by then was noticed; how soon is t
 WORKERS = 4
 EDITS = 20
 PROOF_EDITS = 200
+REFUSALS = {
+    "a refused key": Fails(401),
+    "a forbidden key": Fails(403),
+    "an empty account": openai_errors.insufficient_quota(),
+}
+# An empty account rests with every target on its key: each test has two of its own.
+VARIABLES = {
+    refusal: (
+        (f"OLD_KEY_{at}", f"sk-old-variable-{at}"),
+        (f"NEW_KEY_{at}", f"sk-new-variable-{at}"),
+    )
+    for at, refusal in enumerate(REFUSALS)
+}
 Config = dict[str, Any]
 REVISIONS = count(1)
 
@@ -39,6 +53,7 @@ class Place:
     mobius: Mobius
     first: FakeOpenAI
     second: FakeOpenAI
+    secret: Path  # a file that MOUNTED_KEY_FILE names
 
     def config(self, revision: int, order: str = "first second", **mobius: Any) -> Config:
         """`chat` goes to the first provider, then to the second, or the other way round."""
@@ -99,11 +114,14 @@ def asking(content: str, *, stream: bool = False) -> Config:
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[Place]:
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    secret = tmp_path_factory.mktemp("secrets") / "key"
+    variables = dict(pair for pairs in VARIABLES.values() for pair in pairs)
+    env = {**variables, "MOUNTED_KEY_FILE": str(secret)}
     with FakeOpenAI() as first, FakeOpenAI() as second:
-        config = Place(None, first, second).config(0)  # type: ignore[arg-type]
-        with Mobius(config, layout="configmap") as mobius:
-            yield Place(mobius, first, second)
+        config = Place(None, first, second, secret).config(0)  # type: ignore[arg-type]
+        with Mobius(config, layout="configmap", env=env) as mobius:
+            yield Place(mobius, first, second, secret)
 
 
 @pytest.fixture
@@ -198,6 +216,55 @@ def test_a_breaker_stays_open_over_edits(place: Place) -> None:
     (unhealthy,) = place.mobius.http.get("/health").json()["unhealthy_endpoints"]
     assert unhealthy["target"] == f"chat/openai/first-{revision}"
     assert len(place.first.journal) == 1
+
+
+def test_another_limit_of_an_answer_holds_from_the_next_request_on(place: Place) -> None:
+    for answer_mb, order in ((1, "first"), (0.01, "second"), (1, "first"), (0.05, "second")) * 2:
+        revision = next(REVISIONS)
+        place.apply(place.config(revision, limits={"answer_mb": answer_mb}))
+        place.first.script(Answer(text="a" * 100_000))
+        assert place.ask() == f"{order}-{revision}"
+        assert place.first.steps_left == 0
+
+
+@pytest.mark.parametrize("where", ["the file itself", "another variable", "a mounted secret"])
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_another_key_ends_the_rest_that_the_old_one_earned(
+    place: Place, refusal: str, where: str
+) -> None:
+    revision = next(REVISIONS)
+    old, new = f"sk-old-{revision}", f"sk-new-{revision}"
+    before, after = old, new
+    if where == "a mounted secret":
+        before = after = "os.environ/MOUNTED_KEY"
+    if where == "another variable":
+        (before, old), (after, new) = VARIABLES[refusal]
+        before, after = f"os.environ/{before}", f"os.environ/{after}"
+    place.secret.write_text(old)
+    place.apply(_with_key(place.config(revision), before))
+    place.first.script(REFUSALS[refusal])
+    for _ in range(3):
+        assert place.ask() == f"second-{revision}"
+    assert _keys(place) == [old]
+    generation = place.generation
+    if where == "a mounted secret":
+        place.secret.write_text(f"{new}\n")
+    else:
+        place.mobius.edit(_with_key(place.config(revision), after), "rename")
+    place.wait_in_force(generation)
+    assert place.ask() == f"first-{revision}"
+    assert _keys(place) == [old, new]
+
+
+def _with_key(config: Config, key: str) -> Config:
+    config["model_list"][0]["litellm_params"]["api_key"] = key
+    return config
+
+
+def _keys(place: Place) -> list[str]:
+    """The keys that the first provider was asked with, one after the other."""
+    entries = place.first.journal.requests()
+    return [entry.headers["authorization"].removeprefix("Bearer ") for entry in entries]
 
 
 BROKEN = ("no YAML", "cut short", "a misspelt name", "an unknown fallback", "no number", "empty")

@@ -55,6 +55,7 @@ IMPATIENT = {
     for suspect in ("openai", "anthropic")
 }
 IMPATIENT_ALONE = Shape(("openai",), first=(("timeout", PATIENT_S), ("stream_timeout", PATIENT_S)))
+HURRIED = 12  # more than a breaker needs, whether it counts a row or a share
 TWINS = Shape(("openai", "openai"), general=("backup",), one_model=True)
 TRANSLATED = Shape(("openai", "anthropic", "backup"))
 NOT_DROPPED = Shape(("anthropic",), general=("backup",), first=(("drop_params", False),))
@@ -83,7 +84,7 @@ ALL_AWAY = Shape(("closed", "tls", "nameless"))
 
 @pytest.fixture(scope="module")
 def rings() -> Iterator[Lab]:
-    counts = {FIRST["openai"]: 115, FIRST["anthropic"]: 95}
+    counts = {FIRST["openai"]: 117, FIRST["anthropic"]: 97}
     counts |= dict.fromkeys(ALONE.values(), 24)
     counts |= dict.fromkeys([TOGETHER, *IMPATIENT.values()], 12)
     few = [TWINS, TRANSLATED, NOT_DROPPED, TWO_KEYS_GONE, ONE_KEY, ONE_CLAUDE_KEY, WIDER, FOR_LONG]
@@ -702,6 +703,24 @@ def test_a_caller_may_wish_for_a_shorter_timeout(rings: Lab, stream: bool) -> No
     ring = rings.take(OPENAI_FIRST)
     ring.places[0].always(Silent())
     assert ring.ask(stream=stream, extra_body={"timeout": 0.3}).trail == ["0:impatient", "1:200"]
+
+
+@ways
+@suspects
+def test_callers_in_a_hurry_neither_blame_a_target_nor_keep_others_from_it(
+    rings: Lab, suspect: str, stream: bool
+) -> None:
+    ring = rings.take(FIRST[suspect])
+    ring.places[0].always(Silent())
+    hurry = {"timeout": 0.05, "disable_fallbacks": True}
+    for _ in range(HURRIED):
+        refusal = ring.refused(stream=stream, extra_body=hurry)
+        assert (refusal.status, refusal.code) == (504, "deadline_exceeded")
+        assert refusal.trail == ["0:impatient"]
+    ring.places[0].always(Answer())
+    answer = ring.ask(stream=stream)
+    assert (answer.text, answer.trail) == (SAID, ["0:200"])
+    assert "timeout" not in ring.places[0].requests[-1].json
 
 
 # Answers that break before there is anything to show.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -22,7 +23,7 @@ from tests.e2e.provider_configs import (
     lab,
     ways,
 )
-from tests.harness import Mobius, total
+from tests.harness import Mobius, mobius_command, total
 from tests.providers import Answer, Fails, Gate, Resets
 from tests.providers.steps import Step
 
@@ -316,6 +317,61 @@ def test_cooldowns_in_a_row_double_and_a_success_ends_the_row(restless: Lab) -> 
     assert ring.asked == [0, 0]
     assert refusal.retry_after_s is not None
     assert 2.0 < refusal.retry_after_s <= 2.2
+
+
+# What a person is told of it.
+
+
+def _explained(lab: Lab, ring: Trial) -> list[str]:
+    """What `mobius explain` prints about each target, by its number: its place and its state."""
+    done = mobius_command("explain", ring.name, "--url", lab.mobius.url, "--key", MASTER_KEY)
+    assert (done.returncode, done.stderr) == (0, "")
+    name, *lines = done.stdout.splitlines()
+    assert name == ring.name
+    numbers = {place.label: number for number, place in enumerate(ring.places)}
+    words = [line.split(maxsplit=2) for line in lines]
+    return [f"{place} {numbers[label]} {said}" for place, label, said in words]
+
+
+def test_a_person_is_told_why_a_target_rests_and_for_how_long(rings: Lab) -> None:
+    ring = rings.take(LONG)
+    assert _explained(rings, ring) == [f"{at + 1}. {at} healthy" for at in range(5)]
+    ring.places[0].always(Fails(401))
+    ring.places[1].script(Fails(429, headers={"retry-after": "1800"}))
+    ring.places[2].always(Resets())
+    ring.places[3].always(Fails(500))
+    for _ in range(FAILURES):
+        ring.ask()
+    *well, broken, failing, refused, limited = _explained(rings, ring)
+    assert well == ["1. 4 healthy"]
+    opened = r"resting \d+(\.\d)? s: 5 failures in a row, last "
+    assert re.fullmatch(rf"2\. [23] {opened}.*", broken)
+    assert {line.split(maxsplit=2)[1] for line in (broken, failing)} == {"2", "3"}
+    told = {line.rpartition(", last ")[2] for line in (broken, failing)}
+    assert told == {"unreachable", "an error of its own (500)"}
+    assert re.fullmatch(r"4\. 0 resting \d+ s: refused our key \(401\)", refused)
+    assert re.fullmatch(r"5\. 1 resting \d+ s: rate limited \(429\)", limited)
+
+
+def test_a_person_is_told_of_the_one_probe(restless: Lab) -> None:
+    ring = restless.take(OPENAI)
+    _break(ring)
+    half_open = ["1. 0 half open: one probe"]
+    restless.mobius.wait_until(lambda: _explained(restless, ring) == half_open, what="its rest")
+    gate = Gate()
+    ring.places[0].script(Answer(gate=gate))
+    with ThreadPoolExecutor(1) as pool:
+        probing = pool.submit(ring.ask)
+        try:
+            restless.mobius.wait_until(lambda: len(ring.asked) == 4, what="the probe")
+            (line,) = _explained(restless, ring)
+            assert re.fullmatch(
+                r"1\. 0 resting \d+ s: its one probe is under way, last unreachable", line
+            )
+        finally:
+            gate.open()
+        assert probing.result().text == SAID
+    assert _explained(restless, ring) == ["1. 0 healthy"]
 
 
 # Names that nobody configured.

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.config.names import COMPLETION
 from proxy.controls import NAMES, find_control
 from proxy.errors import UpstreamFailure
+from proxy.parameters import EXTRAS, OPENAI
 from proxy.retry import Kind
 from proxy.types import Json, Target
-from proxy.upstream.arguments import EXTRAS, NATIVE, OURS, PARAMETERS, Written, write_arguments
+from proxy.upstream.arguments import NATIVE, OURS, Written, write_arguments
 from tests.providers import FakeAnthropic, FakeGemini, FakeOpenAI
 from tests.upstream.test_unified import HELLO, KEY, TOOL, Lane, call_of, target_of
 
@@ -67,7 +67,7 @@ JSON_VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
     max_leaves=5,
 )
-FIELDS = st.sampled_from(sorted(NAMES | PARAMETERS | EXTRAS | OURS - {"messages", "stream"}))
+FIELDS = st.sampled_from(sorted(NAMES | OPENAI | EXTRAS | OURS - {"messages", "stream"}))
 BODIES = st.dictionaries(FIELDS | st.text(max_size=12), JSON_VALUES, max_size=12)
 PROVIDERS = ["openai", "azure", "hosted_vllm", "anthropic", "gemini", "mistral", "cohere_chat"]
 
@@ -95,7 +95,7 @@ def test_litellm_is_handed_nothing_that_is_not_on_the_list_whatever_a_body_holds
     target = with_(target_of(provider, NOWHERE, **mock), drop_params=drop)
     sent = {**body, "messages": HELLO, "stream": stream}
     arguments = write_arguments(lane.litellm, target, call_of(sent), foreign=foreign).arguments
-    assert arguments.keys() <= WRITTEN | PARAMETERS | EXTRAS | target.params.keys()
+    assert arguments.keys() <= WRITTEN | OPENAI | EXTRAS | target.params.keys()
     assert {name: arguments.get(name) for name in target.params} == target.params
     assert arguments["model"] == f"{provider}/a-model"
     assert arguments["max_retries"] == 0
@@ -103,11 +103,7 @@ def test_litellm_is_handed_nothing_that_is_not_on_the_list_whatever_a_body_holds
 
 
 def test_no_name_that_a_body_may_fill_would_steer_litellm() -> None:
-    assert find_control(dict.fromkeys(PARAMETERS | EXTRAS)) is None
-
-
-def test_whatever_the_file_may_give_as_a_default_has_a_way_to_the_provider() -> None:
-    assert COMPLETION - OURS <= PARAMETERS | EXTRAS
+    assert find_control(dict.fromkeys(OPENAI | EXTRAS)) is None
 
 
 def test_the_parameters_are_all_that_litellm_knows_of_openai_s(lane: Lane) -> None:
@@ -116,7 +112,7 @@ def test_the_parameters_are_all_that_litellm_knows_of_openai_s(lane: Lane) -> No
             names = lane.litellm.get_supported_openai_params(
                 model=model, custom_llm_provider=provider
             )
-            ours = PARAMETERS | EXTRAS | OURS | NAMES
+            ours = OPENAI | EXTRAS | OURS | NAMES
             assert set(names) <= ours, (provider, model)
 
 
@@ -187,6 +183,36 @@ def test_the_file_may_have_names_left_out_of_every_request(lane: Lane) -> None:
         sent = arguments.get("extra_body", arguments)
         assert not sent.keys() & {"user", "temperature"}
         assert (sent["top_p"], sent["messages"]) == (0.5, HELLO)
+
+
+def test_the_file_may_have_parts_of_a_field_left_out(lane: Lane) -> None:
+    paths = [
+        "tools[*].function.strict",
+        "response_format.json_schema.strict",
+        "messages[0].content",
+    ]
+    strict = {**TOOL, "function": {**TOOL["function"], "strict": True}}
+    schema = {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA, "strict": True}}
+    for provider in ("openai", "anthropic"):
+        target = target_of(provider, NOWHERE, CLAUDE, additional_drop_params=paths)
+        body: dict[str, Any] = {"tools": [strict, TOOL], "response_format": copy.deepcopy(schema)}
+        arguments = written(lane, target, **body).arguments
+        sent = arguments.get("extra_body", arguments)
+        assert sent["tools"] == [TOOL, TOOL]
+        assert "strict" not in sent["response_format"]["json_schema"]
+        assert sent["messages"] == HELLO
+        # The next target gets the body as it was sent.
+        assert body == {"tools": [strict, TOOL], "response_format": schema}
+
+
+def test_a_target_s_secrets_are_no_part_of_what_is_shown(lane: Lane) -> None:
+    target = target_of("openai", NOWHERE, organization="org-of-the-file")
+    result = written(lane, target)
+    assert result.secrets == (KEY,)
+    assert KEY not in repr(result)
+    assert "org-of-the-file" not in repr(result)
+    rotated = target_of("openai", NOWHERE, api_key="another-key-1234")
+    assert written(lane, rotated).secrets == ("another-key-1234",)
 
 
 UNHEARD = {"logit_bias": {"1": 2}, "seed": 7, "n": 2, "metadata": {"a": "b"}, "some_field": 1}

@@ -20,20 +20,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.errors import UpstreamFailure
+from proxy.redaction import MESSAGE_LIMIT, redact
 from proxy.retry import Kind
 from proxy.upstream.failures import (
     EXCEPTION_KINDS,
-    MESSAGE_LIMIT,
     STATUS_KINDS,
-    ProviderError,
     kind_of,
     of_event,
     of_exception,
     of_response,
-    read_error,
-    redact,
-    retry_after_s,
 )
+from proxy.upstream.limits import retry_after_s
+from proxy.upstream.said import ProviderError, read_error
 from proxy.upstream.sdk import SETTINGS
 
 NOW_S = datetime(2026, 11, 22, 12, tzinfo=UTC).timestamp()

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::Deprecat
 
 # Imports LiteLLM as the service does, asks a provider, and says in one line what it saw.
 ASK = """
-import asyncio, json, os, sys
+import asyncio, json, os, sys, time
 
 seen = []
 
@@ -46,6 +46,7 @@ from proxy.types import Call, Target
 from proxy.upstream.sdk import Sdk
 from proxy.upstream.unified import Unified
 from proxy.upstream.wire import Transport
+from proxy.waiting import Waiting
 
 async def main(base):
     sdk = Sdk(Transport(SystemClock()))
@@ -61,7 +62,8 @@ async def main(base):
         for stream in (False, True):
             body = {"messages": [{"role": "user", "content": "hello"}], "stream": stream}
             try:
-                reply = await unified.call(target, Call("r", "g", stream, body), foreign=False)
+                call, waiting = Call("r", "g", stream, body), Waiting(time.monotonic)
+                reply = await unified.call(target, call, foreign=False, waiting=waiting)
                 if stream:
                     async for _ in reply: pass
                     await reply.aclose()

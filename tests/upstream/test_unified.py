@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from proxy.types import Call, Json, Target, TargetTimeouts, Wishes
 from proxy.upstream.sdk import Sdk
 from proxy.upstream.unified import Unified
 from proxy.upstream.wire import Transport
+from proxy.waiting import Waiting
 from tests.providers import (
     Answer,
     Entry,
@@ -88,6 +90,10 @@ class CountingTransport(Transport):
         return await super().handle_async_request(request)
 
 
+def watched() -> Waiting:
+    return Waiting(time.monotonic)
+
+
 class Lane:
     """LiteLLM over our transport, asked from an ordinary test on a loop of its own."""
 
@@ -114,7 +120,9 @@ class Lane:
 
     def ask(self, target: Target, *, foreign: bool = False, **body: Any) -> Completion:
         """The whole answer. Raises UpstreamFailure."""
-        reply = self._runner.run(self._unified.call(target, call_of(body), foreign=foreign))
+        reply = self._runner.run(
+            self._unified.call(target, call_of(body), foreign=foreign, waiting=watched())
+        )
         assert isinstance(reply, Completion)
         return reply
 
@@ -127,7 +135,7 @@ class Lane:
     async def _stream(
         self, target: Target, call: Call, foreign: bool
     ) -> tuple[ChunkStream, list[Json]]:
-        stream = await self._unified.call(target, call, foreign=foreign)
+        stream = await self._unified.call(target, call, foreign=foreign, waiting=watched())
         assert isinstance(stream, ChunkStream)
         events: list[Json] = []
         async with contextlib.aclosing(stream):
@@ -140,7 +148,7 @@ class Lane:
         self._runner.run(self._peek(target, call_of(body | {"stream": True})))
 
     async def _peek(self, target: Target, call: Call) -> None:
-        stream = await self._unified.call(target, call, foreign=False)
+        stream = await self._unified.call(target, call, foreign=False, waiting=watched())
         assert isinstance(stream, ChunkStream)
         await stream.aclose()
 

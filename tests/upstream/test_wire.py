@@ -17,6 +17,7 @@ from proxy.retry import Kind
 from proxy.upstream import wire as room
 from proxy.upstream.unpack import PIECE_BYTES
 from proxy.upstream.wire import WIRE, CurrentTransport, Transport, Wire, WireError
+from proxy.waiting import Waiting
 from tests.providers import (
     Answer,
     Breaks,
@@ -46,7 +47,8 @@ class Attempts:
         self.client = httpx.AsyncClient(transport=CurrentTransport())
 
     def wire(self, **facts: Any) -> Wire:
-        return Wire(transport=self.transport, **{**self.facts, **facts})
+        waiting = Waiting(SystemClock().now)
+        return Wire(transport=self.transport, waiting=waiting, **{**self.facts, **facts})
 
     async def ask(self, wire: Wire, url: str | None = None, **more: Any) -> bytes:
         """One request under `wire`: the body, or what was raised instead."""

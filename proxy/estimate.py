@@ -1,0 +1,215 @@
+"""
+How many tokens a request may take, before any provider has counted them. Pure.
+
+Two answers for the prompt: what it probably takes, by what this model took per byte so far; and
+what it cannot exceed, for money. An image, a recording or a file counts by a rule of its own, never
+by the length of its base64.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from proxy.types import Json
+
+# OpenAI's guide "Images and vision": 765 for a square of 1024 at high detail, of gpt-4o. The most
+# that any model of its table takes for one image is 48,169 (gpt-4o-mini, 2833 + 8 x 5667).
+IMAGE_TOKENS = 1_000
+IMAGE_TOKENS_MOST = 50_000
+# OpenAI's guide "Audio": a token for every 100 ms of what is said. Speech is sent with 2 kB/s or
+# more, and with 1 kB/s at the very least.
+AUDIO_BYTES_PER_TOKEN = 200
+AUDIO_BYTES_PER_TOKEN_LEAST = 100
+# A page of a PDF is 1,500 to 3,000 tokens (Anthropic's guide "PDF support") and seldom below 20 kB.
+FILE_BYTES_PER_TOKEN = 10
+# What a provider adds of its own: to each request, and where there are tools (Anthropic's guide
+# "Tool use" says 346 for its system prompt).
+FRAME_TOKENS = 100
+TOOL_TOKENS = 1_000
+
+TYPICAL = 0.25  # tokens per byte of JSON, until a model has shown its own
+HIGH = 0.5
+SAMPLES = 128  # the last so many answers of a model tell its rate
+FEWEST = 8  # answers, before they are believed
+MODELS = 1_000  # names under a wildcard are endless
+HIGH_QUANTILE = 0.98
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What a request sends: its text in bytes of JSON, and what is counted otherwise."""
+
+    text_bytes: int
+    images: int = 0
+    audio_bytes: int = 0
+    file_bytes: int = 0
+    files_elsewhere: int = 0  # named by an id or an address: of a size nobody here knows
+    tools: bool = False
+
+    @property
+    def is_text(self) -> bool:
+        return not (self.images or self.audio_bytes or self.file_bytes or self.files_elsewhere)
+
+
+def size_of(body: Json, body_bytes: int = 0) -> Size:
+    """Return the size of a request; `body_bytes` is the length of its JSON, 0 to measure it."""
+    text_bytes = body_bytes or len(orjson.dumps(body))
+    images = audio_bytes = file_bytes = elsewhere = 0
+    for part in _parts(body.get("messages")):
+        match part:
+            case {"type": "image_url" | "image" | "input_image"}:
+                images += 1
+                text_bytes -= _encoded(part)
+            case {"type": "input_audio"}:
+                encoded = _encoded(part)
+                audio_bytes += encoded * 3 // 4
+                text_bytes -= encoded
+            case {"type": "file" | "document" | "input_file"}:
+                encoded = _encoded(part)
+                file_bytes += encoded * 3 // 4
+                elsewhere += not encoded
+                text_bytes -= encoded
+            case _:
+                pass
+    tools = bool(body.get("tools") or body.get("functions"))
+    return Size(max(0, text_bytes), images, audio_bytes, file_bytes, elsewhere, tools)
+
+
+def _parts(messages: object) -> Iterator[Mapping[str, Any]]:
+    """Yield the parts of all messages that are not plain text, those of tool results too."""
+    for message in messages if isinstance(messages, list) else ():
+        content = message.get("content") if isinstance(message, Mapping) else None
+        for part in content if isinstance(content, list) else ():
+            if not isinstance(part, Mapping):
+                continue
+            if part.get("type") == "tool_result":
+                yield from _parts([part])
+            elif part.get("type") != "text":
+                yield part
+
+
+def _encoded(part: Mapping[str, Any]) -> int:
+    """Return how many characters of `part` are base64: its longest text that holds data."""
+    inner = next((v for k, v in part.items() if k != "type" and isinstance(v, Mapping)), part)
+    texts = (inner.get(name) for name in ("data", "url", "file_data"))
+    held = (t for t in (*texts, part.get("image_url")) if isinstance(t, str))
+    return max((len(t) for t in held if not t.startswith(("http://", "https://"))), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """How long the answers to one request may be."""
+
+    each_tokens: int
+    choices: int
+    predicted_tokens: int  # the part of a prediction that is wrong is charged beside the answer
+    stated: bool  # by the request itself
+
+    @property
+    def tokens(self) -> int:
+        return self.each_tokens * self.choices + self.predicted_tokens
+
+
+def answers_to(body: Json, *, known: int | None, default: int, most: int | None) -> Answers:
+    """
+    Return how long the answers to `body` may be.
+
+    Where it does not say so, the limit of the model (`known`) does, else `default`, and `most` in
+    any case.
+    """
+    asked = _most(body, "max_completion_tokens", "max_tokens", "max_output_tokens")
+    each = known or default
+    if most is not None:
+        each = min(each, most)
+    prediction = body.get("prediction")
+    return Answers(
+        each_tokens=asked or each,
+        choices=_most(body, "n") or 1,
+        predicted_tokens=len(orjson.dumps(prediction)) if prediction else 0,
+        stated=asked is not None,
+    )
+
+
+def _most(body: Json, *names: str) -> int | None:
+    values = (body.get(name) for name in names)
+    return max((value for value in values if type(value) is int and value > 0), default=None)
+
+
+class PromptRates:
+    """The tokens per byte of prompts, learned for each model from what its provider counted."""
+
+    def __init__(self) -> None:
+        self._models: OrderedDict[str, _Rate] = OrderedDict()
+
+    def learn(self, model: str, size: Size, prompt_tokens: int) -> None:
+        """Take note of one answer; one with more than text in it teaches nothing."""
+        if size.is_text and size.text_bytes and prompt_tokens:
+            if model not in self._models:
+                self._models[model] = _Rate()
+                if len(self._models) > MODELS:
+                    self._models.popitem(last=False)
+            self._models[model].add(prompt_tokens / size.text_bytes)
+
+    def typical(self, model: str, size: Size) -> int:
+        """Return what such a prompt takes as often more as less."""
+        return self._tokens(model, size, 0.5, TYPICAL)
+
+    def high(self, model: str, size: Size) -> int:
+        """Return what such a prompt seldom exceeds."""
+        return self._tokens(model, size, HIGH_QUANTILE, HIGH)
+
+    def _tokens(self, model: str, size: Size, share: float, unlearned: float) -> int:
+        rate = self._models.get(model)
+        per_byte = unlearned if rate is None else rate.quantile(share, unlearned)
+        return (
+            int(size.text_bytes * per_byte)
+            + 1
+            + size.images * IMAGE_TOKENS
+            + size.audio_bytes // AUDIO_BYTES_PER_TOKEN
+            + size.file_bytes // FILE_BYTES_PER_TOKEN
+        )
+
+
+def prompt_most(size: Size, window_tokens: int | None) -> int:
+    """
+    Return what a prompt of this size cannot exceed; `window_tokens` is the most the model reads.
+
+    No token of text is shorter than a byte. A file whose size nobody knows may fill the window.
+    """
+    tokens = (
+        size.text_bytes
+        + FRAME_TOKENS
+        + TOOL_TOKENS * size.tools
+        + size.images * IMAGE_TOKENS_MOST
+        + size.audio_bytes // AUDIO_BYTES_PER_TOKEN_LEAST
+        + size.file_bytes
+    )
+    if window_tokens is None:
+        return tokens + size.files_elsewhere * 1_000_000
+    return window_tokens if size.files_elsewhere else min(tokens, window_tokens)
+
+
+class _Rate:
+    """The last rates of one model, kept in order beside the order they came in."""
+
+    __slots__ = ("_last", "_ranked")
+
+    def __init__(self, rates: Iterable[float] = ()) -> None:
+        self._last: deque[float] = deque(rates)
+        self._ranked = sorted(self._last)
+
+    def add(self, rate: float) -> None:
+        if len(self._last) >= SAMPLES:
+            self._ranked.remove(self._last.popleft())
+        self._last.append(rate)
+        insort(self._ranked, rate)
+
+    def quantile(self, share: float, unlearned: float) -> float:
+        ranked = self._ranked
+        return ranked[int(share * (len(ranked) - 1))] if len(ranked) >= FEWEST else unlearned

@@ -1,0 +1,257 @@
+"""
+What a request may use: admitted once, set aside before each attempt, settled when it closes.
+
+The unit of account is the attempt, a physical call: each has a reservation in the store and a row
+in the ledger under one id, and both are settled exactly once, whatever becomes of the call. When
+the store or the ledger cannot be reached, `mobius.quota.on_store_failure` decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from uuid import uuid4
+
+from proxy import refusals
+from proxy.allowance import Allowance, Allowances
+from proxy.errors import QuotaUnavailable, UpstreamFailure
+from proxy.estimate import Answers, PromptRates, Size, answers_to, prompt_most, size_of
+from proxy.limits import NOTHING, Claim, Limit, Refusal, Scope, ScopeKind, Spent, Unit, Window
+from proxy.metrics import Metrics
+from proxy.policy import QuotaPolicy
+from proxy.pricing import bound_nano_usd
+from proxy.reservation import OK, Reservation, model_of
+from proxy.snapshot import Snapshot
+from proxy.store import Closed, LedgerUnavailable, Opened, Records
+from proxy.store.port import QuotaStore, Standings, StoreUnavailable
+from proxy.types import Call, Caller, Tally, Target
+
+MOST_KNOWN = 10_000  # callers, users and models whose limits are remembered from the last request
+
+
+@dataclass(slots=True)
+class Admission:
+    """One request that was let in: whom its attempts are counted for, and what they may take."""
+
+    id: str  # unique over all replicas; a caller may give two requests the same id of its own
+    call: Call
+    caller: Caller
+    model: str  # the configured name, or the wildcard's: names under it are endless
+    allowance: Allowance
+    policy: QuotaPolicy
+    tally: Tally
+    size: Size
+    let_in: bool = False
+    attempts: int = 0
+
+
+class Quota:
+    def __init__(self, store: QuotaStore, ledger: Records, metrics: Metrics) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._metrics = metrics
+        self._rates = PromptRates()
+        self._allowances = Allowances()
+        self._known: dict[tuple[str, str | None, str], Allowance] = {}
+
+    @asynccontextmanager
+    async def admit(
+        self, call: Call, caller: Caller, snapshot: Snapshot, tally: Tally
+    ) -> AsyncIterator[Admission]:
+        """
+        Let the request in, and give back its place when the block ends.
+
+        Raises LimitReached, TooManyTokens, QuotaUnavailable.
+        """
+        admission = Admission(
+            id=uuid4().hex,
+            call=call,
+            caller=caller,
+            model=tally.model,
+            allowance=self._allowance(snapshot.allowances, caller, call),
+            policy=snapshot.policy.quota,
+            tally=tally,
+            size=size_of(call.body, call.size_bytes),
+        )
+        limits = admission.allowance.admission
+        self._check_tokens(admission)
+        try:
+            if limits:
+                await self._let_in(self._store.admit(admission.id, limits), admission)
+            admission.let_in = True
+            yield admission
+        finally:
+            if limits:
+                await self._store.leave(admission.id)
+            if admission.let_in and not admission.attempts:
+                self._ledger.admit(
+                    key=caller.name,
+                    team=caller.team or "",
+                    user=call.user or "",
+                    model=tally.model,
+                    at=self._store.wall(),
+                )
+
+    @asynccontextmanager
+    async def reserve(self, admission: Admission, target: Target) -> AsyncIterator[Reservation]:
+        """
+        Set aside what a call of `target` may take, and settle what it took when the block ends.
+
+        Raises LimitReached and QuotaUnavailable; UpstreamFailure where another target may do.
+        """
+        reservation = self._sized(admission, target)
+        claims = _claims(admission.allowance, reservation)
+        scopes = (*admission.allowance.scopes, _scope_of(target))
+        try:
+            await self._let_in(self._store.reserve(reservation.id, claims, scopes), admission)
+            await self._record(admission, reservation)
+        except BaseException:
+            await self._store.settle(reservation.id, NOTHING)
+            raise
+        try:
+            yield reservation
+            reservation.outcome = OK
+        except UpstreamFailure as failure:
+            reservation.failed(failure)
+            raise
+        finally:
+            await self._settle(admission, reservation)
+
+    async def _let_in(self, asked: Awaitable[Standings | Refusal], admission: Admission) -> None:
+        try:
+            answer = await asked
+        except (StoreUnavailable, LedgerUnavailable) as exc:
+            if admission.policy.on_store_failure == "open":
+                return
+            raise QuotaUnavailable(
+                "the quota of this key cannot be looked up", retry_after_s=1.0
+            ) from exc
+        if isinstance(answer, Refusal):
+            limit = answer.limit
+            self._metrics.refused(limit)
+            if limit.scope.kind is ScopeKind.TARGET:
+                raise refusals.target_full(answer)
+            admission.tally.note((answer.standing(),))
+            raise refusals.limit_reached(answer)
+        admission.tally.note(answer)
+
+    def _sized(self, admission: Admission, target: Target) -> Reservation:
+        call, allowance, policy = admission.call, admission.allowance, admission.policy
+        facts = target.facts
+        if allowance.has_budget and facts.price is None and policy.unknown_price == "refuse":
+            raise refusals.unpriced(target.label)
+        most = allowance.most_tokens[1] if allowance.most_tokens else None
+        known = facts.max_output_tokens
+        body = {**target.defaults, **call.body} if target.defaults else call.body
+        answers = answers_to(body, known=known, default=policy.default_max_tokens, most=most)
+        if (allowance.spending or most) and _needs_bound(answers, known):
+            call = replace(call, body={**call.body, _bound_of(target): answers.each_tokens})
+        prompt_bound = prompt_most(admission.size, facts.max_input_tokens)
+        prompt = min(prompt_bound, self._rates.high(model_of(target), admission.size))
+        nano = 0
+        if facts.price is not None:
+            nano = bound_nano_usd(facts.price, prompt_bound, answers.tokens, call.service_tier)
+        id = f"{admission.id}.{admission.attempts + 1}"
+        return Reservation(id, target, call, admission.size, prompt, answers.tokens, nano)
+
+    async def _record(self, admission: Admission, reservation: Reservation) -> None:
+        """Write the row of the ledger before the call is made."""
+        admission.attempts += 1
+        call, caller, target = admission.call, admission.caller, reservation.target
+        row = Opened(
+            id=reservation.id,
+            request_id=call.request_id,
+            attempt=admission.attempts,
+            key=caller.name,
+            team=caller.team or "",
+            user=call.user or "",
+            tags=call.tags,
+            model=admission.model,
+            target=target.label,
+            provider=target.provider,
+            surface=call.surface,
+            opened_at=self._store.wall(),
+            prompt_tokens=reservation.prompt_tokens,
+            completion_tokens=reservation.completion_tokens,
+            nano_usd=reservation.nano_usd,
+        )
+        try:
+            await self._ledger.open(row, admitted=admission.attempts == 1)
+        except LedgerUnavailable as exc:
+            if admission.policy.on_store_failure != "open":
+                raise QuotaUnavailable(
+                    "the ledger cannot be written, and no call is made that is not recorded",
+                    retry_after_s=1.0,
+                ) from exc
+
+    async def _settle(self, admission: Admission, reservation: Reservation) -> None:
+        tally = admission.tally
+        usage = reservation.usage(self._rates)
+        cost = reservation.cost_nano_usd(usage)
+        if not usage.estimated:
+            self._rates.learn(model_of(reservation.target), admission.size, usage.prompt_tokens)
+        tally.spend(usage, cost, reserved_tokens=reservation.tokens)
+        self._metrics.spent(tally, usage, cost)
+        spent = Spent(usage.prompt_tokens + usage.completion_tokens, cost or 0)
+        # In one step, so that whoever asks the ledger for the past sees both or neither.
+        await self._store.settle(reservation.id, spent)
+        await self._ledger.close(
+            Closed(
+                id=reservation.id,
+                usage=usage,
+                nano_usd=cost,
+                outcome=reservation.outcome,
+                answered=reservation.outcome == OK,
+                closed_at=self._store.wall(),
+            )
+        )
+
+    def _check_tokens(self, admission: Admission) -> None:
+        if admission.allowance.most_tokens is not None:
+            answers = answers_to(admission.call.body, known=None, default=0, most=None)
+            if answers.stated:
+                refusals.check_tokens(admission.allowance, answers.each_tokens)
+
+    def _allowance(self, allowances: Allowances, caller: Caller, call: Call) -> Allowance:
+        if allowances is not self._allowances or len(self._known) >= MOST_KNOWN:
+            self._allowances, self._known = allowances, {}
+        key = (caller.name, call.user, call.model)
+        found = self._known.get(key)
+        if found is None:
+            found = allowances.of(caller, user=call.user, model=call.model)
+            self._known[key] = found
+        return found
+
+
+def _needs_bound(answers: Answers, known: int | None) -> bool:
+    """Say whether nothing but us keeps an answer within what is set aside for it."""
+    return not answers.stated and (known is None or answers.each_tokens < known)
+
+
+def _bound_of(target: Target) -> str:
+    """Return the parameter that bounds an answer. OpenAI's newer models take no other."""
+    return "max_completion_tokens" if target.provider in {"openai", "azure"} else "max_tokens"
+
+
+def _scope_of(target: Target) -> Scope:
+    return Scope(ScopeKind.TARGET, target.identity)
+
+
+def _claims(allowance: Allowance, reservation: Reservation) -> list[Claim]:
+    """Return what the attempt wants of the caller's limits and of the deployment's own."""
+    target = reservation.target
+    tokens = reservation.tokens
+    claims = [
+        Claim(limit, tokens if limit.unit is Unit.TOKENS else reservation.nano_usd)
+        for limit in allowance.spending
+    ]
+    own = (
+        (target.rpm, Unit.REQUESTS, Window.MINUTE, "rpm", 1),
+        (target.tpm, Unit.TOKENS, Window.MINUTE, "tpm", tokens),
+        (target.max_parallel, Unit.PARALLEL, Window.NOW, "max_parallel_requests", 1),
+    )
+    for most, unit, window, word, amount in own:
+        if most is not None:
+            claims.append(Claim(Limit(_scope_of(target), unit, window, most, word), amount))
+    return claims

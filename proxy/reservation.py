@@ -1,0 +1,105 @@
+"""What one attempt is seen to use, from its reservation to its settlement. Nothing here waits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from proxy import aggregate
+from proxy.errors import UpstreamFailure
+from proxy.estimate import PromptRates, Size
+from proxy.facts import Price
+from proxy.pricing import cost_nano_usd
+from proxy.replies import Chunk, ChunkStream, Completion, Reply
+from proxy.retry import Kind
+from proxy.types import Call, Json, Target, Usage
+from proxy.usage import BYTES_PER_TOKEN, usage_of
+
+CANCELLED = "cancelled"
+OK = "ok"
+
+
+@dataclass(slots=True)
+class Reservation:
+    """
+    The account of one attempt. `call` is the request as it is to be sent.
+
+    `outcome` becomes the ledger's: ok, cancelled, or the kind of the failure.
+    """
+
+    id: str
+    target: Target
+    call: Call = field(repr=False)
+    size: Size
+    prompt_tokens: int  # set aside, as the next two
+    completion_tokens: int
+    nano_usd: int
+    outcome: str = CANCELLED
+    _reported: Usage | None = None
+    _service_tier: str | None = None
+    _said_bytes: int = 0
+    _spent: bool = False  # something was surely generated
+
+    @property
+    def tokens(self) -> int:
+        """What is set aside, in all."""
+        return self.prompt_tokens + self.completion_tokens
+
+    def watch(self, reply: Reply) -> Reply:
+        """Return `reply`; what it reports is taken note of, now or as it is read."""
+        self._spent = True
+        match reply:
+            case Completion():
+                self._note_usage(reply.body)
+                if self._reported is None:
+                    self._said_bytes = _said_bytes(reply.body)
+            case ChunkStream():
+                reply.tap(self._see)
+        return reply
+
+    def failed(self, failure: UpstreamFailure) -> None:
+        self.outcome = failure.kind.value
+        self._spent = self._spent or failure.tokens_spent or failure.kind is Kind.BROKEN
+
+    def usage(self, rates: PromptRates) -> Usage:
+        """
+        Return the tokens that the attempt is charged with.
+
+        What the provider reported, where it did; our own count of what was generated, where
+        something was; nothing for a call that failed before that.
+        """
+        if self._reported is not None and (self._spent or self.outcome == OK):
+            return self._reported
+        if not self._spent and self.outcome != OK:
+            return Usage()
+        return Usage(
+            prompt_tokens=rates.typical(model_of(self.target), self.size),
+            completion_tokens=-(-self._said_bytes // BYTES_PER_TOKEN),
+            estimated=True,
+        )
+
+    def cost_nano_usd(self, usage: Usage) -> int | None:
+        """Return what `usage` costs; None where the price is not known."""
+        price: Price | None = self.target.facts.price
+        return None if price is None else cost_nano_usd(price, usage, self._service_tier)
+
+    def _see(self, chunk: Chunk) -> None:
+        for event in chunk.events:
+            self._note_usage(event)
+            self._said_bytes += aggregate.text_bytes(event)
+
+    def _note_usage(self, body: Json) -> None:
+        if body.get("usage"):
+            self._reported = usage_of(body) or self._reported
+            tier = body.get("service_tier")
+            self._service_tier = tier if isinstance(tier, str) else self._service_tier
+
+
+def model_of(target: Target) -> str:
+    """Return what the rates of a model are learned under."""
+    return f"{target.provider}/{target.model}"
+
+
+def _said_bytes(body: Json) -> int:
+    choices = body.get("choices")
+    messages = [c.get("message") for c in choices if isinstance(c, dict)] if choices else []
+    return aggregate.text_bytes({"choices": [{"delta": message} for message in messages]})

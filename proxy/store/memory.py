@@ -1,0 +1,227 @@
+"""
+Quota in one process: exact, and as durable as the ledger that it learns the past from.
+
+A counter is made when its limit is first asked for, and begins with what the ledger knows of its
+window: a restart, a reload and a new end user are the same thing. Between two awaits nothing else
+runs, so each step below is atomic.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+
+from proxy.clock import Clock
+from proxy.limits import (
+    Claim,
+    Limit,
+    Refusal,
+    Scope,
+    ScopeKind,
+    Spent,
+    Standing,
+    Unit,
+    Window,
+    worst,
+)
+from proxy.store.counters import MINUTE_S, Calendar, Counter, Sliding, counter_for
+from proxy.store.port import History, Standings
+
+# When only reservations stand in the way: nobody knows when one is settled, but one soon is.
+SOON_S = 1.0
+# End users are endless. Of the longest idle ones only the ledger knows, until they come back.
+MOST_SCOPES = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One limit, its counter, and how much of it is wanted."""
+
+    limit: Limit
+    counter: Counter
+    amount: int
+
+    @property
+    def over(self) -> int:
+        """By how much this would exceed the limit; 0 or less when there is room."""
+        return self.counter.used + self.amount - self.limit.most
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """What one attempt has set aside, and for whom it counts in the end."""
+
+    held: tuple[Asked, ...]
+    scopes: tuple[Scope, ...]
+
+
+class MemoryStore:
+    """Keeps the limits of one process. `history` is where a new counter learns its past."""
+
+    def __init__(self, clock: Clock, history: History) -> None:
+        self._clock = clock
+        self._history = history
+        self._counters: dict[Scope, dict[tuple[Unit, Window], Counter]] = {}
+        self._slots: dict[str, tuple[Counter, ...]] = {}  # of parallel requests
+        self._reserved: dict[str, Reserved] = {}
+
+    async def admit(self, id: str, limits: Sequence[Limit]) -> Standings | Refusal:
+        asked = await self._ready([Claim(limit, 1) for limit in limits])
+        if id not in self._slots:
+            refusal = self._refusal(asked)
+            if refusal is not None:
+                return refusal
+            self._slots[id] = tuple(each.counter for each in self._take(asked))
+        return self._standings(asked)
+
+    async def leave(self, id: str) -> None:
+        for counter in self._slots.pop(id, ()):
+            counter.open -= 1
+
+    async def reserve(
+        self, id: str, claims: Sequence[Claim], scopes: Sequence[Scope]
+    ) -> Standings | Refusal:
+        asked = await self._ready(claims)
+        if id not in self._reserved:
+            refusal = self._refusal(asked)
+            if refusal is not None:
+                return refusal
+            self._reserved[id] = Reserved(tuple(self._take(asked)), tuple(scopes))
+        return self._standings(asked)
+
+    async def settle(self, id: str, spent: Spent) -> None:
+        reserved = self._reserved.pop(id, None)
+        if reserved is None:
+            return
+        for each in reserved.held:
+            each.counter.open -= each.amount
+        now_s, wall_s = self._clock.now(), self._clock.wall()
+        for scope in reserved.scopes:
+            # Also under a limit that came with a reload after the attempt had begun.
+            for (unit, _), counter in self._counters.get(scope, {}).items():
+                counter.turn(now_s, wall_s)
+                # What is not known yet will be read from the ledger, with this in it.
+                if counter.known or counter.loading is not None:
+                    counter.add(spent.of(unit), now_s)
+
+    def wall(self) -> float:
+        return self._clock.wall()
+
+    async def standings(self, limits: Sequence[Limit]) -> Standings:
+        return self._standings(await self._ready([Claim(limit, 0) for limit in limits]))
+
+    def _take(self, asked: Sequence[Asked]) -> list[Asked]:
+        """Count what is asked for; return what of it is given back one day."""
+        held: list[Asked] = []
+        now_s = self._clock.now()
+        for each in asked:
+            if each.limit.unit is Unit.REQUESTS:
+                each.counter.add(each.amount, now_s)  # it is made, whatever comes of it
+            else:
+                each.counter.open += each.amount
+                held.append(each)
+        return held
+
+    def _standings(self, asked: Sequence[Asked]) -> Standings:
+        now_s, wall_s = self._clock.now(), self._clock.wall()
+        return tuple(
+            Standing(each.limit, each.counter.used, each.counter.empty_in_s(now_s, wall_s))
+            for each in asked
+        )
+
+    def _refusal(self, asked: Sequence[Asked]) -> Refusal | None:
+        return worst(
+            [
+                Refusal(each.limit, each.counter.used, each.amount, self._wait_s(each))
+                for each in asked
+                if each.over > 0
+            ]
+        )
+
+    def _wait_s(self, asked: Asked) -> float | None:
+        if asked.amount > asked.limit.most:
+            return None
+        if asked.over > asked.counter.settled:
+            return SOON_S
+        return asked.counter.frees_in_s(asked.over, self._clock.now(), self._clock.wall())
+
+    async def _ready(self, claims: Sequence[Claim]) -> list[Asked]:
+        """Return the counters of the claims, each in its window of now and with its past."""
+        while True:
+            now_s, wall_s = self._clock.now(), self._clock.wall()
+            asked: list[Asked] = []
+            loading: list[asyncio.Task[None]] = []
+            for claim in claims:
+                counter = self._counter(claim.limit)
+                counter.turn(now_s, wall_s)
+                if not counter.known:
+                    loading.append(counter.loading or self._load(claim.limit, counter, wall_s))
+                asked.append(Asked(claim.limit, counter, claim.amount))
+            if not loading:
+                return asked
+            # Shielded: others wait for the same past, and this caller may be leaving.
+            every = asyncio.gather(*loading, return_exceptions=True)
+            for outcome in await asyncio.shield(every):
+                if isinstance(outcome, BaseException):
+                    raise outcome
+
+    def _counter(self, limit: Limit) -> Counter:
+        of_scope = self._counters.get(limit.scope)
+        if of_scope is None:
+            of_scope = self._counters[limit.scope] = {}
+            if len(self._counters) > MOST_SCOPES:
+                self._forget_some()
+        key = (limit.unit, limit.window)
+        counter = of_scope.get(key)
+        if counter is None:
+            counter = of_scope[key] = counter_for(limit.window)
+            # Deployments are limited by the minute only, and the ledger knows them by other names.
+            counter.known = limit.window is Window.NOW or limit.scope.kind is ScopeKind.TARGET
+        return counter
+
+    def _forget_some(self) -> None:
+        """Drop the oldest tenth of the end users, but nobody who holds a reservation."""
+        users = [scope for scope in self._counters if scope.kind is ScopeKind.USER]
+        for scope in users[: MOST_SCOPES // 10]:
+            if not any(c.open or c.loading for c in self._counters[scope].values()):
+                del self._counters[scope]
+
+    def _load(self, limit: Limit, counter: Counter, wall_s: float) -> asyncio.Task[None]:
+        # The ledger is asked now and not when the task first runs: what is settled from here on is
+        # added beside its answer, and must not be in it.
+        scope, unit = limit.scope, limit.unit
+        match counter:
+            case Sliding():
+                recent = self._history.recent(scope, unit, since=wall_s - MINUTE_S)
+                work = _remember(counter, recent, self._clock.now() - wall_s)
+            case Calendar():
+                used = self._history.used(scope, unit, since=counter.since)
+                work = _begin_with(counter, used)
+            case _:
+                raise AssertionError("unreachable")
+        counter.loading = asyncio.ensure_future(work)
+        return counter.loading
+
+
+async def _begin_with(counter: Calendar, used: Awaitable[int]) -> None:
+    since = counter.since
+    try:
+        amount = await used
+        if counter.since == since:  # else the window has turned meanwhile, and is asked about anew
+            counter.settled += amount
+            counter.known = True
+    finally:
+        counter.loading = None
+
+
+async def _remember(
+    counter: Sliding, recent: Awaitable[Sequence[tuple[float, int]]], ahead_s: float
+) -> None:
+    """Take what happened before; `ahead_s` is by how much the monotonic clock is ahead of UTC."""
+    try:
+        entries = await recent
+        counter.remember((at + ahead_s, amount) for at, amount in entries)
+        counter.known = True
+    finally:
+        counter.loading = None

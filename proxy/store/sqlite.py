@@ -1,0 +1,255 @@
+"""
+The ledger's book: its rows and their sums in one SQLite file, written by one thread.
+
+Every method runs between `begin` and `commit`, and what it did is there for the next one at once.
+An error of SQLite's is raised as it is; whoever calls rolls back.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from contextlib import suppress
+from operator import attrgetter
+from typing import Any
+
+import orjson
+
+from proxy.limits import Scope, Unit
+from proxy.store import MOST_AMOUNT, Admitted, Closed, Opened, RowInvalid, hour_of
+from proxy.store.sqlite_schema import COUNTS, GROUP, TOKEN_KINDS, WHO
+from proxy.types import Usage
+
+LOST = "lost"  # the outcome of a row whose process ended before it was closed
+
+_opened = attrgetter(
+    *("id", "request_id", "attempt", *WHO[:3], "model", "target", "provider", "surface"),
+    *("opened_at", "prompt_tokens", "completion_tokens", "nano_usd"),
+)
+_used = attrgetter(*TOKEN_KINDS)
+OPENED_WIDTH = 16  # columns that both tables of rows begin with: the above, tags and owner
+CLOSED_WIDTH = 13
+
+
+def _insert(table: str, width: int) -> str:
+    return f"INSERT OR ABORT INTO {table} VALUES ({', '.join('?' * width)})"  # noqa: S608  # ours
+
+
+def _add(counts: Iterable[str]) -> str:
+    return ", ".join(f"{name} = {name} + excluded.{name}" for name in counts)
+
+
+_OPEN = _insert("open_attempts", OPENED_WIDTH)
+_END = "DELETE FROM open_attempts WHERE id = ?"
+_CLOSE = _insert("attempts", OPENED_WIDTH + CLOSED_WIDTH).replace("ABORT", "IGNORE")
+_COUNT = f"{_insert('totals', len(GROUP) + len(COUNTS))} ON CONFLICT DO UPDATE SET {_add(COUNTS)}"
+_ADMIT = f"""INSERT INTO totals VALUES (?, ?, ?, ?, ?, '', '', '[]', ?{", 0" * (len(COUNTS) - 1)})
+    ON CONFLICT DO UPDATE SET {_add(COUNTS[:1])}"""  # noqa: S608
+
+_AMOUNT = {
+    Unit.REQUESTS: "admitted",
+    Unit.TOKENS: "prompt_tokens + completion_tokens",
+    Unit.NANO_USD: "nano_usd",
+}
+# All names in these are our own: a scope that no row has a column for finds no statement.
+_SUM = {
+    (kind, unit): f"SELECT coalesce(sum({amount}), 0) FROM totals WHERE {kind} = ? AND hour >= ?"  # noqa: S608
+    for kind in WHO
+    for unit, amount in _AMOUNT.items()
+}
+_RECENT = {
+    (kind, unit): f"SELECT closed_at, coalesce({amount}, 0) FROM attempts"  # noqa: S608
+    f" WHERE closed_at >= ?2 AND {kind} = ?1 ORDER BY 1"
+    for kind in WHO
+    for unit, amount in _AMOUNT.items()
+} | {
+    (kind, Unit.REQUESTS): f"SELECT opened_at, 1 FROM attempts WHERE closed_at >= ?2 AND"  # noqa: S608
+    f" opened_at >= ?2 AND attempt = 1 AND {kind} = ?1 UNION ALL SELECT opened_at, 1 FROM"
+    f" open_attempts WHERE opened_at >= ?2 AND attempt = 1 AND {kind} = ?1 ORDER BY 1"
+    for kind in WHO
+}
+
+_PURGE_ROWS = """DELETE FROM attempts WHERE (closed_at, id) IN
+    (SELECT closed_at, id FROM attempts WHERE closed_at < ? ORDER BY closed_at, id LIMIT ?)"""
+_OLDEST = f"SELECT * FROM totals WHERE hour > 0 AND hour < ? ORDER BY {', '.join(GROUP)} LIMIT ?"  # noqa: S608
+_CARRY = f"""INSERT INTO totals SELECT 0, {", ".join(WHO)}, '', '', '[]',
+    {", ".join(f"sum({name})" for name in COUNTS)} FROM ({_OLDEST}) GROUP BY {", ".join(WHO)}
+    ON CONFLICT DO UPDATE SET {_add(COUNTS)}"""  # noqa: S608
+_PURGE_TOTALS = f"""DELETE FROM totals WHERE ({", ".join(GROUP)}) IN
+    (SELECT {", ".join(GROUP)} FROM ({_OLDEST}))"""  # noqa: S608
+
+
+class Book:
+    """
+    One connection, and the rows that this process has open.
+
+    `rows` outlives the connection: what is open is known even when its file is gone.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, owner: str, rows: dict[str, Opened]) -> None:
+        self._connection = connection
+        self._run = connection.execute
+        self._owner = owner
+        self._rows = rows
+        self._changes: dict[str, Opened | None] = {}  # to `rows`, by this transaction
+
+    def begin(self) -> None:
+        self._run("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        self._run("COMMIT")
+        for row_id, row in self._changes.items():
+            if row is None:
+                self._rows.pop(row_id, None)
+            else:
+                self._rows[row_id] = row
+        self._changes.clear()
+
+    def rollback(self) -> None:
+        self._changes.clear()
+        if self._connection.in_transaction:
+            self._run("ROLLBACK")
+
+    def probe(self) -> None:
+        """Write something that changes nothing, to see whether writing is possible."""
+        self._run("UPDATE meta SET value = value WHERE name = 'replica_id'")
+
+    def replica_id(self) -> str:
+        (name,) = self._run("SELECT value FROM meta WHERE name = 'replica_id'").fetchone()
+        return str(name)
+
+    def open(self, row: Opened, *, admitted: bool) -> None:
+        try:
+            self._run(_OPEN, (*_opened(row), _as_text(row.tags), self._owner))
+        except sqlite3.IntegrityError as exc:
+            raise RowInvalid(f"the attempt {row.id} is open already") from exc
+        self._changes[row.id] = row
+        if admitted:
+            hour = hour_of(row.opened_at)
+            self._run(_ADMIT, (hour, row.key, row.team, row.user, row.model, 1))
+
+    def withdraw(self, row_id: str) -> None:
+        """Have no such row: its call was never made."""
+        if self._find(row_id) is not None:
+            self._run(_END, (row_id,))
+            self._changes[row_id] = None
+
+    def close(self, row: Closed) -> None:
+        """Have the row closed, and in the totals, once. One that is not open stays as it is."""
+        opened = self._find(row.id)
+        if opened is None:
+            return
+        self._changes[row.id] = None
+        # Another process may have closed it, if somebody removed the lock file that says we live.
+        if self._run(_END, (row.id,)).rowcount:
+            self._finish(opened, self._owner, row)
+
+    def admit(self, who: Admitted, requests: int = 1) -> None:
+        self._run(_ADMIT, (who.hour, who.key, who.team, who.user, who.model, requests))
+
+    def used(self, scope: Scope, unit: Unit, since: float) -> int:
+        (amount,) = self._run(_SUM[scope.kind, unit], (scope.name, since)).fetchone()
+        return int(amount)
+
+    def recent(self, scope: Scope, unit: Unit, since: float) -> list[tuple[float, int]]:
+        return self._run(_RECENT[scope.kind, unit], (scope.name, since)).fetchall()
+
+    def owners(self) -> list[str]:
+        """Return whose rows are open."""
+        found = self._run("SELECT DISTINCT owner FROM open_attempts")
+        return [owner for (owner,) in found]
+
+    def lose(self, owners: Iterable[str], now: float) -> list[Opened]:
+        """Have the open rows of these owners closed, each with all that it had reserved."""
+        lost = []
+        for owner in owners:
+            found = self._run("SELECT * FROM open_attempts WHERE owner = ?", (owner,)).fetchall()
+            for opened in map(opened_from, found):
+                self._run(_END, (opened.id,))
+                self._finish(opened, owner, _all_of(opened, now))
+                lost.append(opened)
+        return lost
+
+    def purge(self, before: int, most: int) -> int:
+        """Delete that many of the rows, or else of the totals, of hours before this one at most."""
+        if (gone := self._run(_PURGE_ROWS, (before, most)).rowcount) > 0:
+            return gone
+        self._run(_CARRY, (before, most))
+        return self._run(_PURGE_TOTALS, (before, most)).rowcount
+
+    def reconcile(self) -> None:
+        """
+        Have exactly `rows` open in the file, after a commit that may or may not have been one.
+
+        A row that nobody was told of goes. One that is missing comes back, for the file may be new;
+        if it is missing because it is closed, it will be found closed when it is closed again.
+        """
+        mine = self._run("SELECT id FROM open_attempts WHERE owner = ?", (self._owner,)).fetchall()
+        found = {row_id for (row_id,) in mine}
+        for row_id in found - self._rows.keys():
+            self._run(_END, (row_id,))
+        for row_id in self._rows.keys() - found:
+            with suppress(RowInvalid):  # it is another's now, who took us for dead
+                self.open(self._rows[row_id], admitted=False)
+
+    def end(self) -> None:
+        """Close the file, with all that is in its write-ahead log."""
+        try:
+            self._run("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            self._connection.close()
+
+    def drop(self) -> None:
+        """Let go of a file that cannot be used."""
+        self._connection.close()
+
+    def _find(self, row_id: str) -> Opened | None:
+        if row_id in self._changes:
+            return self._changes[row_id]
+        return self._rows.get(row_id)
+
+    def _finish(self, opened: Opened, owner: str, row: Closed) -> None:
+        row = row if _is_sane(row) else _all_of(opened, row.closed_at, row)
+        usage, nano_usd, tags = row.usage, row.nano_usd, _as_text(opened.tags)
+        tokens = (*_used(usage), usage.estimated)
+        beginning = (*_opened(opened), tags, owner)
+        added = self._run(
+            _CLOSE,
+            (*beginning, row.closed_at, *tokens, nano_usd, row.outcome, row.answered),
+        ).rowcount
+        if added:
+            group = (hour_of(row.closed_at), opened.key, opened.team, opened.user, opened.model)
+            counts = (0, row.answered, 1, *tokens, nano_usd is None, nano_usd or 0)
+            self._run(_COUNT, (*group, opened.target, opened.provider, tags, *counts))
+
+
+def opened_from(columns: tuple[Any, ...]) -> Opened:
+    """Return the beginning of a row as it was given; takes the columns of either table."""
+    plain, tags = list(columns[: OPENED_WIDTH - 2]), columns[OPENED_WIDTH - 2]
+    plain.insert(6, tuple(orjson.loads(tags)))
+    return Opened(*plain)
+
+
+def closed_from(columns: tuple[Any, ...]) -> Closed:
+    """Return the end of a row as it was given; takes the columns of `attempts`."""
+    at, *tokens, nano_usd, outcome, answered = columns[OPENED_WIDTH:]
+    tokens[-1] = bool(tokens[-1])  # `estimated`
+    usage = Usage(*tokens)
+    return Closed(columns[0], usage, nano_usd, outcome, bool(answered), at)
+
+
+def _as_text(tags: tuple[str, ...]) -> str:
+    return orjson.dumps(sorted(set(tags))).decode() if tags else "[]"
+
+
+def _is_sane(row: Closed) -> bool:
+    tokens: tuple[int, ...] = _used(row.usage)
+    least, most = min(tokens), max(tokens)
+    return least >= 0 and most <= MOST_AMOUNT and 0 <= (row.nano_usd or 0) <= MOST_AMOUNT
+
+
+def _all_of(opened: Opened, at: float, row: Closed | None = None) -> Closed:
+    """Return a row's end with all that it reserved, where what it used is not known."""
+    usage = Usage(opened.prompt_tokens, opened.completion_tokens, estimated=True)
+    outcome, answered = (row.outcome, row.answered) if row else (LOST, False)
+    return Closed(opened.id, usage, opened.nano_usd, outcome, answered, at)

@@ -1,0 +1,266 @@
+"""
+The one thread that writes a ledger's file. It takes all that waits and commits it at once.
+
+While the file cannot be used, the thread tries again each second. What ends a row is kept until
+then; all else fails at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from proxy.clock import Clock
+from proxy.store import Admitted, LedgerUnavailable, Opened
+from proxy.store.sqlite import Book
+from proxy.store.sqlite_owner import Owner
+from proxy.store.sqlite_schema import connect, unavailable
+
+MOST_JOBS = 500  # in one transaction
+MOST_UNCOUNTED = 10_000  # kinds of admitted requests to remember while they cannot be written
+PAUSE_S = 0.001  # between attempts to begin while another process writes
+LOOK_S = 1.0  # between looks whether the file is still there
+
+Connect: TypeAlias = Callable[[Path, float], sqlite3.Connection]
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One thing to do in the book, who waits for it, and what it came to."""
+
+    work: Callable[[Book], Any]
+    waiter: asyncio.Future[Any] | None = None
+    ends: str = ""  # the id of the row that is not open afterwards
+    admits: Admitted | None = None
+    requests: int = 1  # that it admits
+    result: Any = None
+    error: Exception | None = None
+
+    def tell(self) -> None:
+        """Wake who waits, if it still does. On the event loop."""
+        if self.waiter is None or self.waiter.done():
+            return
+        if self.error is None:
+            self.waiter.set_result(self.result)
+        else:
+            self.waiter.set_exception(self.error)
+
+
+class Writer:
+    """Does jobs in the order in which they are put, from `start` to `stop`."""
+
+    def __init__(
+        self,
+        path: Path,
+        owner: Owner,
+        clock: Clock,
+        *,
+        retry_s: float,
+        patience_s: float,
+        connect: Connect = connect,
+    ) -> None:
+        self.trouble: LedgerUnavailable | None = None  # why nothing can be written now
+        self._path = path
+        self._owner = owner
+        self._clock = clock
+        self._retry_s = retry_s
+        self._patience_s = patience_s
+        self._connect = connect
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._rows: dict[str, Opened] = {}  # that are open
+        self._kept: dict[str, Job] = {}  # what ends a row, by the row's id: no more than are open
+        self._uncounted: dict[Admitted, int] = {}
+        self._book: Book | None = None
+        self._file = (0, 0)  # device and inode of the book
+        self._again_s = self._look_s = 0.0  # moments: of the next attempt, of the next look
+        # It may be stuck in a write for ever, which must not keep the process.
+        self._thread = threading.Thread(target=self._run, name="write the ledger", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def put(self, job: Job) -> None:
+        self._jobs.put(job)
+
+    def stop(self, wait_s: float) -> None:
+        """Have all written that was put before, and the file closed, or have waited that long."""
+        self._jobs.put(None)
+        # The last reference may have gone on the thread itself, which cannot wait for its own end.
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join(wait_s)
+
+    def _run(self) -> None:
+        ended = False
+        jobs: list[Job] = []
+        while not ended:
+            self._write(jobs)
+            jobs, ended = self._batch()
+        self._again_s = self._clock.now()  # one last attempt, if there is trouble
+        self._write(jobs)
+        self._end()
+
+    def _batch(self) -> tuple[list[Job], bool]:
+        """Wait for a job or, in trouble, for the next attempt; return all, and whether to end."""
+        wait_s = None if self.trouble is None else max(0.0, self._again_s - self._clock.now())
+        jobs: list[Job] = []
+        with suppress(queue.Empty):
+            job = self._jobs.get(timeout=wait_s)
+            while job is not None:
+                jobs.append(job)
+                if len(jobs) == MOST_JOBS or self._jobs.empty():
+                    return jobs, False
+                job = self._jobs.get()
+            return jobs, True
+        return jobs, False
+
+    def _write(self, jobs: list[Job]) -> None:
+        if self.trouble is not None and self._clock.now() < self._again_s:
+            self._refuse(jobs, self.trouble)
+            return
+        jobs = self._left_over() + jobs
+        try:
+            self._commit(jobs)
+        except LedgerUnavailable as exc:
+            self.trouble = exc
+            self._again_s = self._clock.now() + self._retry_s
+            self._refuse(jobs, exc)
+        except Exception as exc:
+            self._sort_out(jobs, exc)
+        else:
+            self.trouble = None
+            _tell(jobs)
+
+    def _commit(self, jobs: list[Job]) -> None:
+        """Do all jobs or none; raises LedgerUnavailable, and what a job that is wrong raises."""
+        try:
+            book = self._usable()
+            self._begin(book)
+            if not jobs:
+                book.probe()
+            for job in jobs:
+                job.result = job.work(book)
+            book.commit()
+        except (sqlite3.Error, OSError) as exc:
+            self._drop()
+            raise unavailable(self._path, exc) from exc
+        except Exception:
+            if self._book is not None:
+                self._book.rollback()
+            raise
+
+    def _begin(self, book: Book) -> None:
+        """Begin as soon as no other process writes; raises sqlite3.Error if that takes too long."""
+        for _ in range(int(self._patience_s / PAUSE_S)):
+            try:
+                return book.begin()
+            except sqlite3.OperationalError as exc:
+                if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    raise
+            time.sleep(PAUSE_S)
+        return book.begin()
+
+    def _sort_out(self, jobs: list[Job], error: Exception) -> None:
+        """Do each job by itself: one of them is wrong, and the others are not to suffer."""
+        if len(jobs) > 1:
+            for job in jobs:
+                self._write([job])
+        else:
+            jobs[0].error = error
+            _tell(jobs)
+
+    def _usable(self) -> Book:
+        now_s = self._clock.now()
+        if self._book is not None and now_s >= self._look_s:
+            self._look_s = now_s + LOOK_S
+            if not self._is_there():
+                self._drop()
+        if self._book is None:
+            self._book = self._opened()
+        return self._book
+
+    def _opened(self) -> Book:
+        connection = self._connect(self._path, self._patience_s)
+        book = Book(connection, self._owner.name, self._rows)
+        try:
+            self._owner.hold()  # before the first row of ours is in the file
+            found = self._path.stat()
+            self._file = (found.st_dev, found.st_ino)
+            self._begin(book)
+            book.reconcile()
+            book.commit()
+        except BaseException:
+            book.drop()
+            raise
+        return book
+
+    def _is_there(self) -> bool:
+        with suppress(OSError):
+            found = self._path.stat()
+            return (found.st_dev, found.st_ino) == self._file
+        return False
+
+    def _refuse(self, jobs: list[Job], error: LedgerUnavailable) -> None:
+        """Keep what ends a row and count who was let in; all else is told that it cannot be."""
+        for job in jobs:
+            # Not the end of a row that could not be opened: of those there may be any number.
+            if job.ends in self._rows:
+                self._kept.setdefault(job.ends, job)
+            if job.admits is not None:
+                self._remember(job.admits, job.requests)
+            if not job.ends:
+                job.error = LedgerUnavailable(*error.args)
+        _tell(jobs)
+
+    def _remember(self, who: Admitted, requests: int) -> None:
+        if who in self._uncounted or len(self._uncounted) < MOST_UNCOUNTED:
+            self._uncounted[who] = self._uncounted.get(who, 0) + requests
+
+    def _left_over(self) -> list[Job]:
+        """Return what could not be written before, and keep it no longer."""
+        jobs = list(self._kept.values())
+        jobs += [admission(who, requests) for who, requests in self._uncounted.items()]
+        self._kept.clear()
+        self._uncounted.clear()
+        return jobs
+
+    def _drop(self) -> None:
+        if self._book is not None:
+            with suppress(sqlite3.Error):
+                self._book.rollback()
+            self._book.drop()
+        self._book = None
+
+    def _end(self) -> None:
+        if self._book is not None:
+            with suppress(sqlite3.Error):
+                self._book.end()
+            self._book = None
+        with suppress(OSError):
+            self._owner.release()
+
+
+def admission(who: Admitted, requests: int = 1) -> Job:
+    """Return the job that counts admitted requests."""
+    return Job(lambda book: book.admit(who, requests), admits=who, requests=requests)
+
+
+def _tell(jobs: list[Job]) -> None:
+    waiter = next((job.waiter for job in jobs if job.waiter is not None), None)
+    if waiter is None:
+        return
+
+    def tell() -> None:
+        for job in jobs:
+            job.tell()
+
+    # A loop that is closed has nobody left who waits; what was to be written is written.
+    with suppress(RuntimeError):
+        waiter.get_loop().call_soon_threadsafe(tell)
