@@ -35,7 +35,7 @@ from proxy.store import (
 from proxy.store.sqlite import Book
 from proxy.store.sqlite_owner import Owner
 from proxy.store.sqlite_report import attempts_after, usage_by
-from proxy.store.sqlite_schema import connect
+from proxy.store.sqlite_schema import connect, unavailable
 from proxy.store.sqlite_writer import Connect, Job, Writer, admission
 
 RETRY_S = 1.0  # between attempts to use a file that could not be used
@@ -177,8 +177,11 @@ class Ledger:
         """Have the open rows of processes that are gone closed as lost, and return them."""
         owners = await self._ask(Book.owners)
         now = self._clock.wall()
-        with self._owner.inherit(owners) as gone:
-            return await self._ask(lambda book: book.lose(gone, now))
+        try:
+            with self._owner.inherit(owners) as gone:
+                return await self._ask(lambda book: book.lose(gone, now))
+        except OSError as exc:
+            raise unavailable(self._path, exc) from exc
 
     async def purge(self, before: float) -> int:
         """

@@ -8,6 +8,7 @@ process ends, however it ends, so a lock that can be taken belongs to a process 
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -53,7 +54,7 @@ class Owner:
         Their files go when the block succeeds. An owner without a file is dead too: what was
         restored from a copy has rows and no locks.
         """
-        found = self._path.parent.glob(f"{self._path.name}.*.lock")
+        found = self._path.parent.glob(f"{glob.escape(self._path.name)}.*.lock")
         lost = {file.name[len(self._path.name) + 1 : -len(".lock")] for file in found}
         taken = {
             name: lock

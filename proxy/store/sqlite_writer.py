@@ -111,15 +111,16 @@ class Writer:
         """Wait for a job or, in trouble, for the next attempt; return all, and whether to end."""
         wait_s = None if self.trouble is None else max(0.0, self._again_s - self._clock.now())
         jobs: list[Job] = []
-        with suppress(queue.Empty):
+        try:
             job = self._jobs.get(timeout=wait_s)
             while job is not None:
                 jobs.append(job)
                 if len(jobs) == MOST_JOBS or self._jobs.empty():
                     return jobs, False
                 job = self._jobs.get()
-            return jobs, True
-        return jobs, False
+        except queue.Empty:
+            return jobs, False
+        return jobs, True
 
     def _write(self, jobs: list[Job]) -> None:
         if self.trouble is not None and self._clock.now() < self._again_s:
@@ -130,13 +131,14 @@ class Writer:
             self._commit(jobs)
         except LedgerUnavailable as exc:
             self.trouble = exc
-            self._again_s = self._clock.now() + self._retry_s
             self._refuse(jobs, exc)
         except Exception as exc:
             self._sort_out(jobs, exc)
         else:
             self.trouble = None
             _tell(jobs)
+        if self.trouble is not None:
+            self._again_s = self._clock.now() + self._retry_s
 
     def _commit(self, jobs: list[Job]) -> None:
         """Do all jobs or none; raises LedgerUnavailable, and what a job that is wrong raises."""
@@ -172,7 +174,7 @@ class Writer:
         if len(jobs) > 1:
             for job in jobs:
                 self._write([job])
-        else:
+        elif jobs:
             jobs[0].error = error
             _tell(jobs)
 
@@ -235,7 +237,8 @@ class Writer:
         if self._book is not None:
             with suppress(sqlite3.Error):
                 self._book.rollback()
-            self._book.drop()
+            with suppress(sqlite3.Error):
+                self._book.drop()
         self._book = None
 
     def _end(self) -> None:
@@ -253,14 +256,14 @@ def admission(who: Admitted, requests: int = 1) -> Job:
 
 
 def _tell(jobs: list[Job]) -> None:
-    waiter = next((job.waiter for job in jobs if job.waiter is not None), None)
-    if waiter is None:
-        return
+    for job in jobs:
+        if job.waiter is not None:
+            # A loop that is closed has nobody left who waits; what was to be written is written.
+            with suppress(RuntimeError):
+                job.waiter.get_loop().call_soon_threadsafe(_tell_now, jobs)
+            return
 
-    def tell() -> None:
-        for job in jobs:
-            job.tell()
 
-    # A loop that is closed has nobody left who waits; what was to be written is written.
-    with suppress(RuntimeError):
-        waiter.get_loop().call_soon_threadsafe(tell)
+def _tell_now(jobs: list[Job]) -> None:
+    for job in jobs:
+        job.tell()
