@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxy.cli import main
+from proxy.cli import command
 
 if __name__ == "__main__":
-    main()
+    command()

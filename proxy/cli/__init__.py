@@ -35,12 +35,20 @@ PASSED_ON = (
 )
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run one command; ends the process with 0, or with 1 and the reason on standard error."""
+def command() -> NoReturn:
+    """Be the process of one command: this ends with it."""
+    try:
+        main()
+    except SystemExit as ended:
+        leave(ended)
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and raise SystemExit: 0, or 1 with the reason on standard error."""
     args = _parser().parse_args(argv)
     run: Callable[[argparse.Namespace], int] = args.run
     try:
-        leave(run(args))
+        sys.exit(run(args))
     except (ConfigError, CannotListen, NoServer) as error:
         print(error, file=sys.stderr)
         sys.exit(1)
@@ -66,17 +74,17 @@ def _serve(args: argparse.Namespace) -> int:
         return server.run(app, listeners, **options)
 
 
-def leave(code: int) -> NoReturn:
+def leave(ended: SystemExit) -> NoReturn:
     """
-    End the process with `code`, and with it a thread that imports LiteLLM for nobody any more.
+    End the process as `ended` says, and with it a thread that imports LiteLLM for nobody any more.
 
     Python would wait for that thread, and would crash where it went on while Python ends.
     """
     if any(thread.name == IMPORTING for thread in threading.enumerate()):
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+        os._exit(ended.code if isinstance(ended.code, int) else 0)
+    raise ended
 
 
 def _check_tls_files(args: argparse.Namespace) -> None:
