@@ -8,18 +8,21 @@ log and waits for the next start.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from proxy.clock import Clock
-from proxy.ledger import Ledger
+from proxy.ledger import Ledger, Recovered
 from proxy.log import Log
-from proxy.policy import MobiusPolicy
+from proxy.policy import MobiusPolicy, RedisSettings
 from proxy.store import LedgerUnavailable
 from proxy.store.memory import MemoryStore
 from proxy.store.port import QuotaStore
+from proxy.store.redis import RedisStore
+from proxy.store.redis_client import doubts, open_client
 
 DAY_S = 86_400
 PURGE_EVERY_S = 3600.0
@@ -33,27 +36,71 @@ class Accounts:
     store: QuotaStore
 
 
-async def open_accounts(
-    opened: AsyncExitStack, policy: MobiusPolicy, clock: Clock, log: Log
-) -> Accounts:
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What the accounts are opened with. `policy` is the one in force when it is called."""
+
+    policy: Callable[[], MobiusPolicy]
+    redis: RedisSettings | None
+    clock: Clock
+    log: Log
+
+
+async def open_accounts(opened: AsyncExitStack, how: Opening) -> Accounts:
     """
     Return the accounts, with what a killed process left behind settled; `opened` closes them.
 
     Raises LedgerUnavailable where the ledger cannot be used and the policy is not `open`.
     """
-    ledger = await opened.enter_async_context(Ledger(Path(policy.ledger.path), clock))
+    policy, log = how.policy(), how.log
+    ledger = await opened.enter_async_context(Ledger(Path(policy.ledger.path), how.clock))
     try:
         await ledger.replica_id()
-        lost = await ledger.recover()
+        left = await ledger.recover()
     except LedgerUnavailable as exc:
         if policy.quota.on_store_failure != "open":
             raise
-        log.line("ledger_unavailable", reason=str(exc))
-        lost = []
-    if lost:
-        log.line("recovered", attempts=len(lost), nano_usd=sum(row.nano_usd for row in lost))
-    await _keep_short(opened, ledger, policy, clock, log)
-    return Accounts(ledger, MemoryStore(clock, ledger))
+        log.line("ledger_unavailable", level="error", reason=str(exc))
+        left = Recovered()
+    if left.rows:
+        nano_usd = sum(row.nano_usd for row in left.rows)
+        log.line("recovered", attempts=len(left.rows), nano_usd=nano_usd)
+    await _keep_short(opened, ledger, how)
+    if how.redis is None:
+        return Accounts(ledger, MemoryStore(how.clock, ledger))
+    return Accounts(ledger, await _open_redis(opened, how, how.redis, ledger, left))
+
+
+async def _open_redis(
+    opened: AsyncExitStack,
+    how: Opening,
+    settings: RedisSettings,
+    ledger: Ledger,
+    left: Recovered,
+) -> RedisStore:
+    log = how.log
+
+    def told(why: str | None) -> None:
+        if why is None:
+            log.line("store_back")
+        else:
+            on_failure = how.policy().quota.on_store_failure
+            log.line("store_gone", level="error", reason=why, on_store_failure=on_failure)
+
+    client = open_client(settings)
+    store = RedisStore(
+        client,
+        how.clock,
+        ledger,
+        owner=ledger.owner,
+        on_failure=lambda: how.policy().quota.on_store_failure,
+        told=told,
+    )
+    opened.push_async_callback(store.aclose)
+    await store.open(left.owners)
+    for doubt in await doubts(client) if store.trouble is None else ():
+        log.line("store_misconfigured", level="error", reason=doubt)
+    return store
 
 
 async def check_ledger(policy: MobiusPolicy, clock: Clock) -> None:
@@ -63,21 +110,20 @@ async def check_ledger(policy: MobiusPolicy, clock: Clock) -> None:
             await ledger.replica_id()
 
 
-async def _keep_short(
-    opened: AsyncExitStack, ledger: Ledger, policy: MobiusPolicy, clock: Clock, log: Log
-) -> None:
+async def _keep_short(opened: AsyncExitStack, ledger: Ledger, how: Opening) -> None:
     """Delete what is older than `keep_days` now and every hour, until `opened` closes."""
 
     async def purge() -> None:
         while True:
             try:
-                gone = await ledger.purge(clock.wall() - policy.ledger.keep_days * DAY_S)
+                keep_s = how.policy().ledger.keep_days * DAY_S
+                gone = await ledger.purge(how.clock.wall() - keep_s)
             except LedgerUnavailable as exc:
-                log.line("ledger_unavailable", reason=str(exc))
+                how.log.line("ledger_unavailable", level="error", reason=str(exc))
             else:
                 if gone:
-                    log.line("purged", rows=gone)
-            await clock.sleep(PURGE_EVERY_S)
+                    how.log.line("purged", rows=gone)
+            await how.clock.sleep(PURGE_EVERY_S)
 
     task: asyncio.Task[Any] = asyncio.create_task(purge(), name="purge the ledger")
 

@@ -18,7 +18,7 @@ from urllib.request import getproxies_environment
 from fastapi import FastAPI
 
 from proxy import __version__
-from proxy.accounts import Accounts, open_accounts
+from proxy.accounts import Accounts, Opening, open_accounts
 from proxy.api import routes
 from proxy.api.deps import State, TargetHealth
 from proxy.api.load import Drain
@@ -98,7 +98,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
         async with AsyncExitStack() as opened:
             parts = await _open(opened, path, config, start, seams)
-            _begin(parts)
+            await _begin(parts)
             app.state.say = parts.log.line
             app.state.grace = lambda: parts.reloader.current.policy.grace
             await _watch(opened, parts.reloader)
@@ -131,7 +131,9 @@ async def _open(
     exports = Exports(os.environ, start)
     opened.callback(exports.set, {})
     reloader = Reloader(path, start, config, clock=clock, load=seams.load)
-    accounts = await open_accounts(opened, config.snapshot.policy, clock, log)
+    accounts = await open_accounts(
+        opened, Opening(lambda: reloader.current.policy, config.redis, clock, log)
+    )
     parts = Parts(log, Metrics(clock), Health(clock, log), sdk, reloader, exports, accounts)
     reloader.on_reload.append(_observer(parts))
     return parts
@@ -189,9 +191,10 @@ def _answer_limit(snapshot: Snapshot) -> int:
     return int(snapshot.policy.limits.answer_mb * _MB)
 
 
-def _begin(parts: Parts) -> None:
+async def _begin(parts: Parts) -> None:
     config, log = parts.reloader.config, parts.log
     _apply(parts)
+    await parts.accounts.store.learn(config.snapshot.allowances.configured())
     for target in config.snapshot.targets():
         if target.missing is not None:
             log.line("unconfigured", target=target.label, missing=target.missing)
@@ -211,7 +214,8 @@ def _apply(parts: Parts) -> None:
 
 def _observer(parts: Parts) -> Callable[[Result, ConfigError | None], None]:
     reloader, log = parts.reloader, parts.log
-    before = reloader.current
+    before, started = reloader.current, reloader.config
+    tasks: set[asyncio.Task[None]] = set()
 
     def see(result: Result, error: ConfigError | None) -> None:
         nonlocal before
@@ -223,8 +227,22 @@ def _observer(parts: Parts) -> Callable[[Result, ConfigError | None], None]:
         before = reloader.current
         log.line("reload", result=result.value, generation=reloader.generation, **change)
         _apply(parts)
+        for setting in _waiting(started, reloader.config):
+            log.line("waits_for_restart", level="warning", setting=setting)
+        limits = reloader.current.allowances.configured()
+        task = asyncio.create_task(parts.accounts.store.learn(limits), name="learn the limits")
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
     return see
+
+
+def _waiting(started: Config, now: Config) -> list[str]:
+    """Return the settings that were read at start and have changed since."""
+    paths = (started.snapshot.policy.ledger.path, now.snapshot.policy.ledger.path)
+    changed = {"router_settings.redis_url": started.redis != now.redis}
+    changed["mobius.ledger.path"] = paths[0] != paths[1]
+    return [name for name, differs in changed.items() if differs]
 
 
 def _change(old: Snapshot, new: Snapshot) -> dict[str, object]:

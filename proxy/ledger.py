@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -44,6 +45,14 @@ LAST_WAIT_S = 5.0  # what is still to be written at the end may take this long
 SLICE = 500  # rows that are purged at a time, between which others may write
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What processes left behind that ended without closing their rows."""
+
+    owners: tuple[str, ...] = ()
+    rows: tuple[Opened, ...] = ()
 
 
 class Ledger:
@@ -149,7 +158,7 @@ class Ledger:
         Requests count when they are admitted, all else when it is closed: by any process at this
         file, and of this one exactly what it asked to write before. For a key, team, user or model.
         """
-        return self._ask(lambda book: book.used(scope, unit, since))
+        return self._ask(lambda book: sum(book.used(scope, unit, since).values()))
 
     def recent(
         self, scope: Scope, unit: Unit, *, since: float
@@ -159,7 +168,42 @@ class Ledger:
 
         Requests are known by their first attempts. What is asked for is as in `used`.
         """
-        return self._ask(lambda book: book.recent(scope, unit, since))
+        return self._ask(
+            lambda book: [(at, amount) for _, at, amount in book.recent(scope, unit, since)]
+        )
+
+    def used_by_owner(
+        self, scope: Scope, unit: Unit, *, since: float
+    ) -> Awaitable[Mapping[str, int]]:
+        """Ask at once for the same, by process; those that live are left out, but for this one."""
+
+        def work(book: Book) -> dict[str, int]:
+            used = book.used(scope, unit, since)
+            silent = self._silent(used)
+            return {owner: amount for owner, amount in used.items() if owner in silent}
+
+        return self._ask(work)
+
+    def recent_by_owner(
+        self, scope: Scope, unit: Unit, *, since: float
+    ) -> Awaitable[Sequence[tuple[str, float, int]]]:
+        """Ask at once for the owner, the moment and the amount of each recent use, likewise."""
+
+        def work(book: Book) -> list[tuple[str, float, int]]:
+            found = book.recent(scope, unit, since)
+            silent = self._silent(owner for owner, _, _ in found)
+            return [row for row in found if row[0] in silent]
+
+        return self._ask(work)
+
+    @property
+    def owner(self) -> str:
+        """The name of this process in the file: another one after every start."""
+        return self._owner.name
+
+    def _silent(self, owners: Iterable[str]) -> set[str]:
+        """Return which of them is this process, or gone."""
+        return {name for name in owners if name == self.owner or not self._owner.is_alive(name)}
 
     async def totals(self, query: UsageQuery) -> list[UsageRow]:
         """Return what was used by each group that used anything, in order of the groups."""
@@ -173,13 +217,14 @@ class Ledger:
                 yield attempt
             after = (page[-1].closed.closed_at, page[-1].closed.id)
 
-    async def recover(self) -> list[Opened]:
-        """Have the open rows of processes that are gone closed as lost, and return them."""
+    async def recover(self) -> Recovered:
+        """Have the open rows of processes that are gone closed as lost, and return whose."""
         owners = await self._ask(Book.owners)
         now = self._clock.wall()
         try:
             with self._owner.inherit(owners) as gone:
-                return await self._ask(lambda book: book.lose(gone, now))
+                lost = await self._ask(lambda book: book.lose(gone, now))
+                return Recovered(tuple(gone), tuple(lost))
         except OSError as exc:
             raise unavailable(self._path, exc) from exc
 

@@ -8,6 +8,7 @@ core is built from: nothing to translate, and no second default to drift. Durati
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
@@ -218,3 +219,20 @@ class MobiusPolicy(RingPolicy):
     ai: AiPolicy = AiPolicy()
     slo: SloPolicy = SloPolicy()
     metrics: MetricsPolicy = MetricsPolicy()
+
+
+@dataclass(frozen=True, slots=True)
+class RedisSettings:
+    """
+    Where a Redis is: a URL, or its parts.
+
+    Beside `redis://`, `rediss://` and `unix://` a URL may name several nodes of one service:
+    `redis+sentinel://user:password@host:26379,host:26379/service/0` and
+    `redis+cluster://user:password@host:6379,host:6379` (`rediss+…` with TLS).
+    """
+
+    url: str | None = field(default=None, repr=False)  # may hold the password
+    host: str | None = None
+    port: int | None = None
+    password: str | None = field(default=None, repr=False)
+    db: int | None = None

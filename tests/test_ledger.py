@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from proxy.clock import SystemClock
-from proxy.ledger import Ledger
+from proxy.ledger import Ledger, Recovered
 from proxy.limits import Scope, ScopeKind, Unit
 from proxy.store import (
     Attempt,
@@ -356,14 +356,14 @@ def test_rows_that_are_open_at_the_end_are_charged_in_full_by_the_next_process(p
             await first.open(opened("a2"), admitted=False)
             async with Ledger(path, clock) as second:
                 await second.open(opened("mine"), admitted=True)
-                assert await second.recover() == []  # the first is alive
+                assert await second.recover() == Recovered()  # the first is alive
                 assert len(open_ids(path)) == 3
         async with Ledger(path, clock) as third:
             lost = await third.recover()
-            found = {row.id: row for row in lost}
+            found = {row.id: row for row in lost.rows}
             assert found["a1"] == opened("a1", tags=("x=1",))
             assert sorted(found) == ["a1", "a2", "mine"]
-            assert await third.recover() == []
+            assert await third.recover() == Recovered()
             ends = [row.closed async for row in third.rows(0)]
             reserved = Usage(100, 400, estimated=True)
             assert ends == [

@@ -25,13 +25,13 @@ from proxy.config.secrets import Secrets
 from proxy.config.sections import Reader, note_literal
 from proxy.config.settings import (
     CacheSettings,
-    RedisSettings,
     check_sections,
     read_general,
     read_settings,
 )
 from proxy.config.source import Fields
 from proxy.config.targets import Above
+from proxy.policy import RedisSettings
 from proxy.snapshot import Snapshot
 
 __all__ = ["CacheSettings", "Config", "ConfigError", "RedisSettings", "Remark", "load_config"]

@@ -87,10 +87,6 @@ NOT_YET = words(
     """
     litellm_settings.cache litellm_settings.cache_params
     router_settings.cache router_settings.cache_params
-    litellm_settings.redis_db litellm_settings.redis_host litellm_settings.redis_password
-    litellm_settings.redis_port litellm_settings.redis_url
-    router_settings.redis_db router_settings.redis_host router_settings.redis_password
-    router_settings.redis_port router_settings.redis_url
     mobius.ai mobius.cache mobius.hedge mobius.keys.cache_scope mobius.lanes
     mobius.metrics.access.port mobius.slo
     """

@@ -7,14 +7,15 @@ A setting may stand in either of the first two; `router_settings` wins.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 from proxy.config.names import GENERAL, NOT_YET, SECTIONS, SETTINGS, known, nearest, words
 from proxy.config.remarks import Place, shown
 from proxy.config.sections import Reader, note_literal
 from proxy.config.source import Fields, Leaf, Tree
-from proxy.policy import MobiusPolicy
+from proxy.policy import MobiusPolicy, RedisSettings
+from proxy.store.redis_address import RedisAddressInvalid, check_url
 from proxy.types import Strategy
 
 T = TypeVar("T")
@@ -32,17 +33,6 @@ STRATEGIES_NOT_YET = words(
     usage-based usage-based-routing usage-based-routing-v2
     """
 )
-
-
-@dataclass(frozen=True, slots=True)
-class RedisSettings:
-    """Where the Redis is: a URL, or its parts."""
-
-    url: str | None = field(default=None, repr=False)  # may hold the password
-    host: str | None = None
-    port: int | None = None
-    password: str | None = field(default=None, repr=False)
-    db: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,15 +146,27 @@ class Settings:
                 tree = section.fields.entries.get(name)
                 if name == "redis_password" or "@" in _written(tree):
                     note_literal(reader, tree, f"{section.name}.{name}")
+        url = text("url")
+        self._check_redis_url(url)
         return _redis(
             RedisSettings(
-                url=text("url"),
+                url=url,
                 host=text("host"),
                 port=self.first(["redis_port"], later(_port)),
                 password=text("password"),
                 db=self.first(["redis_db"], later(Reader.integer)),
             )
         )
+
+    def _check_redis_url(self, url: str | None) -> None:
+        if url is None:
+            return
+        try:
+            check_url(url)
+        except RedisAddressInvalid as exc:
+            trees = (section.fields.entries.get("redis_url") for section in self.sections)
+            place = next(tree.place for tree in trees if tree is not None)
+            self.reader.findings.error(place, f"redis_url: {exc}")
 
     def cache(self) -> CacheSettings:
         reader = self.reader

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
 from math import inf
 
 from proxy.limits import Window
+from proxy.store.windows import bounds
 
 MINUTE_S = 60.0
 
@@ -101,17 +101,6 @@ class Calendar(Counter):
 
     def empty_in_s(self, now_s: float, wall_s: float) -> float:
         return self._until - wall_s if self.settled and self._until != inf else 0.0
-
-
-def bounds(window: Window, wall_s: float) -> tuple[float, float]:
-    """Return the first moment of the window that `wall_s` lies in, and of the next one."""
-    if window is Window.TOTAL:
-        return 0.0, inf
-    day = datetime.fromtimestamp(wall_s, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    if window is Window.DAY:
-        return day.timestamp(), (day + timedelta(days=1)).timestamp()
-    first = day.replace(day=1)
-    return first.timestamp(), (first + timedelta(days=32)).replace(day=1).timestamp()
 
 
 def counter_for(window: Window) -> Counter:

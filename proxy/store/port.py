@@ -7,7 +7,7 @@ fit is refused at once.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 from proxy.limits import Claim, Limit, Refusal, Scope, Spent, Standing, Unit
@@ -43,6 +43,35 @@ class History(Protocol):
         ...
 
 
+class NoHistory:
+    """Nothing was used before."""
+
+    async def used(self, scope: Scope, unit: Unit, *, since: float) -> int:
+        return 0
+
+    async def recent(
+        self, scope: Scope, unit: Unit, *, since: float
+    ) -> Sequence[tuple[float, int]]:
+        return ()
+
+
+class SharedHistory(Protocol):
+    """
+    The ledger of one replica, as far as a shared store knows it: what each process used.
+
+    The processes are this one and those that are gone; others that are alive speak for themselves.
+    The methods ask at once, as those of `History` do.
+    """
+
+    def used_by_owner(
+        self, scope: Scope, unit: Unit, *, since: float
+    ) -> Awaitable[Mapping[str, int]]: ...
+
+    def recent_by_owner(
+        self, scope: Scope, unit: Unit, *, since: float
+    ) -> Awaitable[Sequence[tuple[str, float, int]]]: ...
+
+
 class QuotaStore(Protocol):
     """Limits of requests, tokens, money and parallel requests, kept exactly."""
 
@@ -75,6 +104,14 @@ class QuotaStore(Protocol):
 
         Unknown ids, settled ones among them, change nothing. Never raises: what cannot be told now
         is told later.
+        """
+        ...
+
+    async def learn(self, limits: Sequence[Limit]) -> None:
+        """
+        Have the past of these limits known before somebody asks for them, as far as it can be.
+
+        Never raises.
         """
         ...
 

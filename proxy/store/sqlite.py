@@ -43,7 +43,8 @@ _OPEN = _insert("open_attempts", OPENED_WIDTH)
 _END = "DELETE FROM open_attempts WHERE id = ?"
 _CLOSE = _insert("attempts", OPENED_WIDTH + CLOSED_WIDTH).replace("ABORT", "IGNORE")
 _COUNT = f"{_insert('totals', len(GROUP) + len(COUNTS))} ON CONFLICT DO UPDATE SET {_add(COUNTS)}"
-_ADMIT = f"""INSERT INTO totals VALUES (?, ?, ?, ?, ?, '', '', '[]', ?{", 0" * (len(COUNTS) - 1)})
+_ADMIT = f"""INSERT INTO totals VALUES
+    (?, ?, ?, ?, ?, '', '', '[]', ?, ?{", 0" * (len(COUNTS) - 1)})
     ON CONFLICT DO UPDATE SET {_add(COUNTS[:1])}"""  # noqa: S608
 
 _AMOUNT = {
@@ -53,27 +54,29 @@ _AMOUNT = {
 }
 # All names in these are our own: a scope that no row has a column for finds no statement.
 _SUM = {
-    (kind, unit): f"SELECT coalesce(sum({amount}), 0) FROM totals WHERE {kind} = ? AND hour >= ?"  # noqa: S608
+    (kind, unit): f"SELECT owner, coalesce(sum({amount}), 0) FROM totals"  # noqa: S608
+    f" WHERE {kind} = ? AND hour >= ? GROUP BY owner"
     for kind in WHO
     for unit, amount in _AMOUNT.items()
 }
 _RECENT = {
-    (kind, unit): f"SELECT closed_at, coalesce({amount}, 0) FROM attempts"  # noqa: S608
-    f" WHERE closed_at >= ?2 AND {kind} = ?1 ORDER BY 1"
+    (kind, unit): f"SELECT owner, closed_at, coalesce({amount}, 0) FROM attempts"  # noqa: S608
+    f" WHERE closed_at >= ?2 AND {kind} = ?1 ORDER BY 2"
     for kind in WHO
     for unit, amount in _AMOUNT.items()
 } | {
-    (kind, Unit.REQUESTS): f"SELECT opened_at, 1 FROM attempts WHERE closed_at >= ?2 AND"  # noqa: S608
-    f" opened_at >= ?2 AND attempt = 1 AND {kind} = ?1 UNION ALL SELECT opened_at, 1 FROM"
-    f" open_attempts WHERE opened_at >= ?2 AND attempt = 1 AND {kind} = ?1 ORDER BY 1"
+    (kind, Unit.REQUESTS): f"SELECT owner, opened_at, 1 FROM attempts WHERE closed_at >= ?2 AND"  # noqa: S608
+    f" opened_at >= ?2 AND attempt = 1 AND {kind} = ?1 UNION ALL SELECT owner, opened_at, 1 FROM"
+    f" open_attempts WHERE opened_at >= ?2 AND attempt = 1 AND {kind} = ?1 ORDER BY 2"
     for kind in WHO
 }
 
 _PURGE_ROWS = """DELETE FROM attempts WHERE (closed_at, id) IN
     (SELECT closed_at, id FROM attempts WHERE closed_at < ? ORDER BY closed_at, id LIMIT ?)"""
 _OLDEST = f"SELECT * FROM totals WHERE hour > 0 AND hour < ? ORDER BY {', '.join(GROUP)} LIMIT ?"  # noqa: S608
-_CARRY = f"""INSERT INTO totals SELECT 0, {", ".join(WHO)}, '', '', '[]',
-    {", ".join(f"sum({name})" for name in COUNTS)} FROM ({_OLDEST}) GROUP BY {", ".join(WHO)}
+_CARRY = f"""INSERT INTO totals SELECT 0, {", ".join(WHO)}, '', '', '[]', owner,
+    {", ".join(f"sum({name})" for name in COUNTS)} FROM ({_OLDEST})
+    GROUP BY {", ".join(WHO)}, owner
     ON CONFLICT DO UPDATE SET {_add(COUNTS)}"""  # noqa: S608
 _PURGE_TOTALS = f"""DELETE FROM totals WHERE ({", ".join(GROUP)}) IN
     (SELECT {", ".join(GROUP)} FROM ({_OLDEST}))"""  # noqa: S608
@@ -126,7 +129,7 @@ class Book:
         self._changes[row.id] = row
         if admitted:
             hour = hour_of(row.opened_at)
-            self._run(_ADMIT, (hour, row.key, row.team, row.user, row.model, 1))
+            self._run(_ADMIT, (hour, row.key, row.team, row.user, row.model, self._owner, 1))
 
     def withdraw(self, row_id: str) -> None:
         """Have no such row: its call was never made."""
@@ -145,13 +148,15 @@ class Book:
             self._finish(opened, self._owner, row)
 
     def admit(self, who: Admitted, requests: int = 1) -> None:
-        self._run(_ADMIT, (who.hour, who.key, who.team, who.user, who.model, requests))
+        group = (who.hour, who.key, who.team, who.user, who.model, self._owner)
+        self._run(_ADMIT, (*group, requests))
 
-    def used(self, scope: Scope, unit: Unit, since: float) -> int:
-        (amount,) = self._run(_SUM[scope.kind, unit], (scope.name, since)).fetchone()
-        return int(amount)
+    def used(self, scope: Scope, unit: Unit, since: float) -> dict[str, int]:
+        """Return what each owner used."""
+        return dict(self._run(_SUM[scope.kind, unit], (scope.name, since)).fetchall())
 
-    def recent(self, scope: Scope, unit: Unit, since: float) -> list[tuple[float, int]]:
+    def recent(self, scope: Scope, unit: Unit, since: float) -> list[tuple[str, float, int]]:
+        """Return the owner, the moment and the amount of each use, in order of the moments."""
         return self._run(_RECENT[scope.kind, unit], (scope.name, since)).fetchall()
 
     def owners(self) -> list[str]:
@@ -220,7 +225,7 @@ class Book:
         if added:
             group = (hour_of(row.closed_at), opened.key, opened.team, opened.user, opened.model)
             counts = (0, row.answered, 1, *tokens, nano_usd is None, nano_usd or 0)
-            self._run(_COUNT, (*group, opened.target, opened.provider, tags, *counts))
+            self._run(_COUNT, (*group, opened.target, opened.provider, tags, owner, *counts))
 
 
 def opened_from(columns: tuple[Any, ...]) -> Opened:

@@ -69,6 +69,16 @@ class Owner:
             for lock in taken.values():
                 os.close(lock)
 
+    def is_alive(self, name: str) -> bool:
+        """Say whether the process of that name holds its lock."""
+        file = self._file(name)
+        if not file.exists():
+            return False
+        lock = _take(file)
+        if lock is not None:
+            os.close(lock)
+        return lock is None
+
     def _file(self, name: str) -> Path:
         return self._path.with_name(f"{self._path.name}.{name}.lock")
 

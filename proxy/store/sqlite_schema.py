@@ -3,7 +3,8 @@ The tables of the ledger's file, how they came to be, and what is said when it c
 
 `open_attempts` holds what is under way and `attempts` what is finished, in the order in which it
 was: a row is written twice, at the end of a table each time, and no index has to follow it.
-`totals` are the sums by hour that limits and reports ask for. Hour 0 holds what was purged.
+`totals` are the sums by hour and process that limits and reports ask for. Hour 0 holds what was
+purged.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ COUNTS = (
 )
 TOKEN_KINDS = COUNTS[3:11]
 WHO = ("key", "team", "user", "model")  # whose use limits count together
-GROUP = ("hour", *WHO, "target", "provider", "tags")
+GROUP = ("hour", *WHO, "target", "provider", "tags", "owner")
 
 _OPENED = """
     id TEXT NOT NULL, request_id TEXT NOT NULL, attempt INTEGER NOT NULL,
@@ -59,13 +60,15 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """CREATE TABLE totals (
             hour INTEGER NOT NULL, key TEXT NOT NULL, team TEXT NOT NULL, user TEXT NOT NULL,
             model TEXT NOT NULL, target TEXT NOT NULL, provider TEXT NOT NULL, tags TEXT NOT NULL,
-            admitted INTEGER NOT NULL, requests INTEGER NOT NULL, attempts INTEGER NOT NULL,
+            owner TEXT NOT NULL, admitted INTEGER NOT NULL, requests INTEGER NOT NULL,
+            attempts INTEGER NOT NULL,
             prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
             cached_tokens INTEGER NOT NULL, cache_write_tokens INTEGER NOT NULL,
             cache_write_1h_tokens INTEGER NOT NULL, reasoning_tokens INTEGER NOT NULL,
             audio_prompt_tokens INTEGER NOT NULL, audio_completion_tokens INTEGER NOT NULL,
             estimated INTEGER NOT NULL, unpriced INTEGER NOT NULL, nano_usd INTEGER NOT NULL,
-            PRIMARY KEY (hour, key, team, user, model, target, provider, tags)) WITHOUT ROWID""",
+            PRIMARY KEY (hour, key, team, user, model, target, provider, tags, owner)
+            ) WITHOUT ROWID""",
         # They change once an hour for each group, not with every row.
         *(f"CREATE INDEX totals_by_{name} ON totals ({name}, hour)" for name in WHO),
     ),

@@ -38,11 +38,11 @@ async def write(path: Path, name: str, most: int) -> None:
             await ledger.close(closed(row_id))
             say("c", row_id)
             if number % 50 == 0:
-                for lost in await ledger.recover():
+                for lost in (await ledger.recover()).rows:
                     say("l", lost.id)
 
     async with Ledger(path, SystemClock()) as ledger:
-        for lost in await ledger.recover():
+        for lost in (await ledger.recover()).rows:
             say("l", lost.id)
         await asyncio.gather(*(lane(ledger) for _ in range(LANES)))
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from proxy.clock import SystemClock
-from proxy.ledger import Ledger
+from proxy.ledger import Ledger, Recovered
 from proxy.limits import Scope, ScopeKind, Unit
 from proxy.store import GroupBy, LedgerUnavailable, UsageQuery
 from proxy.store.sqlite_schema import connect
@@ -226,7 +226,7 @@ def test_a_file_that_is_removed_is_made_again_with_what_is_open(tmp_path: Path) 
             await ledger.close(closed("during"))
             assert closed_ids(path) == ["during"]
             async with Ledger(path, clock) as other:
-                assert await other.recover() == []  # its lock is held again, too
+                assert await other.recover() == Recovered()  # its lock is held again, too
 
     asyncio.run(main())
 

@@ -1,0 +1,109 @@
+"""
+A client of the Redis that the file names: one server, a Sentinel's master, or a Cluster.
+
+No client here tries anything again by itself: what a timeout means is known one room further up.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from proxy.policy import RedisSettings
+from proxy.store.redis_address import (
+    CLUSTER,
+    REDIS_PORT,
+    Address,
+    RedisAddressInvalid,
+    address_of,
+)
+
+CONNECT_S = 0.1
+# Longer than what `RedisLink` waits: it alone knows a slow Redis from a busy event loop.
+BACKSTOP_S = 1.0
+
+
+NO_EVICTION = "noeviction"
+
+Client: TypeAlias = Redis | RedisCluster
+Options: TypeAlias = dict[str, Any]
+
+
+def open_client(settings: RedisSettings) -> Client:
+    """
+    Return a client that connects when it is first asked. Raises RedisAddressInvalid.
+
+    It may be used from one event loop only, and whoever opens it closes it.
+    """
+    url = settings.url
+    if url is None:
+        return Redis(
+            single_connection_client=True,
+            host=settings.host or "localhost",
+            port=settings.port or REDIS_PORT,
+            db=settings.db or 0,
+            password=settings.password,
+            **_options(),
+        )
+    scheme = url.partition("://")[0]
+    if "+" in scheme:
+        return _of_several(address_of(url), settings.password)
+    try:
+        return Redis.from_url(url, **_given(settings), **_options())
+    except ValueError as exc:
+        raise RedisAddressInvalid(f"{exc} (or redis+sentinel://, redis+cluster://)") from None
+
+
+def _given(settings: RedisSettings) -> Options:
+    """Return what stands beside the URL; what stands in it wins, as in redis-py."""
+    return {} if settings.password is None else {"password": settings.password}
+
+
+def _options(*, standalone: bool = True) -> Options:
+    options: Options = {
+        "socket_connect_timeout": CONNECT_S,
+        "socket_timeout": BACKSTOP_S,
+        "retry": Retry(NoBackoff(), 0),
+        "retry_on_error": [],
+    }
+    # One connection serves all: what is asked meanwhile goes out together with the next batch.
+    return options | {"health_check_interval": 0} if standalone else options
+
+
+def _of_several(address: Address, password: str | None) -> Client:
+    own: Options = {"username": address.username, "password": address.password or password}
+    if address.tls:
+        own["ssl"] = True
+    if address.kind == CLUSTER:
+        nodes = [ClusterNode(host, port) for host, port in address.nodes]
+        options = _options(standalone=False)
+        return RedisCluster(startup_nodes=nodes, cluster_error_retry_attempts=0, **own, **options)
+    options = _options()
+    nodes_of = Sentinel(list(address.nodes), sentinel_kwargs=_options(), **own, **options)  # type: ignore[no-untyped-call]  # redis-py has no annotations here
+    master: Redis = nodes_of.master_for(address.service, db=address.db)
+    return master
+
+
+async def doubts(client: Client) -> tuple[str, ...]:
+    """
+    Return what in the configuration of this Redis endangers quota, in words for its operator.
+
+    A Redis that does not show its configuration, as hosted ones may not, raises no doubt.
+    """
+    try:
+        found = await client.config_get("maxmemory*")
+    except (RedisError, OSError):
+        return ()
+    policy, most = found.get("maxmemory-policy", NO_EVICTION), found.get("maxmemory", "0")
+    if policy == NO_EVICTION or most == "0":
+        return ()
+    return (
+        f"this Redis has maxmemory-policy {policy}: when it is full it drops counters, and limits "
+        f"no longer hold; set maxmemory-policy {NO_EVICTION}, or use a Redis for quota alone",
+    )
