@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from math import floor
 
 FORMS = (
     "a date or time in UTC (2026-01, 2026-01-31, 2026-01-31T12:00Z), seconds since 1970, or how "
@@ -30,8 +31,14 @@ def moment_of(text: str, *, wall_s: float) -> float:
 
 
 def iso(moment: float, *, timespec: str = "seconds") -> str:
-    """Return the moment as `2026-01-31T12:00:00Z`."""
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec=timespec)[:-6] + "Z"
+    """
+    Return the moment as `2026-01-31T12:00:00Z`, what is left over cut off.
+
+    So it is never later than the moment itself, and what was closed then is found since then.
+    """
+    whole = datetime.fromtimestamp(floor(moment), UTC)
+    exact = whole.replace(microsecond=int(moment % 1 * 1_000_000))
+    return exact.isoformat(timespec=timespec).removesuffix("+00:00") + "Z"
 
 
 def _seconds(text: str, wall_s: float) -> float:
