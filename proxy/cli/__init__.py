@@ -39,12 +39,8 @@ PASSED_ON = (
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command; ends the process with 0, or with 1 and the reason on standard error."""
-    args = _parser().parse_args(argv)
-    run: Callable[[argparse.Namespace], int] = args.run
     try:
-        code = run(args)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        code = _run(argv)
     except (ConfigError, CannotListen, CannotWrite, NoServer, LedgerUnavailable) as error:
         print(error, file=sys.stderr)
         sys.exit(1)
@@ -53,6 +49,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     leave(code)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        args = _parser().parse_args(argv)
+        run: Callable[[argparse.Namespace], int] = args.run
+        return run(args)
+    finally:
+        # Also what argparse prints before it ends the process.
+        if sys.stdout is not None:
+            sys.stdout.flush()
 
 
 def _serve(args: argparse.Namespace) -> int:
