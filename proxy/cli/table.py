@@ -10,7 +10,7 @@ from typing import Any
 LONGEST_CELL = 48  # characters of a name; the JSON has all of them
 GAP = "  "
 _ALWAYS = {
-    "requests": "requests",
+    "requests": "answered",
     "attempts": "attempts",
     "prompt_tokens": "prompt",
     "completion_tokens": "completion",
@@ -25,10 +25,12 @@ _IF_ANY = {
 }
 # In the order of the table: parts stand after the whole that they are parts of.
 _ORDER = (
-    *("requests", "attempts"),
+    *("admitted", "requests", "attempts"),
     *("prompt_tokens", "cached_tokens", "cache_write_tokens", "audio_prompt_tokens"),
     *("completion_tokens", "reasoning_tokens", "audio_completion_tokens", "cost_usd"),
 )
+# A request that made no attempt is admitted under none of these.
+_OF_ATTEMPTS = frozenset({"tag", "target", "provider"})
 _NOTES = {
     "estimated": "{n} of the attempts {are} counted by us: the provider did not say how many "
     "tokens {they} took, or cannot have.",
@@ -57,13 +59,15 @@ def usage_table(report: Mapping[str, Any], total: Mapping[str, Any] | None = Non
 
     `total` is the row of everything, for where rows overlap; else they are added up.
     """
-    rows: Sequence[Mapping[str, Any]] = report["rows"]
+    groups: Sequence[str] = report["group_by"]
     period = f"{report['since'] or 'the first record'} to {report['until'] or 'now'}"
+    rows: Sequence[Mapping[str, Any]] = report["rows"]
+    if _OF_ATTEMPTS & set(groups):
+        rows = [row for row in rows if row["attempts"]]
     if not rows:
         return [f"nothing was used: {period}"]
     everything = _sum_of(rows) if total is None else total
-    groups: Sequence[str] = report["group_by"]
-    columns = [*_group_columns(rows, groups), *_number_columns(rows, everything)]
+    columns = [*_group_columns(rows, groups), *_number_columns(rows, everything, groups)]
     lines = [GAP.join(cells).rstrip() for cells in zip(*(c.lines() for c in columns), strict=True)]
     rule = "-" * max(map(len, lines))
     notes = list(_notes(everything))
@@ -89,9 +93,11 @@ def _group_columns(rows: Sequence[Mapping[str, Any]], groups: Sequence[str]) -> 
 
 
 def _number_columns(
-    rows: Sequence[Mapping[str, Any]], everything: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]], everything: Mapping[str, Any], groups: Sequence[str]
 ) -> Iterator[Column]:
     heads = {**_ALWAYS, **{name: head for name, head in _IF_ANY.items() if everything[name]}}
+    if any(row["admitted"] != row["requests"] for row in rows) and not _OF_ATTEMPTS & set(groups):
+        heads["admitted"] = "admitted"
     for name in _ORDER:
         if name in heads:
             numbers = [Decimal(row[name]) for row in (*rows, everything)]

@@ -9,6 +9,7 @@ from proxy.statement import usage_fields
 from proxy.store import GroupBy, UsageRow
 from proxy.types import Usage
 
+TARGET = (GroupBy.TARGET,)
 KEY_MODEL = (GroupBy.KEY, GroupBy.MODEL)
 
 
@@ -27,13 +28,20 @@ def report(*rows: UsageRow, by: tuple[GroupBy, ...] = KEY_MODEL, **more: Any) ->
 
 def test_a_report_is_a_table_with_its_total() -> None:
     rows = (
-        row("web", "gpt-4o", usage=Usage(1_234_567, 93), nano_usd=1_234_001_117_000, requests=1000),
+        row(
+            "web",
+            "gpt-4o",
+            usage=Usage(1_234_567, 93),
+            nano_usd=1_234_001_117_000,
+            admitted=1000,
+            requests=1000,
+        ),
         row("cli", "claude-sonnet", usage=Usage(75, 1), nano_usd=1, attempts=2),
     )
     assert usage_table(report(*rows, since="2026-01-01T00:00:00Z")) == [
         "2026-01-01T00:00:00Z to now",
         "",
-        "key    model          requests  attempts     prompt  completion         cost USD",
+        "key    model          answered  attempts     prompt  completion         cost USD",
         "--------------------------------------------------------------------------------",
         "web    gpt-4o            1,000         1  1,234,567          93  1,234.001117000",
         "cli    claude-sonnet         1         2         75           1      0.000000001",
@@ -46,9 +54,21 @@ def test_kinds_of_tokens_that_nobody_used_have_no_column() -> None:
     plain, thinking = row("a", "m"), row("b", "m", usage=Usage(10, 5, 3, reasoning_tokens=2))
     assert "cached" not in usage_table(report(plain))[2]
     assert usage_table(report(plain, thinking))[2].split() == [
-        *("key", "model", "requests", "attempts"),
+        *("key", "model", "answered", "attempts"),
         *("prompt", "cached", "completion", "reasoning", "cost", "USD"),
     ]
+
+
+def test_requests_that_nobody_answered_are_told_where_it_is_known_whose_they_were() -> None:
+    unanswered = row("web", "m", usage=Usage(), admitted=3, requests=0, attempts=0)
+    lines = usage_table(report(row("cli", "m"), unanswered))
+    assert lines[2].split()[:5] == ["key", "model", "admitted", "answered", "attempts"]
+    assert [line.split()[2:5] for line in lines[4:6]] == [["1", "1", "1"], ["3", "0", "0"]]
+    assert lines[-1].split()[1:4] == ["4", "1", "1"]
+    told = report(row("t1", admitted=0), row("", admitted=4, requests=0, attempts=0), by=TARGET)
+    lines = usage_table(told)
+    assert lines[2].split()[:3] == ["target", "answered", "attempts"]
+    assert [line.split()[0] for line in lines[4:-2]] == ["t1"]
 
 
 def test_without_groups_there_is_the_total_alone() -> None:

@@ -24,7 +24,12 @@ from tests.providers import Answer, Entry, Fails, FakeOpenAI, Usage
 
 pytestmark = pytest.mark.e2e
 
-KEYS = {"web": "sk-web-0123456789", "cli": "sk-cli-0123456789", "master": "sk-master-0123456789"}
+KEYS = {
+    "web": "sk-web-0123456789",
+    "cli": "sk-cli-0123456789",
+    "none": "sk-none-0123456789",
+    "master": "sk-master-0123456789",
+}
 TAGS = {"web": "agent=planner, run=7", "cli": "agent=planner"}
 CACHED = Usage(prompt=1000, completion=50, cached=600, reasoning=20)
 # Nano-dollars for a token of the prompt, of its cached part, and of the answer.
@@ -64,6 +69,7 @@ def config(provider: str, ledger: Path) -> dict[str, Any]:
                     "limits": {"rpm": 1000, "budget_usd": {"total": BUDGET_NANO / 1e9}},
                 },
                 {"name": "cli", "key": KEYS["cli"], "team": "product"},
+                {"name": "none", "key": KEYS["none"], "limits": {"rpm": 0}},
             ],
             "teams": [{"name": "product", "limits": {"tpd": 10**9, "budget_usd": {"total": 9}}}],
         },
@@ -353,6 +359,25 @@ def test_no_end_user_and_no_tag_is_a_label_of_a_metric(place: Place) -> None:
     assert not [word for word in ("ann", "HYPERLINK", "planner", "run=7") if f'"{word}' in page]
 
 
+def test_a_refusal_is_counted_by_its_limit_and_is_nobodys_use(place: Place) -> None:
+    before = len(place.journal)
+    headers = {"authorization": f"Bearer {KEYS['none']}"}
+    message = {"role": "user", "content": "hello"}
+    body = {"model": "chat", "messages": [message], "user": "bob"}
+    for number in (1, 2):
+        response = place.mobius.http.post("/v1/chat/completions", json=body, headers=headers)
+        assert response.status_code == 429
+        refused = {
+            pairs: value
+            for (name, pairs), value in place.mobius.metrics().items()
+            if name == "mobius_quota_refused_total"
+        }
+        assert refused == {frozenset({("scope", "key"), ("limit", "rpm")}): number}
+    assert len(place.journal) == before
+    assert ("none",) not in place.rows("key")
+    assert remaining(place)["key", "none", "rpm"] == 0
+
+
 def remaining(place: Place) -> dict[tuple[str, str, str], float]:
     return {
         (labels["scope"], labels["name"], labels["limit"]): value
@@ -366,6 +391,7 @@ def test_the_gauges_say_what_every_limit_of_the_file_leaves(place: Place) -> Non
     web = sum(each.nano for each in place.journal if each.key == "web")
     found = remaining(place)
     assert set(found) == {
+        ("key", "none", "rpm"),
         ("key", "web", "rpm"),
         ("key", "web", "budget_usd.total"),
         ("team", "product", "tpd"),
@@ -379,7 +405,7 @@ def test_a_table_in_the_terminal_adds_up(place: Place) -> None:
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[2].split() == [
-        *("key", "model", "requests", "attempts", "prompt", "cached", "completion", "reasoning"),
+        *("key", "model", "answered", "attempts", "prompt", "cached", "completion", "reasoning"),
         *("cost", "USD"),
     ]
     key, requests, attempts, *_, cost = lines[-1].split()
