@@ -11,7 +11,7 @@ from proxy.allowance import Allowances
 from proxy.limits import Limit, Standing
 from proxy.metrics import Metrics
 from proxy.policy import BudgetUsd, Limits
-from proxy.remaining import Remaining
+from proxy.remaining import SLICE, Remaining
 from proxy.store import LedgerUnavailable
 from proxy.store.memory import MemoryStore
 from proxy.store.port import Standings, StoreUnavailable
@@ -89,6 +89,14 @@ async def test_there_is_none_for_a_limit_that_the_file_no_longer_has() -> None:
     await remaining.show(Allowances())
     assert gauges(metrics) == {}
     assert store.asked == 2
+
+
+async def test_of_many_limits_a_few_are_asked_for_at_a_time() -> None:
+    metrics, store = Metrics(FakeClock()), FakeStore()
+    keys = {f"key-{number}": Limits(rpd=number) for number in range(2 * SLICE + 1)}
+    await Remaining(store, metrics).show(Allowances(keys=keys))
+    assert store.asked == 3
+    assert gauges(metrics) == {("key", name, "rpd"): own.rpd for name, own in keys.items()}
 
 
 @pytest.mark.parametrize(

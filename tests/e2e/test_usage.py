@@ -449,3 +449,23 @@ def test_all_of_it_is_the_same_after_a_restart(place: Place) -> None:
     # But for the sliding minute, which is known to the end of it.
     del left["key", "web", "rpm"]
     assert left.items() <= remaining(place).items()
+
+
+def test_a_ledger_that_cannot_be_used_is_told_and_fails_no_scrape(tmp_path: Path) -> None:
+    folder = tmp_path / "mobius.db"
+    folder.mkdir()  # which is no file
+    with FakeOpenAI() as provider:
+        made = config(provider.base_url, folder)
+        made["mobius"]["quota"] = {"on_store_failure": "open"}
+        with Mobius(made) as mobius:
+            place = Place(mobius, provider, folder, made)
+            answer = place.get("")
+            assert answer.status_code == 503
+            assert answer.json()["error"]["code"] == "usage_unavailable"
+            assert "set mobius.ledger.path" in answer.json()["error"]["message"]
+            done = place.command("usage", "--url", mobius.url)
+            assert done.returncode == 1
+            assert "set mobius.ledger.path" in done.stderr
+            place.ask("web", "chat")
+            assert remaining(place) == {}
+            assert total(mobius.metrics(), "mobius_tokens_total", model="chat") > 0
