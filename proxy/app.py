@@ -31,6 +31,7 @@ from proxy.log import LineWriter, Log
 from proxy.metrics import Metrics
 from proxy.quota import Quota
 from proxy.reload import Load, Reloader, Result
+from proxy.remaining import Remaining
 from proxy.snapshot import Snapshot
 from proxy.types import Target
 from proxy.upstream import Upstream
@@ -147,6 +148,7 @@ def _state(parts: Parts, drain: Drain, seams: Seams) -> State:
         sdk, clock, limit_bytes=lambda: _answer_limit(reloader.current)
     )
     quota = Quota(parts.accounts.store, parts.accounts.ledger, metrics)
+    remaining = Remaining(parts.accounts.store, metrics)
     attempts = Attempts(upstream, health, metrics, quota, clock=clock, chance=chance)
     return State(
         gateway=Gateway(attempts=attempts, quota=quota, metrics=metrics, log=parts.log),
@@ -157,6 +159,8 @@ def _state(parts: Parts, drain: Drain, seams: Seams) -> State:
         drain=drain,
         lanes=lambda: {"unified": sdk.state},
         targets=lambda: _targets(reloader.current, health, metrics),
+        usage=parts.accounts.ledger,
+        show_remaining=lambda: remaining.show(reloader.current.allowances),
         explain=attempts.plan,
     )
 

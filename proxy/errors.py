@@ -19,6 +19,7 @@ Everything this service can answer with other than success.
   x TooManyTokens ............ 400 max_tokens_exceeded        our own max_tokens_per_request
   x PriceUnknown ............. 403 price_unknown              a budget, and a model without a price
   x QuotaUnavailable ......... 503 quota_unavailable          nobody knows what is left
+  x UsageUnavailable ......... 503 usage_unavailable          nobody knows what was used
   x Overloaded ............... 503 server_is_overloaded       our own load limit
   x ShuttingDown ............. 503 server_shutting_down       the grace is over
   x UpstreamFailure .......... 502 upstream_error             one attempt failed
@@ -159,6 +160,12 @@ class QuotaUnavailable(ProxyError):
     status = 503
     type = "server_error"
     code = "quota_unavailable"
+
+
+class UsageUnavailable(ProxyError):
+    status = 503
+    type = "server_error"
+    code = "usage_unavailable"
 
 
 class Overloaded(ProxyError):

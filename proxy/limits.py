@@ -151,3 +151,10 @@ def duration(seconds: float) -> str:
     hours, minutes = divmod(int(minutes), 60)
     parts = (f"{hours}h" if hours else "", f"{minutes}m" if hours or minutes else "")
     return f"{''.join(parts)}{rest_s:g}s"
+
+
+def usd(nano_usd: int) -> str:
+    """Return dollars as a decimal number with six places, or as many as lose nothing: 0.001117."""
+    whole, rest = divmod(nano_usd, NANO)
+    places = f"{rest:09d}"
+    return f"{whole}.{places[:6]}{places[6:].rstrip('0')}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypedDict, cast
 
@@ -15,6 +15,7 @@ from proxy.policy import RingPolicy
 from proxy.replies import Reply
 from proxy.routing import Plan
 from proxy.snapshot import Snapshot
+from proxy.store import UsageQuery, UsageRow
 from proxy.types import Call, Caller, Ring, Tally
 
 
@@ -54,6 +55,14 @@ class Meters(Protocol):
         ...
 
 
+class UsageBook(Protocol):
+    """Where it is written what was used."""
+
+    async def totals(self, query: UsageQuery) -> list[UsageRow]:
+        """Return a row for each group that used anything, in order. Raises LedgerUnavailable."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class TargetHealth:
     """What `/health` says of one target."""
@@ -74,6 +83,8 @@ class State(TypedDict):
     drain: Drain
     lanes: Callable[[], Mapping[str, str]]  # ready, loading or failed
     targets: Callable[[], Sequence[TargetHealth]]
+    usage: UsageBook
+    show_remaining: Callable[[], Awaitable[None]]  # sets the gauges of what limits leave
     explain: Callable[[Ring, RingPolicy], Plan]  # the order in which targets would be asked now
 
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from uuid import uuid4
 
 from proxy.errors import ProxyError
-from proxy.limits import NANO, duration
+from proxy.limits import duration, usd
 from proxy.replies import Completion, Reply
 from proxy.types import Tally
 
@@ -95,7 +95,7 @@ def reply_headers(reply: Reply, tally: Tally) -> RawHeaders:
         if name in reply.headers and own[name.rsplit("-", 1)[1]] is None
     ]
     if isinstance(reply, Completion) and tally.nano_usd is not None:
-        headers.append((b"x-mobius-cost-usd", f"{tally.nano_usd / NANO:.9f}".encode()))
+        headers.append((b"x-mobius-cost-usd", usd(tally.nano_usd).encode()))
     if reply.dropped:
         headers.append((b"x-mobius-dropped", joined(reply.dropped)))
     return headers

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from proxy import __version__
 from proxy.api.render import answer_json
+from proxy.api.usage import QUESTIONS
 
 _ERROR = {
     "type": "object",
@@ -78,6 +79,22 @@ def _chat() -> dict[str, Any]:
     return operation
 
 
+def _usage() -> dict[str, Any]:
+    operation = _operation(
+        "What was used, by whom and of what",
+        secured=True,
+        parameters=[
+            {"name": name, "in": "query", "schema": {"type": "string"}, "description": text}
+            for name, text in QUESTIONS.items()
+        ],
+    )
+    operation["responses"]["200"]["content"] = {
+        **_content({"type": "object"}),
+        "text/csv": {"schema": {"type": "string"}},
+    }
+    return operation
+
+
 _MODEL = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
 
 PATHS: dict[str, dict[str, Any]] = {
@@ -93,6 +110,7 @@ PATHS: dict[str, dict[str, Any]] = {
             "Which targets would be asked for a model, and why", secured=True, parameters=[_MODEL]
         )
     },
+    "/admin/usage": {"get": _usage()},
     "/admin/reload": {"post": _operation("Read the configuration file again", secured=True)},
 }
 

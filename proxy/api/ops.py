@@ -56,7 +56,9 @@ async def metrics(request: Request) -> Response:
     if access != "open":
         # Nothing listens on a port of its own yet. Whoever wants one does not want them open here.
         caller_of(request)
-    state["targets"]()  # the gauges of health are set by whoever looks
+    # These gauges are set by whoever looks.
+    state["targets"]()
+    await state["show_remaining"]()
     meters = state["metrics"]
     kind = (b"content-type", meters.content_type.encode())
     return answer(request, meters.render(), headers=[kind])

@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
-from proxy.api import admin, models, openapi, ops
+from proxy.api import admin, models, openapi, ops, usage
 from proxy.api.chat import chat_completions
 from proxy.api.render import answer_error
 from proxy.api.small import SmallEndpoint
@@ -32,6 +32,7 @@ TABLE: tuple[tuple[str, str, ASGIApp], ...] = (
     (_GET, "/metrics", SmallEndpoint(ops.metrics)),
     (_POST, "/admin/reload", SmallEndpoint(admin.reload_config)),
     (_GET, "/admin/explain/{model:path}", SmallEndpoint(admin.explain)),
+    (_GET, "/admin/usage", SmallEndpoint(usage.report)),
     (_GET, "/openapi.json", SmallEndpoint(openapi.describe)),
 )
 

@@ -1,4 +1,4 @@
-"""`mobius serve | check | explain | health | keys`: what a person types."""
+"""`mobius serve | check | explain | health | usage | keys`: what a person types."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from proxy.cli import server
 from proxy.cli.ask import NoServer, ask
 from proxy.cli.listen import CannotListen, bound
 from proxy.cli.live import ask_all
+from proxy.cli.options import DEFAULT, add_command, add_server, key_of
 from proxy.cli.report import print_plan, print_rings
+from proxy.cli.usage import CannotWrite, add_usage
 from proxy.config import ConfigError, load_config
+from proxy.store import LedgerUnavailable
 from proxy.upstream.sdk import IMPORTING
 
-DEFAULT = "(default: %(default)s)"
 PASSED_ON = (
     "ssl_keyfile",
     "ssl_certfile",
@@ -45,15 +47,27 @@ def command() -> NoReturn:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run one command and raise SystemExit: 0, or 1 with the reason on standard error."""
-    args = _parser().parse_args(argv)
-    run: Callable[[argparse.Namespace], int] = args.run
     try:
-        sys.exit(run(args))
-    except (ConfigError, CannotListen, NoServer) as error:
+        code = _run(argv)
+    except (ConfigError, CannotListen, CannotWrite, NoServer, LedgerUnavailable) as error:
         print(error, file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:
+        # Whoever read this has enough. What is still buffered would fail once more as Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    sys.exit(code)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        args = _parser().parse_args(argv)
+        run: Callable[[argparse.Namespace], int] = args.run
+        return run(args)
+    finally:
+        # Also what argparse prints before it ends the process.
+        if sys.stdout is not None:
+            sys.stdout.flush()
 
 
 def _serve(args: argparse.Namespace) -> int:
@@ -110,7 +124,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _explain(args: argparse.Namespace) -> int:
-    print_plan(ask(args.url, f"/admin/explain/{args.model}", key=_key(args)))
+    print_plan(ask(args.url, f"/admin/explain/{args.model}", key=key_of(args)))
     return 0
 
 
@@ -129,17 +143,13 @@ def _keys_new(args: argparse.Namespace) -> int:
     return 0
 
 
-def _key(args: argparse.Namespace) -> str | None:
-    return args.key or os.environ.get("MOBIUS_MASTER_KEY")
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mobius", description="A thin, fast gateway in front of LLM providers."
     )
     parser.add_argument("--version", action="version", version=f"mobius {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    add = partial(_command, commands)
+    add = partial(add_command, commands)
 
     serve = add("serve", _serve, "answer requests")
     serve.add_argument(
@@ -157,37 +167,17 @@ def _parser() -> argparse.ArgumentParser:
 
     explain = add("explain", _explain, "show which targets would be asked now, and why")
     explain.add_argument("model")
-    _add_server(explain)
+    add_server(explain)
 
-    _add_server(add("health", _health, "ask a running server whether it is ready"))
+    add_server(add("health", _health, "ask a running server whether it is ready"))
+
+    add_usage(add)
 
     keys = add("keys", None, "keys for callers")
     actions = keys.add_subparsers(required=True, metavar="ACTION")
-    new = _command(actions, "new", _keys_new, "print a new key and the lines for the file")
+    new = add_command(actions, "new", _keys_new, "print a new key and the lines for the file")
     new.add_argument("--name", default="new-key", help="its label in metrics, logs and usage")
     return parser
-
-
-def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-    name: str,
-    run: Callable[[argparse.Namespace], int] | None,
-    text: str,
-) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=text, description=text)
-    # Every command takes it: a person need not remember which of them reads the file.
-    command.add_argument(
-        "--config", type=Path, default=Path("litellm_config.yaml"), help=f"the file {DEFAULT}"
-    )
-    if run is not None:
-        command.set_defaults(run=run)
-    return command
-
-
-def _add_server(command: argparse.ArgumentParser) -> None:
-    url = "http://127.0.0.1:4000"
-    command.add_argument("--url", default=url, help=f"of the running server {DEFAULT}")
-    command.add_argument("--key", help="of the running server; else MOBIUS_MASTER_KEY")
 
 
 def _port(text: str) -> int:

@@ -58,6 +58,14 @@ def attempts_after(
     return [Attempt(opened_from(columns), closed_from(columns)) for columns in found]
 
 
+def attempt_pages(path: Path, since: float, until: float | None) -> Iterator[list[Attempt]]:
+    """Yield what was closed from `since` until before `until`, in that order, page by page."""
+    after = (since, "")
+    while page := attempts_after(path, after, until):
+        yield page
+        after = (page[-1].closed.closed_at, page[-1].closed.id)
+
+
 def _usage_row(columns: tuple[Any, ...], groups: int) -> UsageRow:
     admitted, requests, attempts, *tokens, unpriced, nano_usd = columns[groups:]
     estimated = tokens[-1]

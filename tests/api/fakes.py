@@ -21,6 +21,7 @@ from proxy.policy import MobiusPolicy
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.routing import Plan
 from proxy.snapshot import Snapshot
+from proxy.store import UsageQuery, UsageRow
 from proxy.types import Call, Caller, Group, Ring, Tally
 
 CHAT: dict[str, Any] = {"model": "gpt", "messages": [{"role": "user", "content": "hi"}]}
@@ -114,6 +115,25 @@ class FakeMeters:
         self.reasons.append(reason)
 
 
+@dataclass
+class FakeBook:
+    """Knows these rows, or why it knows nothing, and remembers what it was asked."""
+
+    rows: list[UsageRow] = field(default_factory=list)
+    trouble: Exception | None = None
+    asked: list[UsageQuery] = field(default_factory=list)
+
+    async def totals(self, query: UsageQuery) -> list[UsageRow]:
+        self.asked.append(query)
+        if self.trouble is not None:
+            raise self.trouble
+        return self.rows
+
+
+async def nothing() -> None:
+    """What is left under no limits."""
+
+
 class Upstream:
     """A stream's source: emits what it is given, breaks as it is told, and notes its closing."""
 
@@ -160,6 +180,7 @@ class Edge:
     clock: ManualClock = field(default_factory=ManualClock)
     meters: FakeMeters = field(default_factory=FakeMeters)
     log_lines: list[bytes] = field(default_factory=list)
+    book: FakeBook = field(default_factory=FakeBook)
 
     def __post_init__(self) -> None:
         self.gateway = FakeGateway(self.script)
@@ -174,6 +195,8 @@ class Edge:
             drain=self.drain,
             lanes=lambda: {"unified": "ready"},
             targets=lambda: (),
+            usage=self.book,
+            show_remaining=nothing,
             explain=lambda ring, policy: Plan(()),
         )
 
@@ -193,7 +216,8 @@ class Edge:
         return Client(self.app, pieces=[raw], headers=headers)
 
     def get(self, path: str, method: str = "GET", **headers: str) -> Client:
-        return Client(self.app, path=path, method=method, headers=headers)
+        path, _, query = path.partition("?")
+        return Client(self.app, path=path, method=method, query=query, headers=headers)
 
 
 class Client:
@@ -205,6 +229,7 @@ class Client:
         *,
         path: str = "/v1/chat/completions",
         method: str = "POST",
+        query: str = "",
         headers: dict[str, str] | None = None,
         pieces: Iterable[bytes] = (b"",),
     ) -> None:
@@ -223,7 +248,7 @@ class Client:
             "path": path,
             "raw_path": path.encode(),
             "root_path": "",
-            "query_string": b"",
+            "query_string": query.encode(),
             "headers": [
                 (name.replace("_", "-").encode(), value.encode())
                 for name, value in (headers or {}).items()

@@ -199,6 +199,23 @@ async def test_the_health_of_targets_is_looked_at_before_the_metrics_are_told() 
     assert looked == [0, 1]
 
 
+async def test_what_limits_leave_is_looked_up_before_the_metrics_are_told() -> None:
+    server = edge()
+    happened: list[str] = []
+
+    async def look() -> None:
+        happened.append("looked")
+
+    def render() -> bytes:
+        happened.append("told")
+        return b""
+
+    server.state["show_remaining"] = look
+    server.meters.render = render  # type: ignore[method-assign]
+    await server.get("/metrics").run()
+    assert happened == ["looked", "told"]
+
+
 async def test_reload_is_for_administrators() -> None:
     server = locked()
     post = {"path": "/admin/reload", "method": "POST"}
