@@ -7,21 +7,24 @@ one target, `_once` makes one call. Nothing here knows of HTTP, LiteLLM or Redis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 
 from proxy import verdict
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
+from proxy.headroom import Headroom
 from proxy.health import Health
+from proxy.leeway import Need
 from proxy.metrics import Metrics
 from proxy.policy import RingPolicy
 from proxy.quota import Admission, Quota
 from proxy.replies import ChunkStream, Reply
 from proxy.retry import RULES, Budget, Kind, backoff_s
-from proxy.routing import Plan, plan_ring
+from proxy.routing import Plan, Standing, plan_ring
 from proxy.types import Call, Group, Ring, Tally, Target
 from proxy.upstream import Upstream
 from proxy.waiting import Waiting
@@ -63,11 +66,13 @@ class Attempts:
         metrics: Metrics,
         quota: Quota,
         *,
+        headroom: Headroom,
         clock: Clock,
         chance: Callable[[], float],
     ) -> None:
         self._upstream = upstream
         self._health = health
+        self._headroom = headroom
         self._metrics = metrics
         self._quota = quota
         self._clock = clock
@@ -76,7 +81,20 @@ class Attempts:
 
     def plan(self, ring: Ring, policy: RingPolicy) -> Plan:
         """Return the order in which the targets of `ring` would be asked now."""
-        return plan_ring(ring, lambda target: self._health.standing(target, policy), self._chance)
+        return self._plan(ring, policy, lambda target: Need())
+
+    def _plan(
+        self,
+        ring: Ring | Sequence[Group],
+        policy: RingPolicy,
+        need: Callable[[Target], Need],
+        skip: frozenset[str] = frozenset(),
+    ) -> Plan:
+        def standing(target: Target) -> Standing:
+            health = self._health.standing(target, policy)
+            return self._headroom.standing(target, health, need, cap_s=policy.retry_after_cap)
+
+        return plan_ring(ring, standing, self._chance, skip=skip)
 
     async def run(self, ring: Ring, admission: Admission, policy: RingPolicy) -> Reply:
         """
@@ -90,7 +108,8 @@ class Attempts:
         self._budget.policy = policy.retry_budget
         self._budget.request(now_s)
         call, tally = admission.call, admission.tally
-        plan, deadline_s = self.plan(ring, policy), now_s + policy.deadline
+        plan = self._plan(ring, policy, partial(self._quota.need, admission))
+        deadline_s = now_s + policy.deadline
         walk = Walk(call, ring, policy, tally, admission, deadline_s, plan)
         for lap in count(1):
             passed = lap == 1 and walk.plan.passed_over
@@ -175,12 +194,8 @@ class Attempts:
         if kind in walk.turned:
             return targets
         walk.turned.add(kind)
-        plan = plan_ring(
-            groups,
-            lambda target: self._health.standing(target, walk.policy),
-            self._chance,
-            skip=frozenset(walk.done),
-        )
+        need = partial(self._quota.need, walk.admission)
+        plan = self._plan(groups, walk.policy, need, skip=frozenset(walk.done))
         if not plan.steps:
             return None
         walk.plan = replace(walk.plan, steps=plan.steps)
@@ -268,11 +283,16 @@ class Attempts:
             )
             walk.first_asked = walk.first_asked or target.provider
             owed.enter_context(self._metrics.attempt(target))
-            with self._noted(target, walk.tally) as waiting:
+            need = self._quota.need(walk.admission, target)
+            with (
+                self._noted(target, walk.tally) as waiting,
+                self._headroom.asking(target, need) as hear,
+            ):
                 foreign = target.provider != walk.plan.home
                 reply = await self._upstream.call(
                     target, reservation.call, foreign=foreign, waiting=waiting
                 )
+                hear(reply.leeways)
             reservation.watch(reply)
             watch.answered(streamed=isinstance(reply, ChunkStream))
             walk.tally.target, walk.tally.provider = target.label, target.provider

@@ -21,7 +21,7 @@ from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.log import Log
 from proxy.policy import RingPolicy
-from proxy.retry import RULES, Kind, Rest, cooldown_s
+from proxy.retry import RULES, UNASKED, Kind, Rest, cooldown_s
 from proxy.routing import Standing
 from proxy.types import Target
 
@@ -201,7 +201,8 @@ class Health:
             if watch.started_s >= record.cooled_s:
                 record.cooldowns = 0
         except UpstreamFailure as failure:
-            ok, kind = self._learn(target, watch, failure), failure.kind
+            if failure.kind not in UNASKED:
+                ok, kind = self._learn(target, watch, failure), failure.kind
             raise
         finally:
             # A slow one has been counted already.
