@@ -173,7 +173,7 @@ class Attempts:
                 walk.done |= verdict.too_small(target, walk.everybody)
                 instead = self._instead(walk.ring.oversized, failure.kind, targets, walk)
                 return targets if instead is None else instead
-            case Kind.DIALECT:
+            case _ if verdict.hopeless(failure):
                 walk.done.add(target.identity)
             case Kind.SILENT | Kind.IMPATIENT:
                 walk.silent.add(target.identity)
