@@ -278,21 +278,20 @@ class Attempts:
             if watch is None:
                 # Another request took the probe between the plan and now.
                 raise UpstreamFailure("the target is resting", kind=Kind.RESTING)
+            # Before anybody else can plan: what waits for the ledger is as good as sent.
+            need = self._quota.need(walk.admission, target)
+            hear = owed.enter_context(self._headroom.asking(target, need))
             reservation = await owed.enter_async_context(
                 self._quota.reserve(walk.admission, target)
             )
             walk.first_asked = walk.first_asked or target.provider
             owed.enter_context(self._metrics.attempt(target))
-            need = self._quota.need(walk.admission, target)
-            with (
-                self._noted(target, walk.tally) as waiting,
-                self._headroom.asking(target, need) as hear,
-            ):
+            with self._noted(target, walk.tally) as waiting:
                 foreign = target.provider != walk.plan.home
                 reply = await self._upstream.call(
                     target, reservation.call, foreign=foreign, waiting=waiting
                 )
-                hear(reply.leeways)
+            hear(reply.leeways)
             reservation.watch(reply)
             watch.answered(streamed=isinstance(reply, ChunkStream))
             walk.tally.target, walk.tally.provider = target.label, target.provider

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from proxy.clock import Clock
-from proxy.errors import UpstreamFailure
+from proxy.errors import ProxyError, UpstreamFailure
 from proxy.leeway import NOTHING_SENT, Leeway, Need, ProviderUnit
 from proxy.limits import ScopeKind, Unit
 from proxy.limits import Standing as LimitStanding
+from proxy.retry import UNASKED
 from proxy.routing import Standing
 from proxy.types import Target
 
@@ -79,8 +80,8 @@ class Record:
 
     def left(self, said: Said) -> int:
         """Return what is left of it: less all that was sent since, answered or not."""
-        unit = said.leeway.unit
-        return said.leeway.remaining - (self.sent.of(unit) - said.sent.of(unit))
+        since = (self.sent - said.sent).of(said.leeway.unit)
+        return said.leeway.remaining - max(0, since)
 
 
 class Headroom:
@@ -90,7 +91,11 @@ class Headroom:
 
     @contextmanager
     def asking(self, target: Target, need: Need) -> Iterator[Hear]:
-        """Count one call as sent; the block tells what its answer says, a failure tells itself."""
+        """
+        Count one call as sent from now on, before anybody else plans, unless it is never made.
+
+        The block tells what its answer says of what is left; a failure tells it by itself.
+        """
         record = self._record(target.identity)
         record.sent = sent = record.sent + need
 
@@ -99,8 +104,11 @@ class Headroom:
 
         try:
             yield hear
-        except UpstreamFailure as failure:
-            hear(failure.leeways)
+        except ProxyError as error:
+            if isinstance(error, UpstreamFailure) and error.kind not in UNASKED:
+                hear(error.leeways)
+            else:
+                record.sent -= need
             raise
 
     def heard(self, standings: Iterable[LimitStanding]) -> None:

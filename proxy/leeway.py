@@ -44,6 +44,13 @@ class Need:
             self.answer_tokens + other.answer_tokens,
         )
 
+    def __sub__(self, other: Need) -> Need:
+        return Need(
+            self.requests - other.requests,
+            self.prompt_tokens - other.prompt_tokens,
+            self.answer_tokens - other.answer_tokens,
+        )
+
     def of(self, unit: ProviderUnit) -> int:
         match unit:
             case ProviderUnit.REQUESTS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import repeat
 from typing import Any
 
 import pytest
@@ -12,7 +13,19 @@ from proxy.leeway import Leeway, ProviderUnit
 from proxy.replies import ChunkStream, Reply
 from proxy.routing import Standing
 from proxy.types import Call, Json, Ring, Strategy
-from tests.fakes import Bench, States, answer, ask, delta, finish, group, limited, ring, target
+from tests.fakes import (
+    Bench,
+    Gate,
+    States,
+    answer,
+    ask,
+    delta,
+    finish,
+    group,
+    limited,
+    ring,
+    target,
+)
 
 EMPTY = Leeway(ProviderUnit.REQUESTS, 0, 60, reset_s=2.0)
 OK = answer()
@@ -95,6 +108,22 @@ def test_a_request_that_needs_more_tokens_than_are_left_passes_it_over() -> None
     run(bench, ask(body={"max_tokens": 600}))
     run(bench, ask(body={"max_tokens": 100}))
     assert bench.asked == ["a", "b", "a"]
+
+
+def test_requests_that_come_together_share_what_is_left() -> None:
+    gate = Gate()
+    left = Leeway(ProviderUnit.REQUESTS, 2, 60, reset_s=2.0)
+    bench = Bench({"a": [states(OK, left), *repeat((gate, OK), 5)], "b": repeat((gate, OK))})
+
+    async def main() -> None:
+        await bench.run()
+        together = [asyncio.ensure_future(bench.run()) for _ in range(5)]
+        await gate.reached.wait()
+        gate.opened.set()
+        await asyncio.gather(*together)
+
+    asyncio.run(main())
+    assert sorted(bench.asked) == ["a", "a", "a", "b", "b", "b"]
 
 
 def test_usage_based_asks_where_the_most_is_left() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from proxy.errors import UpstreamFailure
+from proxy.errors import LimitReached, ProxyError, UpstreamFailure
 from proxy.headroom import RECORDS, Headroom
 from proxy.leeway import Leeway, Need, ProviderUnit
 from proxy.limits import Limit, Scope, ScopeKind, Standing, Unit, Window
@@ -126,7 +128,7 @@ def test_an_answer_that_was_overtaken_changes_nothing() -> None:
     room = Room()
     with room.headroom.asking(A, SMALL) as early:
         room.answers(left(REQUESTS, 0))
-        early([left(REQUESTS, 1)])
+        early([left(REQUESTS, 5)])
     assert room.of().aside_s == 10.0
 
 
@@ -145,6 +147,31 @@ def test_a_failure_says_what_is_left_as_well() -> None:
     failure.leeways = (left(REQUESTS, 0),)
     with pytest.raises(UpstreamFailure), room.headroom.asking(A, SMALL):
         raise failure
+    assert room.of().aside_s == 10.0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UpstreamFailure("full", kind=Kind.FULL),
+        UpstreamFailure("no price", kind=Kind.UNPRICED),
+        LimitReached("of the caller"),
+    ],
+    ids=str,
+)
+def test_a_call_that_was_never_made_takes_nothing(error: ProxyError) -> None:
+    room = Room()
+    room.answers(left(REQUESTS, 1))
+    with pytest.raises(ProxyError), room.headroom.asking(A, SMALL):
+        raise error
+    assert room.of().aside_s == 0.0
+
+
+def test_a_call_that_was_cancelled_may_have_arrived() -> None:
+    room = Room()
+    room.answers(left(REQUESTS, 1))
+    with pytest.raises(asyncio.CancelledError), room.headroom.asking(A, SMALL):
+        raise asyncio.CancelledError
     assert room.of().aside_s == 10.0
 
 

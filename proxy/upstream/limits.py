@@ -78,7 +78,8 @@ def _found(headers: Mapping[str, str], wall_s: float) -> Iterator[Leeway]:
         remaining, limit = _count(text), _count(headers.get(names["limit"]))
         reset_s = _reset_s(headers.get(names["reset"]), wall_s)
         # A limit of nothing is how some write that there is none.
-        if remaining is None or limit == 0 or (reset_s or 0.0) > LONGEST_RESET_S:
+        absurd = limit == 0 or (reset_s or 0.0) > LONGEST_RESET_S
+        if remaining is None or absurd or (limit is not None and remaining > limit):
             continue
         yield Leeway(unit, remaining, limit, reset_s)
 

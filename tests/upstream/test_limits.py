@@ -161,6 +161,10 @@ def test_a_limit_of_nothing_is_no_limit() -> None:
     assert read(x_ratelimit_remaining_requests="0", x_ratelimit_limit_requests="0") == ()
 
 
+def test_more_left_than_there_is_is_not_believed() -> None:
+    assert read(x_ratelimit_remaining_requests="61", x_ratelimit_limit_requests="60") == ()
+
+
 @given(st.text(max_size=40), st.text(max_size=40), st.text(max_size=40))
 def test_no_header_is_an_error(remaining: str, limit: str, reset: str) -> None:
     for found in read(
