@@ -6,6 +6,7 @@ The journals of the fakes are the judges: who was asked, and who was not.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -137,6 +138,26 @@ def test_a_request_that_needs_more_tokens_than_are_left_goes_elsewhere(
     assert ring.ask(max_tokens=1500).trail == ["1:200"]
     assert ring.ask(max_tokens=100).trail == ["0:200"]
     assert ring.asked == [0, 1, 0]
+
+
+@suspects
+def test_requests_that_come_together_share_what_is_left(rings: Lab, suspect: str) -> None:
+    ring = rings.take(FIRST[suspect])
+    first, second = ring.places
+    silent = dict.fromkeys(left(suspect, 0, reset_s=0.0))
+    gate = Gate()
+    first.script(Answer(headers=left(suspect, 2, reset_s=60.0)))
+    ring.ask()
+    for place in (first, second):
+        place.always(Answer(headers=silent, gate=gate))
+    with ThreadPoolExecutor() as pool:
+        together = [pool.submit(ring.ask) for _ in range(6)]
+        try:
+            rings.mobius.wait_until(lambda: len(ring.asked) == 7, what="all of them asked")
+        finally:
+            gate.open()
+        assert [each.result().text for each in together] == [SAID] * 6
+    assert (len(first.requests), len(second.requests)) == (1 + 2, 4)
 
 
 @suspects
