@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import count
 
 from proxy import verdict
@@ -39,6 +38,7 @@ class Walk:
     policy: RingPolicy
     tally: Tally
     admission: Admission
+    needs: Callable[[Target], Need]
     deadline_s: float
     plan: Plan
     failures: dict[str, UpstreamFailure] = field(default_factory=dict)  # the last of each target
@@ -87,12 +87,12 @@ class Attempts:
         self,
         ring: Ring | Sequence[Group],
         policy: RingPolicy,
-        need: Callable[[Target], Need],
+        needs: Callable[[Target], Need],
         skip: frozenset[str] = frozenset(),
     ) -> Plan:
         def standing(target: Target) -> Standing:
-            health = self._health.standing(target, policy)
-            return self._headroom.standing(target, health, need, cap_s=policy.retry_after_cap)
+            room = self._headroom.room(target, needs, cap_s=policy.retry_after_cap)
+            return self._health.standing(target, policy, room)
 
         return plan_ring(ring, standing, self._chance, skip=skip)
 
@@ -108,9 +108,9 @@ class Attempts:
         self._budget.policy = policy.retry_budget
         self._budget.request(now_s)
         call, tally = admission.call, admission.tally
-        plan = self._plan(ring, policy, partial(self._quota.need, admission))
-        deadline_s = now_s + policy.deadline
-        walk = Walk(call, ring, policy, tally, admission, deadline_s, plan)
+        needs = self._quota.needs(admission)
+        plan, deadline_s = self._plan(ring, policy, needs), now_s + policy.deadline
+        walk = Walk(call, ring, policy, tally, admission, needs, deadline_s, plan)
         for lap in count(1):
             passed = lap == 1 and walk.plan.passed_over
             if (reply := await self._lap(walk, passed=passed)) is not None:
@@ -194,8 +194,7 @@ class Attempts:
         if kind in walk.turned:
             return targets
         walk.turned.add(kind)
-        need = partial(self._quota.need, walk.admission)
-        plan = self._plan(groups, walk.policy, need, skip=frozenset(walk.done))
+        plan = self._plan(groups, walk.policy, walk.needs, skip=frozenset(walk.done))
         if not plan.steps:
             return None
         walk.plan = replace(walk.plan, steps=plan.steps)
@@ -279,8 +278,7 @@ class Attempts:
                 # Another request took the probe between the plan and now.
                 raise UpstreamFailure("the target is resting", kind=Kind.RESTING)
             # Before anybody else can plan: what waits for the ledger is as good as sent.
-            need = self._quota.need(walk.admission, target)
-            hear = owed.enter_context(self._headroom.asking(target, need))
+            hear = owed.enter_context(self._headroom.asking(target, walk.needs(target)))
             reservation = await owed.enter_async_context(
                 self._quota.reserve(walk.admission, target)
             )

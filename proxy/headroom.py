@@ -11,16 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from proxy.clock import Clock
 from proxy.errors import ProxyError, UpstreamFailure
 from proxy.leeway import NOTHING_SENT, Leeway, Need, ProviderUnit
-from proxy.limits import ScopeKind, Unit
-from proxy.limits import Standing as LimitStanding
+from proxy.limits import ScopeKind, Standing, Unit
 from proxy.retry import UNASKED
-from proxy.routing import Standing
+from proxy.routing import ROOM_UNKNOWN, Room
 from proxy.types import Target
 
 # Names under a wildcard are endless; what is known of the longest unasked goes first.
@@ -38,13 +37,9 @@ class Said:
 
     leeway: Leeway
     heard_s: float
-    sent: Need  # up to and with the call that was answered so
-
-    @property
-    def until_s(self) -> float:
-        """The moment from which on it is not believed any more."""
-        reset_s = self.leeway.reset_s
-        return self.heard_s + (MINUTE_S if reset_s is None else reset_s)
+    until_s: float  # it is not believed from this moment on
+    calls: int  # that we had made, up to and with the one that was answered so
+    sent: int  # what those were estimated to take of this limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +65,16 @@ class Record:
 
     def hear(self, leeways: Sequence[Leeway], sent: Need, now_s: float) -> None:
         for leeway in leeways:
-            known = self.said.get(leeway.unit)
+            unit, reset_s = leeway.unit, leeway.reset_s
+            known = self.said.get(unit)
             # Answers overtake each other: the one to the last call counts the most of them.
-            if known is None or known.sent.requests <= sent.requests or known.until_s <= now_s:
-                self.said[leeway.unit] = Said(leeway, now_s, sent)
-
-    def current(self, now_s: float) -> list[Said]:
-        return [said for said in self.said.values() if said.until_s > now_s]
+            if known is None or known.calls <= sent.requests or known.until_s <= now_s:
+                until_s = now_s + (MINUTE_S if reset_s is None else reset_s)
+                self.said[unit] = Said(leeway, now_s, until_s, sent.requests, sent.of(unit))
 
     def left(self, said: Said) -> int:
         """Return what is left of it: less all that was sent since, answered or not."""
-        since = (self.sent - said.sent).of(said.leeway.unit)
-        return said.leeway.remaining - max(0, since)
+        return said.leeway.remaining - max(0, self.sent.of(said.leeway.unit) - said.sent)
 
 
 class Headroom:
@@ -111,7 +104,7 @@ class Headroom:
                 record.sent -= need
             raise
 
-    def heard(self, standings: Iterable[LimitStanding]) -> None:
+    def heard(self, standings: Iterable[Standing]) -> None:
         """Take note of how the own limits of targets stand, which the store has just said."""
         for standing in standings:
             scope, unit = standing.limit.scope, standing.limit.unit
@@ -128,28 +121,33 @@ class Headroom:
             used = max(0, round(own.used_at(now_s)) - freed_tokens)
             record.own[Unit.TOKENS] = Own(used, now_s, MINUTE_S)
 
-    def standing(
-        self, target: Target, health: Standing, need: Callable[[Target], Need], *, cap_s: float
-    ) -> Standing:
+    def room(self, target: Target, need: Callable[[Target], Need], *, cap_s: float) -> Room:
         """
-        Return `health` with what is known of the target's room for a request of this `need`.
+        Return what is known of the room that `target` has for a request of this `need`.
 
         Nobody is passed over for longer than `cap_s`, whatever a provider says.
         """
         record = self._records.get(target.identity)
         if record is None:
-            return health
+            return ROOM_UNKNOWN
         now_s = self._clock.now()
-        said = record.current(now_s)
-        aside_s, why = _aside(record, said, need(target), now_s, cap_s) if said else (0.0, "")
-        share = _share(record, said, target, now_s)
-        return replace(health, headroom=share, aside_s=aside_s, aside_why=why)
+        shares = list(_own_shares(record, target, now_s))
+        aside_s, why, needed = 0.0, "", None
+        for said in record.said.values():
+            if said.until_s <= now_s:
+                continue
+            left, needed = record.left(said), needed or need(target)
+            shares.append(_share(left, said.leeway))
+            away_s = _away_s(said, now_s, cap_s) if left < needed.of(said.leeway.unit) else 0.0
+            if away_s > aside_s:
+                aside_s, why = away_s, _words(left, said.leeway.unit)
+        return Room(min(shares, default=None), aside_s, why)
 
     def leeways(self, target: Target) -> tuple[Leeway, ...]:
         """Return what the provider said, as far as it is still true: not beyond its reset."""
-        record = self._records.get(target.identity)
-        current = record.current(self._clock.now()) if record is not None else ()
-        return tuple(said.leeway for said in current)
+        record, now_s = self._records.get(target.identity), self._clock.now()
+        said = record.said.values() if record is not None else ()
+        return tuple(each.leeway for each in said if each.until_s > now_s)
 
     def _record(self, identity: str) -> Record:
         # Taken out and put back: the first of them is the one that was not asked for longest.
@@ -160,33 +158,26 @@ class Headroom:
         return record
 
 
-def _aside(
-    record: Record, said: Sequence[Said], need: Need, now_s: float, cap_s: float
-) -> tuple[float, str]:
-    """Return for how long the target has no room for this request, and what the provider said."""
-    longest_s, why = 0.0, ""
-    for each in said:
-        left = record.left(each)
-        # Without a reset nobody knows until when to go round it.
-        if each.leeway.reset_s is not None and left < need.of(each.leeway.unit):
-            away_s = min(each.until_s, each.heard_s + cap_s) - now_s
-            if away_s > longest_s:
-                words = each.leeway.unit.value.replace("_", " ")
-                longest_s, why = away_s, f"{max(0, left)} {words} left at the provider"
-    return longest_s, why
-
-
-def _share(record: Record, said: Sequence[Said], target: Target, now_s: float) -> float | None:
-    """Return the smallest share that is left of any limit, 0 to 1; None where none is known."""
-    shares: list[float] = []
+def _own_shares(record: Record, target: Target, now_s: float) -> Iterator[float]:
+    """Yield the shares that are left of the limits that the file in force sets for the target."""
     for most, unit in ((target.rpm, Unit.REQUESTS), (target.tpm, Unit.TOKENS)):
-        own = record.own.get(unit)
-        if most is not None and own is not None:
-            shares.append(1.0 - own.used_at(now_s) / most if most else 0.0)
-    for each in said:
-        left, limit = record.left(each), each.leeway.limit
-        if limit is not None:
-            shares.append(left / limit)
-        elif left <= 0:
-            shares.append(0.0)
-    return min(1.0, max(0.0, min(shares))) if shares else None
+        own = record.own.get(unit) if most is not None else None
+        if own is not None:
+            yield max(0.0, 1.0 - own.used_at(now_s) / most) if most else 0.0
+
+
+def _share(left: int, leeway: Leeway) -> float:
+    if left <= 0:
+        return 0.0
+    return 1.0 if leeway.limit is None else min(1.0, left / leeway.limit)
+
+
+def _away_s(said: Said, now_s: float, cap_s: float) -> float:
+    """Return until when to go round a target; without a reset nobody knows."""
+    if said.leeway.reset_s is None:
+        return 0.0
+    return min(said.until_s, said.heard_s + cap_s) - now_s
+
+
+def _words(left: int, unit: ProviderUnit) -> str:
+    return f"{max(0, left)} {unit.value.replace('_', ' ')} left at the provider"

@@ -8,7 +8,7 @@ the store or the ledger cannot be reached, `mobius.quota.on_store_failure` decid
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from uuid import uuid4
@@ -123,14 +123,15 @@ class Quota:
         finally:
             await self._settle(admission, reservation)
 
-    def need(self, admission: Admission, target: Target) -> Need:
-        """Return what the request is estimated to take of the limits of `target`'s provider."""
-        call = admission.call
-        body = {**target.defaults, **call.body} if target.defaults else call.body
-        # An answer whose length nobody bounds is short, mostly: what it may be is no estimate.
-        answers = answers_to(body, known=None, default=0, most=None)
-        prompt_tokens = self._rates.typical(model_of(target), admission.size)
-        return Need(prompt_tokens=prompt_tokens, answer_tokens=answers.tokens)
+    def needs(self, admission: Admission) -> Callable[[Target], Need]:
+        """Return what says how much the request may take of the limits of a target's provider."""
+        # An answer whose length it does not bound is short, mostly: what it may be is no estimate.
+        answers = answers_to(admission.call.body, known=None, default=0, most=None)
+
+        def need(target: Target) -> Need:
+            return Need(1, self._rates.typical(model_of(target), admission.size), answers.tokens)
+
+        return need
 
     async def _let_in(self, asked: Awaitable[Standings | Refusal], admission: Admission) -> None:
         try:

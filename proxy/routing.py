@@ -25,6 +25,18 @@ WORDS: dict[Kind, str] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Room:
+    """What is known of the room that a target has under its limits for one request."""
+
+    share: float | None = None  # the least that is left of any limit, 0 to 1; None: not known
+    aside_s: float = 0.0  # seconds for which its provider says that there is none
+    aside_why: str = ""
+
+
+ROOM_UNKNOWN = Room()
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """What is known of one target at the moment of planning."""
 
@@ -35,9 +47,7 @@ class Standing:
     failure: UpstreamFailure | None = None  # the last one, for the answer when nobody is left
     latency_s: float | None = None
     cause: str = ""  # why its breaker lets nobody through
-    headroom: float | None = None  # the share that is left of its limits, 0 to 1; None: not known
-    aside_s: float = 0.0  # seconds for which its provider says that there is no room for this
-    aside_why: str = ""
+    room: Room = ROOM_UNKNOWN
 
     @property
     def healthy(self) -> bool:
@@ -53,10 +63,10 @@ class Standing:
         if self.away_s > 0 or not self.admits:
             why = self._why()
             return f"resting {_seconds(self.away_s)}" + (f": {why}" if why else "")
-        if self.aside_s > 0:
-            return f"asked last for {_seconds(self.aside_s)}: {self.aside_why}"
-        word = "healthy" if self.closed else "half open: one probe"
-        return word if self.headroom is None else f"{word}, {self.headroom:.0%} of its limits left"
+        if self.room.aside_s > 0:
+            return f"asked last for {_seconds(self.room.aside_s)}: {self.room.aside_why}"
+        word, share = "healthy" if self.closed else "half open: one probe", self.room.share
+        return word if share is None else f"{word}, {share:.0%} of its limits left"
 
     def _why(self) -> str:
         last = _said(self.failure)
@@ -144,7 +154,8 @@ class _Turn(IntEnum):
 def _turn(now: Standing) -> tuple[_Turn, float]:
     if now.cooling_s > 0 or not now.admits:
         return (_Turn.RESTING, now.away_s)
-    return (_Turn.ASIDE, now.aside_s) if now.aside_s > 0 else (_Turn.READY, 0.0)
+    aside_s = now.room.aside_s
+    return (_Turn.ASIDE, aside_s) if aside_s > 0 else (_Turn.READY, 0.0)
 
 
 def _once(standing: Callable[[Target], Standing]) -> Callable[[Target], Standing]:
@@ -200,7 +211,7 @@ def _most_room_first(
 
     def key(target: Target) -> tuple[float, float]:
         # Nobody asks for the standing of a target that is left out anyway.
-        share = standing(target).headroom if target.missing is None else None
+        share = standing(target).room.share if target.missing is None else None
         return (-1.0 if share is None else -share, chance())
 
     return sorted(targets, key=key)

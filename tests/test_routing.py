@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from proxy.errors import UpstreamFailure
 from proxy.retry import Kind
-from proxy.routing import Plan, Standing, plan_ring
+from proxy.routing import Plan, Room, Standing, plan_ring
 from proxy.types import Group, Ring, Strategy, Target
 from tests.fakes import group, target
 
@@ -135,7 +135,7 @@ def test_a_shuffle_puts_those_that_rest_last() -> None:
 
 
 def with_room(share: float | None) -> Standing:
-    return Standing(headroom=share)
+    return Standing(room=Room(share))
 
 
 def used(*targets: Target | str, shares: Mapping[str, float | None], draw: float = 0.0) -> Plan:
@@ -166,7 +166,7 @@ def test_a_rank_of_its_own_stands_above_the_room() -> None:
 
 def test_the_healthy_are_asked_first_whatever_room_the_others_have() -> None:
     usage_based = group("m", "a", "b", strategy=Strategy.USAGE_BASED)
-    standings = {"a": Standing(cooling_s=4.0, headroom=1.0), "b": with_room(0.01)}
+    standings = {"a": Standing(cooling_s=4.0, room=Room(1.0)), "b": with_room(0.01)}
     assert labels(plan(usage_based, standings=standings, chance=lambda: 0.0)) == ["b", "a"]
 
 
@@ -174,7 +174,7 @@ def test_the_healthy_are_asked_first_whatever_room_the_others_have() -> None:
 def test_a_target_without_room_at_its_provider_is_asked_after_those_that_have_some(
     strategy: Strategy,
 ) -> None:
-    full, fuller = Standing(aside_s=3.0), Standing(aside_s=9.0)
+    full, fuller = Standing(room=Room(aside_s=3.0)), Standing(room=Room(aside_s=9.0))
     found = plan(
         group("m", "a", "b", "c", strategy=strategy),
         group("n", "d"),
@@ -186,7 +186,9 @@ def test_a_target_without_room_at_its_provider_is_asked_after_those_that_have_so
 
 
 def test_a_target_without_room_is_asked_when_nobody_else_is_left() -> None:
-    found = plan(group("m", "a", "b"), standings={"a": Standing(aside_s=3.0), "b": COOLING})
+    found = plan(
+        group("m", "a", "b"), standings={"a": Standing(room=Room(aside_s=3.0)), "b": COOLING}
+    )
     assert labels(found) == ["a", "b"]
     assert not found.passed_over
 

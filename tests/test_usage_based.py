@@ -72,7 +72,7 @@ class World:
             self.headroom.settled(which, freed_tokens=TOKENS)
 
     def _standing(self, which: Target) -> Standing:
-        return self.headroom.standing(which, Standing(), lambda target: Need(), cap_s=60.0)
+        return Standing(room=self.headroom.room(which, lambda target: Need(), cap_s=60.0))
 
     def _note(self, which: Target) -> None:
         self.asked[which.label] += 1
