@@ -126,10 +126,15 @@ class Quota:
     def needs(self, admission: Admission) -> Callable[[Target], Need]:
         """Return what says how much the request may take of the limits of a target's provider."""
         # An answer whose length it does not bound is short, mostly: what it may be is no estimate.
-        answers = answers_to(admission.call.body, known=None, default=0, most=None)
+        body = admission.call.body
+        answers = answers_to(body, known=None, default=0, most=None)
 
         def need(target: Target) -> Need:
-            return Need(1, self._rates.typical(model_of(target), admission.size), answers.tokens)
+            tokens = answers.tokens
+            if target.defaults and not answers.stated:
+                filled = {**target.defaults, **body}
+                tokens = answers_to(filled, known=None, default=0, most=None).tokens
+            return Need(1, self._rates.typical(model_of(target), admission.size), tokens)
 
         return need
 

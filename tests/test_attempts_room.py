@@ -110,6 +110,15 @@ def test_a_request_that_needs_more_tokens_than_are_left_passes_it_over() -> None
     assert bench.asked == ["a", "b", "a"]
 
 
+def test_an_answer_is_as_long_as_the_file_says_where_the_request_does_not() -> None:
+    long = target("a", defaults={"max_tokens": 600})
+    bench = Bench({"a": [states(OK, tokens_left(500)), OK], "b": [OK]}, ring=ring(long, "b"))
+    run(bench)
+    run(bench)
+    run(bench, ask(body={"max_tokens": 100}))
+    assert bench.asked == ["a", "b", "a"]
+
+
 def test_requests_that_come_together_share_what_is_left() -> None:
     gate = Gate()
     left = Leeway(ProviderUnit.REQUESTS, 2, 60, reset_s=2.0)
