@@ -26,6 +26,7 @@ from proxy.attempts import Attempts
 from proxy.clock import Clock, SystemClock
 from proxy.config import Config, ConfigError, Remark, load_config
 from proxy.gateway import Gateway
+from proxy.headroom import Headroom
 from proxy.health import Health
 from proxy.log import LineWriter, Log
 from proxy.metrics import Metrics
@@ -66,6 +67,7 @@ class Parts:
     log: Log
     metrics: Metrics
     health: Health
+    headroom: Headroom
     sdk: Sdk
     reloader: Reloader
     exports: Exports
@@ -135,7 +137,16 @@ async def _open(
     accounts = await open_accounts(
         opened, Opening(lambda: reloader.current.policy, config.redis, clock, log)
     )
-    parts = Parts(log, Metrics(clock), Health(clock, log), sdk, reloader, exports, accounts)
+    parts = Parts(
+        log=log,
+        metrics=Metrics(clock),
+        health=Health(clock, log),
+        headroom=Headroom(clock),
+        sdk=sdk,
+        reloader=reloader,
+        exports=exports,
+        accounts=accounts,
+    )
     reloader.on_reload.append(_observer(parts))
     return parts
 
@@ -143,13 +154,16 @@ async def _open(
 def _state(parts: Parts, drain: Drain, seams: Seams) -> State:
     """Return what requests may use: the path itself, on the parts that were opened."""
     reloader, health, metrics = parts.reloader, parts.health, parts.metrics
+    headroom = parts.headroom
     clock, chance, sdk = seams.clock, seams.chance, parts.sdk
     upstream = seams.upstream or Unified(
         sdk, clock, limit_bytes=lambda: _answer_limit(reloader.current)
     )
-    quota = Quota(parts.accounts.store, parts.accounts.ledger, metrics)
+    quota = Quota(parts.accounts.store, parts.accounts.ledger, metrics, headroom)
     remaining = Remaining(parts.accounts.store, metrics)
-    attempts = Attempts(upstream, health, metrics, quota, clock=clock, chance=chance)
+    attempts = Attempts(
+        upstream, health, metrics, quota, headroom=headroom, clock=clock, chance=chance
+    )
     return State(
         gateway=Gateway(attempts=attempts, quota=quota, metrics=metrics, log=parts.log),
         snapshots=reloader,
@@ -158,7 +172,7 @@ def _state(parts: Parts, drain: Drain, seams: Seams) -> State:
         log=parts.log,
         drain=drain,
         lanes=lambda: {"unified": sdk.state},
-        targets=lambda: _targets(reloader.current, health, metrics),
+        targets=lambda: _targets(parts),
         usage=parts.accounts.ledger,
         show_remaining=lambda: remaining.show(reloader.current.allowances),
         explain=attempts.plan,
@@ -284,10 +298,13 @@ async def _watch(opened: AsyncExitStack, reloader: Reloader) -> None:
     opened.push_async_callback(stop)
 
 
-def _targets(snapshot: Snapshot, health: Health, metrics: Metrics) -> Sequence[TargetHealth]:
+def _targets(parts: Parts) -> Sequence[TargetHealth]:
     """Return the health of every target, and set their gauges on the way."""
-    found = [_health_of(target, health, snapshot) for target in snapshot.targets()]
+    snapshot, metrics, headroom = parts.reloader.current, parts.metrics, parts.headroom
+    targets = snapshot.targets()
+    found = [_health_of(target, parts.health, snapshot) for target in targets]
     metrics.healthy({each.label: each.healthy for each in found})
+    metrics.provider({target.label: headroom.leeways(target) for target in targets})
     return found
 
 

@@ -7,7 +7,7 @@ one target, `_once` makes one call. Nothing here knows of HTTP, LiteLLM or Redis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -15,13 +15,15 @@ from itertools import count
 from proxy import verdict
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
+from proxy.headroom import Headroom
 from proxy.health import Health
+from proxy.leeway import Need
 from proxy.metrics import Metrics
 from proxy.policy import RingPolicy
 from proxy.quota import Admission, Quota
 from proxy.replies import ChunkStream, Reply
 from proxy.retry import RULES, Budget, Kind, backoff_s
-from proxy.routing import Plan, plan_ring
+from proxy.routing import Plan, Standing, plan_ring
 from proxy.types import Call, Group, Ring, Tally, Target
 from proxy.upstream import Upstream
 from proxy.waiting import Waiting
@@ -36,6 +38,7 @@ class Walk:
     policy: RingPolicy
     tally: Tally
     admission: Admission
+    needs: Callable[[Target], Need]
     deadline_s: float
     plan: Plan
     failures: dict[str, UpstreamFailure] = field(default_factory=dict)  # the last of each target
@@ -63,11 +66,13 @@ class Attempts:
         metrics: Metrics,
         quota: Quota,
         *,
+        headroom: Headroom,
         clock: Clock,
         chance: Callable[[], float],
     ) -> None:
         self._upstream = upstream
         self._health = health
+        self._headroom = headroom
         self._metrics = metrics
         self._quota = quota
         self._clock = clock
@@ -76,7 +81,20 @@ class Attempts:
 
     def plan(self, ring: Ring, policy: RingPolicy) -> Plan:
         """Return the order in which the targets of `ring` would be asked now."""
-        return plan_ring(ring, lambda target: self._health.standing(target, policy), self._chance)
+        return self._plan(ring, policy, lambda target: Need())
+
+    def _plan(
+        self,
+        ring: Ring | Sequence[Group],
+        policy: RingPolicy,
+        needs: Callable[[Target], Need],
+        skip: frozenset[str] = frozenset(),
+    ) -> Plan:
+        def standing(target: Target) -> Standing:
+            room = self._headroom.room(target, needs, cap_s=policy.retry_after_cap)
+            return self._health.standing(target, policy, room)
+
+        return plan_ring(ring, standing, self._chance, skip=skip)
 
     async def run(self, ring: Ring, admission: Admission, policy: RingPolicy) -> Reply:
         """
@@ -90,8 +108,9 @@ class Attempts:
         self._budget.policy = policy.retry_budget
         self._budget.request(now_s)
         call, tally = admission.call, admission.tally
-        plan, deadline_s = self.plan(ring, policy), now_s + policy.deadline
-        walk = Walk(call, ring, policy, tally, admission, deadline_s, plan)
+        needs = self._quota.needs(admission)
+        plan, deadline_s = self._plan(ring, policy, needs), now_s + policy.deadline
+        walk = Walk(call, ring, policy, tally, admission, needs, deadline_s, plan)
         for lap in count(1):
             passed = lap == 1 and walk.plan.passed_over
             if (reply := await self._lap(walk, passed=passed)) is not None:
@@ -154,7 +173,7 @@ class Attempts:
                 walk.done |= verdict.too_small(target, walk.everybody)
                 instead = self._instead(walk.ring.oversized, failure.kind, targets, walk)
                 return targets if instead is None else instead
-            case Kind.DIALECT:
+            case _ if verdict.hopeless(failure):
                 walk.done.add(target.identity)
             case Kind.SILENT | Kind.IMPATIENT:
                 walk.silent.add(target.identity)
@@ -175,12 +194,7 @@ class Attempts:
         if kind in walk.turned:
             return targets
         walk.turned.add(kind)
-        plan = plan_ring(
-            groups,
-            lambda target: self._health.standing(target, walk.policy),
-            self._chance,
-            skip=frozenset(walk.done),
-        )
+        plan = self._plan(groups, walk.policy, walk.needs, skip=frozenset(walk.done))
         if not plan.steps:
             return None
         walk.plan = replace(walk.plan, steps=plan.steps)
@@ -263,6 +277,8 @@ class Attempts:
             if watch is None:
                 # Another request took the probe between the plan and now.
                 raise UpstreamFailure("the target is resting", kind=Kind.RESTING)
+            # Before anybody else can plan: what waits for the ledger is as good as sent.
+            hear = owed.enter_context(self._headroom.asking(target, walk.needs(target)))
             reservation = await owed.enter_async_context(
                 self._quota.reserve(walk.admission, target)
             )
@@ -273,6 +289,7 @@ class Attempts:
                 reply = await self._upstream.call(
                     target, reservation.call, foreign=foreign, waiting=waiting
                 )
+            hear(reply.leeways)
             reservation.watch(reply)
             watch.answered(streamed=isinstance(reply, ChunkStream))
             walk.tally.target, walk.tally.provider = target.label, target.provider

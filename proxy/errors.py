@@ -35,6 +35,7 @@ The status, OpenAI's `type` and `code` are class attributes, which an instance m
 
 from __future__ import annotations
 
+from proxy.leeway import Leeway
 from proxy.retry import Kind
 
 
@@ -212,6 +213,7 @@ class UpstreamFailure(ProxyError):
         self.provider_code = provider_code
         self.provider_type = provider_type
         self.tokens_spent = tokens_spent  # the provider surely generated something
+        self.leeways: tuple[Leeway, ...] = ()  # what it said is left of its limits, all the same
 
     def remembered(self) -> UpstreamFailure:
         """Return the same failure without its traceback, whose frames hold the whole request."""

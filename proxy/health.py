@@ -21,8 +21,8 @@ from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.log import Log
 from proxy.policy import RingPolicy
-from proxy.retry import RULES, Kind, Rest, cooldown_s
-from proxy.routing import Standing
+from proxy.retry import RULES, UNASKED, Kind, Rest, cooldown_s
+from proxy.routing import ROOM_UNKNOWN, Room, Standing
 from proxy.types import Target
 
 # Names under a wildcard are endless; what is known of the longest forgotten goes first.
@@ -154,7 +154,7 @@ class Health:
         self._records: dict[str, Record] = {}
         self._credentials: dict[str, Cooldown] = {}
 
-    def standing(self, target: Target, policy: RingPolicy) -> Standing:
+    def standing(self, target: Target, policy: RingPolicy, room: Room = ROOM_UNKNOWN) -> Standing:
         """Return what the plan needs to know of `target`, frozen at this moment."""
         now_s = self._clock.now()
         record = self._record(target, policy)
@@ -169,6 +169,7 @@ class Health:
             failure=cooldown.failure if cooldown else record.last_failure,
             latency_s=record.latency_s,
             cause=record.breaker.why(now_s),
+            room=room,
         )
 
     @contextmanager
@@ -201,7 +202,8 @@ class Health:
             if watch.started_s >= record.cooled_s:
                 record.cooldowns = 0
         except UpstreamFailure as failure:
-            ok, kind = self._learn(target, watch, failure), failure.kind
+            if failure.kind not in UNASKED:
+                ok, kind = self._learn(target, watch, failure), failure.kind
             raise
         finally:
             # A slow one has been counted already.

@@ -16,6 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from proxy.clock import Clock
 from proxy.errors import ProxyError, UpstreamFailure
+from proxy.leeway import Leeway
 from proxy.limits import NANO, Limit, Standing, Unit
 from proxy.types import Tally, Target, Usage
 
@@ -68,6 +69,14 @@ REMAINING = Family(
     "What is left under a limit: requests, tokens, US dollars or places.",
     ("scope", "name", "limit"),
 )
+PROVIDER_REMAINING = Family(
+    "mobius_provider_remaining",
+    "What a provider last said is left of its own limit; nothing once that has been reset.",
+    ("target", "unit"),
+)
+PROVIDER_LIMIT = Family(
+    "mobius_provider_limit", "The provider's own limit, with the same.", ("target", "unit")
+)
 REJECTED = Family("mobius_rejected_total", "Turned away before the ring.", ("reason",))
 RELOADS = Family("mobius_config_reload_total", "Reloads of the file.", ("result",))
 IN_FLIGHT = Family("mobius_in_flight_requests", "Model requests under way.")
@@ -94,6 +103,8 @@ class Metrics:
         self._cost = self._counter(COST)
         self._refused = self._counter(REFUSED)
         self._remaining = self._gauge(REMAINING)
+        self._provider_remaining = self._gauge(PROVIDER_REMAINING)
+        self._provider_limit = self._gauge(PROVIDER_LIMIT)
         self._retries = self._counter(RETRIES)
         self._fallbacks = self._counter(FALLBACKS)
         self._rejected = self._counter(REJECTED)
@@ -179,6 +190,17 @@ class Metrics:
             self._remaining.labels(limit.scope.kind.value, limit.scope.name, limit.word).set(
                 left / NANO if limit.unit is Unit.NANO_USD else left
             )
+
+    def provider(self, targets: Mapping[str, Iterable[Leeway]]) -> None:
+        """Set what the provider of each target says; there is nothing for any other target."""
+        self._provider_remaining.clear()
+        self._provider_limit.clear()
+        for label, leeways in targets.items():
+            for leeway in leeways:
+                unit = leeway.unit.value
+                self._provider_remaining.labels(label, unit).set(leeway.remaining)
+                if leeway.limit is not None:
+                    self._provider_limit.labels(label, unit).set(leeway.limit)
 
     def content(self, tally: Tally) -> None:
         """Observe the arrival of one chunk of content of a stream."""

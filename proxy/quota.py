@@ -8,7 +8,7 @@ the store or the ledger cannot be reached, `mobius.quota.on_store_failure` decid
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from uuid import uuid4
@@ -17,6 +17,8 @@ from proxy import refusals
 from proxy.allowance import Allowance, Allowances
 from proxy.errors import QuotaUnavailable, UpstreamFailure
 from proxy.estimate import Answers, PromptRates, Size, answers_to, prompt_most, size_of
+from proxy.headroom import Headroom
+from proxy.leeway import Need
 from proxy.limits import NOTHING, Claim, Limit, Refusal, Scope, ScopeKind, Spent, Unit, Window
 from proxy.metrics import Metrics
 from proxy.policy import QuotaPolicy
@@ -47,10 +49,13 @@ class Admission:
 
 
 class Quota:
-    def __init__(self, store: QuotaStore, ledger: Records, metrics: Metrics) -> None:
+    def __init__(
+        self, store: QuotaStore, ledger: Records, metrics: Metrics, headroom: Headroom
+    ) -> None:
         self._store = store
         self._ledger = ledger
         self._metrics = metrics
+        self._headroom = headroom
         self._rates = PromptRates()
         self._allowances = Allowances()
         self._known: dict[tuple[str, str | None, str], Allowance] = {}
@@ -118,6 +123,21 @@ class Quota:
         finally:
             await self._settle(admission, reservation)
 
+    def needs(self, admission: Admission) -> Callable[[Target], Need]:
+        """Return what says how much the request may take of the limits of a target's provider."""
+        # An answer whose length it does not bound is short, mostly: what it may be is no estimate.
+        body = admission.call.body
+        answers = answers_to(body, known=None, default=0, most=None)
+
+        def need(target: Target) -> Need:
+            tokens = answers.tokens
+            if target.defaults and not answers.stated:
+                filled = {**target.defaults, **body}
+                tokens = answers_to(filled, known=None, default=0, most=None).tokens
+            return Need(1, self._rates.typical(model_of(target), admission.size), tokens)
+
+        return need
+
     async def _let_in(self, asked: Awaitable[Standings | Refusal], admission: Admission) -> None:
         try:
             answer = await asked
@@ -131,10 +151,12 @@ class Quota:
             limit = answer.limit
             self._metrics.refused(limit)
             if limit.scope.kind is ScopeKind.TARGET:
+                self._headroom.heard((answer.standing(),))
                 raise refusals.target_full(answer)
             admission.tally.note((answer.standing(),))
             raise refusals.limit_reached(answer)
         admission.tally.note(answer)
+        self._headroom.heard(answer)
 
     def _sized(self, admission: Admission, target: Target) -> Reservation:
         call, allowance, policy = admission.call, admission.allowance, admission.policy
@@ -196,6 +218,7 @@ class Quota:
         spent = Spent(usage.prompt_tokens + usage.completion_tokens, cost or 0)
         # In one step, so that whoever asks the ledger for the past sees both or neither.
         await self._store.settle(reservation.id, spent)
+        self._headroom.settled(reservation.target, freed_tokens=reservation.tokens - spent.tokens)
         await self._ledger.close(
             Closed(
                 id=reservation.id,

@@ -12,6 +12,7 @@ from typing import Self, TypeAlias
 import orjson
 
 from proxy import sse
+from proxy.leeway import Leeway
 from proxy.types import Json
 
 NO_HEADERS: Mapping[str, str] = {}
@@ -20,7 +21,7 @@ NO_HEADERS: Mapping[str, str] = {}
 class Completion:
     """A whole answer: its bytes as they go out, and its JSON, parsed at most once."""
 
-    __slots__ = ("_body", "dropped", "headers", "raw")
+    __slots__ = ("_body", "dropped", "headers", "leeways", "raw")
 
     def __init__(
         self,
@@ -34,6 +35,7 @@ class Completion:
         self._body = body
         self.headers = headers  # the provider's own, lower-case: its rate limits
         self.dropped = tuple(dropped)  # the parameters that the target would not have understood
+        self.leeways: tuple[Leeway, ...] = ()  # the same limits as `headers`, read
 
     @property
     def body(self) -> Json:
@@ -109,6 +111,7 @@ class ChunkStream:
     ) -> None:
         self.headers = headers
         self.dropped = tuple(dropped)
+        self.leeways: tuple[Leeway, ...] = ()
         # For the provider, since the stream began; by `now`, which may know our own time apart.
         self.waited_s = 0.0
         self._now = now

@@ -38,6 +38,10 @@ class Kind(StrEnum):
     UNPRICED = "unpriced"
 
 
+# Failures of calls that were never made: nothing was learnt about the target.
+UNASKED = frozenset({Kind.RESTING, Kind.FULL, Kind.UNPRICED})
+
+
 class Rest(StrEnum):
     """How a target is left alone after a failure, beside what its breaker decides."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from itertools import accumulate, groupby
 
 from proxy.errors import UpstreamFailure
@@ -24,6 +25,18 @@ WORDS: dict[Kind, str] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Room:
+    """What is known of the room that a target has under its limits for one request."""
+
+    share: float | None = None  # the least that is left of any limit, 0 to 1; None: not known
+    aside_s: float = 0.0  # seconds for which its provider says that there is none
+    aside_why: str = ""
+
+
+ROOM_UNKNOWN = Room()
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """What is known of one target at the moment of planning."""
 
@@ -34,6 +47,7 @@ class Standing:
     failure: UpstreamFailure | None = None  # the last one, for the answer when nobody is left
     latency_s: float | None = None
     cause: str = ""  # why its breaker lets nobody through
+    room: Room = ROOM_UNKNOWN
 
     @property
     def healthy(self) -> bool:
@@ -45,17 +59,24 @@ class Standing:
         return max(self.cooling_s, 0.0 if self.admits else self.open_for_s)
 
     def word(self) -> str:
-        """Return for how long it rests, and why; or that it does not."""
-        if self.cooling_s <= 0 and self.admits:
-            return "healthy" if self.closed else "half open: one probe"
-        away = f"{self.away_s:.0f}" if self.away_s >= 10 else f"{self.away_s:.1f}"
-        return f"resting {away} s" + "".join(f": {why}" for why in (self._why(),) if why)
+        """Return for how long it rests or is passed over, and why; or that it is not."""
+        if self.away_s > 0 or not self.admits:
+            why = self._why()
+            return f"resting {_seconds(self.away_s)}" + (f": {why}" if why else "")
+        if self.room.aside_s > 0:
+            return f"asked last for {_seconds(self.room.aside_s)}: {self.room.aside_why}"
+        word, share = "healthy" if self.closed else "half open: one probe", self.room.share
+        return word if share is None else f"{word}, {share:.0%} of its limits left"
 
     def _why(self) -> str:
         last = _said(self.failure)
         if self.cooling_s >= self.away_s:
             return last
         return ", last ".join(each for each in (self.cause, last) if each)
+
+
+def _seconds(span_s: float) -> str:
+    return f"{span_s:.0f} s" if span_s >= 10 else f"{span_s:.1f} s"
 
 
 def _said(failure: UpstreamFailure | None) -> str:
@@ -80,7 +101,7 @@ class Plan:
     steps: tuple[Step, ...]
     left_out: tuple[Step, ...] = ()
     home: str = ""  # the provider that the request was written for: the ring's first
-    passed_over: bool = False  # one that rests would have stood before the first
+    passed_over: bool = False  # one that rests, or has no room, would have stood before the first
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -95,19 +116,19 @@ def plan_ring(
     skip: frozenset[str] = frozenset(),
 ) -> Plan:
     """
-    Order the targets of `ring`: group by group, each in its strategy's order, cooling ones last.
+    Order the targets of `ring`: group by group, each in its strategy's order; then those that
+    their provider has no room for, then those that rest, each time the soonest back first.
 
     Unconfigured targets are left out, as are those whose identity is in `skip` and the second
     mention of the same identity. The standing of each of the others is asked for once, so that the
     plan is of one moment. `chance` returns a random number in [0, 1).
     """
     groups = ring.groups if isinstance(ring, Ring) else ring
-    steps: list[Step] = []
-    later: list[tuple[float, Step]] = []
+    standing = _once(standing)
+    found: list[tuple[tuple[_Turn, float], Step]] = []
     left_out: list[Step] = []
     seen = set(skip)
-    passed_over = False
-    for target in _in_order(groups, chance):
+    for target in _in_order(groups, standing, chance):
         if target.missing is not None:
             left_out.append(Step(target, f"unconfigured: {target.missing} is not set"))
         elif target.identity in seen:
@@ -115,31 +136,61 @@ def plan_ring(
         else:
             seen.add(target.identity)
             now = standing(target)
-            step = Step(target, now.word())
-            if now.cooling_s > 0 or not now.admits:
-                later.append((now.away_s, step))
-            else:
-                passed_over = passed_over or bool(later and not steps)
-                steps.append(step)
-    later.sort(key=lambda pair: pair[0])
-    ordered = (*steps, *(step for _, step in later))
-    return Plan(ordered, tuple(left_out), _home(groups), passed_over)
+            found.append((_turn(now), Step(target, now.word())))
+    ordered = sorted(found, key=lambda pair: pair[0])
+    passed_over = bool(ordered) and ordered[0] is not found[0] and ordered[0][0][0] < _Turn.RESTING
+    steps = tuple(step for _, step in ordered)
+    return Plan(steps, tuple(left_out), _home(groups), passed_over)
+
+
+class _Turn(IntEnum):
+    """Who is asked before whom, whatever the strategies say."""
+
+    READY = 0
+    ASIDE = 1
+    RESTING = 2
+
+
+def _turn(now: Standing) -> tuple[_Turn, float]:
+    if now.cooling_s > 0 or not now.admits:
+        return (_Turn.RESTING, now.away_s)
+    aside_s = now.room.aside_s
+    return (_Turn.ASIDE, aside_s) if aside_s > 0 else (_Turn.READY, 0.0)
+
+
+def _once(standing: Callable[[Target], Standing]) -> Callable[[Target], Standing]:
+    """Return the same, which asks once for each place and remembers."""
+    known: dict[str, Standing] = {}
+
+    def remembered(target: Target) -> Standing:
+        if target.identity not in known:
+            known[target.identity] = standing(target)
+        return known[target.identity]
+
+    return remembered
 
 
 def _home(groups: Sequence[Group]) -> str:
     return next((target.provider for group in groups for target in group.targets), "")
 
 
-def _in_order(groups: Iterable[Group], chance: Callable[[], float]) -> Iterator[Target]:
+def _in_order(
+    groups: Iterable[Group],
+    standing: Callable[[Target], Standing],
+    chance: Callable[[], float],
+) -> Iterator[Target]:
     for group in groups:
         # LiteLLM's `order`: all of order 1 before any of order 2, whatever the strategy.
         ranked = sorted(group.targets, key=lambda target: target.order)
         for _, rank in groupby(ranked, key=lambda target: target.order):
-            yield from _by_strategy(group.strategy, tuple(rank), chance)
+            yield from _by_strategy(group.strategy, tuple(rank), standing, chance)
 
 
 def _by_strategy(
-    strategy: Strategy, targets: tuple[Target, ...], chance: Callable[[], float]
+    strategy: Strategy,
+    targets: tuple[Target, ...],
+    standing: Callable[[Target], Standing],
+    chance: Callable[[], float],
 ) -> Sequence[Target]:
     match strategy:
         case Strategy.HEALTH_BASED:
@@ -147,6 +198,23 @@ def _by_strategy(
             return targets
         case Strategy.SIMPLE_SHUFFLE:
             return _shuffled(targets, chance)
+        case Strategy.USAGE_BASED:
+            return _most_room_first(targets, standing, chance)
+
+
+def _most_room_first(
+    targets: tuple[Target, ...],
+    standing: Callable[[Target], Standing],
+    chance: Callable[[], float],
+) -> list[Target]:
+    """Order by the share that is left of a target's limits; chance decides among equals."""
+
+    def key(target: Target) -> tuple[float, float]:
+        # Nobody asks for the standing of a target that is left out anyway.
+        share = standing(target).room.share if target.missing is None else None
+        return (-1.0 if share is None else -share, chance())
+
+    return sorted(targets, key=key)
 
 
 def _shuffled(targets: tuple[Target, ...], chance: Callable[[], float]) -> list[Target]:

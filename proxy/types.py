@@ -33,6 +33,7 @@ class Strategy(StrEnum):
 
     SIMPLE_SHUFFLE = "simple-shuffle"
     HEALTH_BASED = "health-based"
+    USAGE_BASED = "usage-based"
 
 
 @dataclass(frozen=True, slots=True)

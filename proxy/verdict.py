@@ -34,6 +34,12 @@ def in_dialect(failure: UpstreamFailure, *, changed: bool) -> UpstreamFailure:
     return failure
 
 
+def hopeless(failure: UpstreamFailure) -> bool:
+    """Say whether its target will not answer this request, however long one waits."""
+    too_large = failure.kind is Kind.FULL and failure.retry_after_s is None
+    return too_large or failure.kind is Kind.DIALECT
+
+
 def refused(failure: UpstreamFailure) -> Refused:
     """Return the provider's own refusal, as the caller is told it."""
     status = failure.provider_status or 400
@@ -99,7 +105,7 @@ def nobody_left(
     if kinds == {Kind.UNPRICED}:
         return price_unknown(told[-1])
     if kinds and kinds <= LIMITED:
-        return _rate_limited(model, told[-1], back_s)
+        return _rate_limited(model, told, back_s)
     if out_of_time or (kinds and kinds <= {Kind.SILENT, Kind.IMPATIENT}):
         return DeadlineExceeded(f"no target of {model!r} answered in time", should_retry=False)
     return _all_failed(model, told, kinds, back_s)
@@ -131,7 +137,13 @@ def _unconfigured(model: str, plan: Plan) -> NoTargetAvailable:
     )
 
 
-def _rate_limited(model: str, last: UpstreamFailure, back_s: float) -> RateLimited:
+def _rate_limited(model: str, told: Sequence[UpstreamFailure], back_s: float) -> RateLimited:
+    if all(map(hopeless, told)):
+        return RateLimited(
+            f"the request is larger than what any deployment of {model!r} may take at once",
+            should_retry=False,
+        )
+    last = told[-1]
     error = RateLimited(
         last.provider_message or f"every target of {model!r} is rate limited",
         retry_after_s=back_s,

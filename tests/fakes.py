@@ -22,7 +22,9 @@ from proxy.allowance import Allowances
 from proxy.attempts import Attempts
 from proxy.errors import UpstreamFailure
 from proxy.gateway import Gateway
+from proxy.headroom import Headroom
 from proxy.health import Health
+from proxy.leeway import Leeway
 from proxy.limits import Scope, Unit
 from proxy.log import Log
 from proxy.metrics import Metrics
@@ -126,11 +128,19 @@ class Gate:
         await self.opened.wait()
 
 
+@dataclass(frozen=True)
+class States:
+    """What the provider states of its own limits, beside the answer or the failure."""
+
+    step: Any  # a Script
+    leeways: tuple[Leeway, ...]
+
+
 # A piece of a stream: an event, one read that brings several, or what happens instead.
 Piece: TypeAlias = Kind | Fails | Exception | Passes | Gate | Json | bytes | Sequence[Json | bytes]
 # One answer: a Kind fails, a dict completes, a list streams and may break; a tuple does the
 # waiting in front first.
-Script: TypeAlias = Kind | Fails | Json | list[Any] | tuple[Any, ...]
+Script: TypeAlias = Kind | Fails | States | Json | list[Any] | tuple[Any, ...]
 
 
 class Source:
@@ -215,6 +225,20 @@ class FakeUpstream:
             waits, step = step[:-1], step[-1]
             for wait in waits:
                 await _waited(wait, self._clock)
+        if isinstance(step, States):
+            return await self._stating(step, target, call)
+        return await self._played(step, target, call)
+
+    async def _stating(self, states: States, target: Target, call: Call) -> Reply:
+        try:
+            reply = await self._played(states.step, target, call)
+        except UpstreamFailure as failure:
+            failure.leeways = states.leeways
+            raise
+        reply.leeways = states.leeways
+        return reply
+
+    async def _played(self, step: object, target: Target, call: Call) -> Reply:
         if isinstance(step, Kind | Fails):
             raise _failure(step)
         if isinstance(step, list):
@@ -361,10 +385,17 @@ class Bench:
         self.ring = ring or Ring("m", (group("m", *scripts),))
         self.ledger = FakeLedger()
         self.store = MemoryStore(self.clock, self.ledger)
-        self.quota = Quota(self.store, self.ledger, self.metrics)
+        self.headroom = Headroom(self.clock)
+        self.quota = Quota(self.store, self.ledger, self.metrics, self.headroom)
         self.allowances = allowances
         self.attempts = Attempts(
-            self.upstream, self.health, self.metrics, self.quota, clock=self.clock, chance=chance
+            self.upstream,
+            self.health,
+            self.metrics,
+            self.quota,
+            headroom=self.headroom,
+            clock=self.clock,
+            chance=chance,
         )
         self.gateway = Gateway(
             attempts=self.attempts,

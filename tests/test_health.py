@@ -15,7 +15,7 @@ from proxy.breaker import PROBE_LEASE_S
 from proxy.errors import UpstreamFailure
 from proxy.health import RECORDS, Health, Watch
 from proxy.policy import RingPolicy
-from proxy.retry import RULES, Kind, Rest
+from proxy.retry import RULES, UNASKED, Kind, Rest
 from proxy.routing import Standing
 from proxy.types import Target
 from tests.fakes import Fails, FakeClock, limited, target
@@ -90,6 +90,25 @@ def test_what_is_not_the_targets_fault_never_opens_it(kind: Kind) -> None:
     for _ in range(20):
         ward.fails(kind)
     assert ward.of().closed
+
+
+@pytest.mark.parametrize("kind", sorted(UNASKED))
+@pytest.mark.parametrize("retry_after_s", [None, 30.0])
+def test_a_call_that_was_never_made_leaves_nothing_behind(
+    kind: Kind, retry_after_s: float | None
+) -> None:
+    ward = Ward()
+    ward.fails(Fails(kind, retry_after_s=retry_after_s))
+    assert ward.of() == Standing()
+
+
+def test_a_probe_that_was_never_made_lets_another_go() -> None:
+    ward = Ward(**FATAL)
+    ward.fails(Kind.TRANSIENT)
+    ward.clock.pass_(10)
+    ward.fails(Fails(Kind.FULL, retry_after_s=30.0))
+    assert not ward.of().closed
+    assert ward.admitted()
 
 
 def test_a_caller_in_a_hurry_leaves_nothing_behind() -> None:

@@ -403,7 +403,9 @@ def test_purging_keeps_younger_hours_and_what_was_used_ever(path: Path) -> None:
         assert [await ledger.used(WEB, unit, since=T0) for unit in units] == [0, 10, 50]
         assert sums(path, "1") == whole
         carried = select(path, "SELECT * FROM totals WHERE hour = 0")
-        assert [row[:9] for row in carried] == [(0, *WHO.values(), "", "", "[]", 1204)]
+        assert [row[:10] for row in carried] == [
+            (0, *WHO.values(), "", "", "[]", ledger.owner, 1204)
+        ]
         by_day = await ledger.totals(UsageQuery((GroupBy.DAY,)))
         assert [row.group for row in by_day] == [("",), ("2027-01-15",)]
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from proxy import errors
 from proxy.errors import ProxyError, UpstreamFailure
+from proxy.leeway import Leeway, ProviderUnit
 from proxy.metrics import Metrics, outcome_of
 from proxy.retry import Kind
 from proxy.types import Call, Surface, Tally, Usage
@@ -258,6 +259,21 @@ def test_a_target_that_the_file_no_longer_has_is_neither_healthy_nor_not() -> No
     bench.metrics.healthy({"a": True, "b": False})
     bench.metrics.healthy({"a": False})
     assert bench.samples("mobius_target_healthy") == [({"target": "a"}, 0.0)]
+
+
+def test_what_providers_say_is_left_is_told_of_the_targets_of_the_file() -> None:
+    bench = Bench({})
+    said = Leeway(ProviderUnit.INPUT_TOKENS, 7, 100, reset_s=3.0)
+    bench.metrics.provider({"a": [said], "b": [Leeway(ProviderUnit.REQUESTS, 3)], "c": []})
+    labels = {"target": "a", "unit": "input_tokens"}
+    assert bench.samples("mobius_provider_remaining") == [
+        (labels, 7.0),
+        ({"target": "b", "unit": "requests"}, 3.0),
+    ]
+    assert bench.samples("mobius_provider_limit") == [(labels, 100.0)]
+    bench.metrics.provider({"b": []})
+    assert bench.samples("mobius_provider_remaining") == []
+    assert bench.samples("mobius_provider_limit") == []
 
 
 def test_the_readme_names_every_metric() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from proxy.errors import UpstreamFailure
 from proxy.retry import Kind
-from proxy.routing import Plan, Standing, plan_ring
+from proxy.routing import Plan, Room, Standing, plan_ring
 from proxy.types import Group, Ring, Strategy, Target
 from tests.fakes import group, target
 
@@ -132,6 +132,65 @@ def test_nothing_but_zero_weights_leaves_the_order_as_written() -> None:
 def test_a_shuffle_puts_those_that_rest_last() -> None:
     shuffled = group("m", "a", "b", strategy=SHUFFLE)
     assert labels(plan(shuffled, standings={"a": COOLING}, chance=lambda: 0.0)) == ["b", "a"]
+
+
+def with_room(share: float | None) -> Standing:
+    return Standing(room=Room(share))
+
+
+def used(*targets: Target | str, shares: Mapping[str, float | None], draw: float = 0.0) -> Plan:
+    standings = {label: with_room(share) for label, share in shares.items()}
+    usage_based = group("m", *targets, strategy=Strategy.USAGE_BASED)
+    return plan(usage_based, standings=standings, chance=lambda: draw)
+
+
+def test_usage_based_asks_the_one_with_the_most_room_first() -> None:
+    assert labels(used("a", "b", "c", shares={"a": 0.1, "b": 0.9, "c": 0.5})) == ["b", "c", "a"]
+
+
+def test_room_that_nobody_knows_counts_as_full() -> None:
+    assert labels(used("a", "b", "c", shares={"a": 0.99, "b": None, "c": 0.2})) == ["b", "a", "c"]
+
+
+def test_among_equals_chance_decides() -> None:
+    usage_based = group("m", "a", "b", "c", strategy=Strategy.USAGE_BASED)
+    assert labels(plan(usage_based, chance=drawn(0.9, 0.1, 0.5))) == ["b", "c", "a"]
+    assert labels(plan(usage_based, chance=drawn(0.1, 0.5, 0.9))) == ["a", "b", "c"]
+
+
+def test_a_rank_of_its_own_stands_above_the_room() -> None:
+    targets = [target("a", order=1), target("b", order=2), target("c", order=1)]
+    found = used(*targets, shares={"a": 0.1, "b": 1.0, "c": 0.2})
+    assert labels(found) == ["c", "a", "b"]
+
+
+def test_the_healthy_are_asked_first_whatever_room_the_others_have() -> None:
+    usage_based = group("m", "a", "b", strategy=Strategy.USAGE_BASED)
+    standings = {"a": Standing(cooling_s=4.0, room=Room(1.0)), "b": with_room(0.01)}
+    assert labels(plan(usage_based, standings=standings, chance=lambda: 0.0)) == ["b", "a"]
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+def test_a_target_without_room_at_its_provider_is_asked_after_those_that_have_some(
+    strategy: Strategy,
+) -> None:
+    full, fuller = Standing(room=Room(aside_s=3.0)), Standing(room=Room(aside_s=9.0))
+    found = plan(
+        group("m", "a", "b", "c", strategy=strategy),
+        group("n", "d"),
+        standings={"a": fuller, "b": full, "c": COOLING},
+        chance=lambda: 0.0,
+    )
+    assert labels(found) == ["d", "b", "a", "c"]
+    assert found.passed_over
+
+
+def test_a_target_without_room_is_asked_when_nobody_else_is_left() -> None:
+    found = plan(
+        group("m", "a", "b"), standings={"a": Standing(room=Room(aside_s=3.0)), "b": COOLING}
+    )
+    assert labels(found) == ["a", "b"]
+    assert not found.passed_over
 
 
 @pytest.mark.parametrize("strategy", list(Strategy))

@@ -25,12 +25,14 @@ STRATEGIES: Mapping[str, Strategy] = {
     "simple-shuffle": Strategy.SIMPLE_SHUFFLE,
     "random": Strategy.SIMPLE_SHUFFLE,
     "health-based": Strategy.HEALTH_BASED,
+    "usage-based": Strategy.USAGE_BASED,
+    "usage-based-routing": Strategy.USAGE_BASED,
+    "usage-based-routing-v2": Strategy.USAGE_BASED,
 }
 # Valid, and not in this version; whoever builds one moves its row up.
 STRATEGIES_NOT_YET = words(
     """
     cost-based cost-based-routing lar1 latency-based latency-based-routing least-busy round-robin
-    usage-based usage-based-routing usage-based-routing-v2
     """
 )
 

@@ -25,7 +25,7 @@ from proxy.types import Call, Json, Target
 from proxy.upstream import failures
 from proxy.upstream.answer import Answer
 from proxy.upstream.arguments import Written, write_arguments
-from proxy.upstream.limits import rate_limits
+from proxy.upstream.limits import leeways, rate_limits
 from proxy.upstream.mend import MENDED
 from proxy.upstream.normal import Thoughts, normal_chunk, normal_completion
 from proxy.upstream.sdk import Sdk
@@ -64,7 +64,13 @@ class Unified:
         # To the first content: LiteLLM connects to some providers only when it is asked for that.
         token = WIRE.set(wire)
         try:
-            return await self._reply(litellm, target, call, written, wire)
+            reply = await self._reply(litellm, target, call, written, wire)
+        except UpstreamFailure as failure:
+            failure.leeways = leeways(wire.headers, wall_s=self._clock.wall())
+            raise
+        else:
+            reply.leeways = leeways(wire.headers, wall_s=self._clock.wall())
+            return reply
         finally:
             WIRE.reset(token)
 

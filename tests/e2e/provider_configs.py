@@ -54,6 +54,7 @@ class Shape:
     one_model: bool = False  # all targets of one place stand for the same model
     one_key: bool = False  # all targets use the same key
     first: tuple[tuple[str, Any], ...] = ()  # litellm_params of the first target
+    every: tuple[tuple[str, Any], ...] = ()  # litellm_params of all targets
     windows: tuple[int | None, ...] = ()  # max_input_tokens, target by target
 
 
@@ -333,6 +334,7 @@ class Lab:
             "model": f"{base.provider}/{model}",
             "api_key": f"os.environ/{_variable(key)}",
             "api_base": base.url,
+            **dict(shape.every),
             **(dict(shape.first) if at == 0 else {}),
         }
         entry: dict[str, Any] = {"model_name": group, "litellm_params": params}

@@ -13,6 +13,7 @@ import pytest
 
 from proxy.attempts import Attempts
 from proxy.gateway import Gateway
+from proxy.headroom import Headroom
 from proxy.health import Health
 from proxy.log import Log
 from proxy.metrics import Metrics
@@ -121,12 +122,14 @@ class Whole:
         sdk = cast("Sdk", FakeLiteLLM(clock, transport))
         self.metrics = Metrics(clock)
         ledger = FakeLedger()
-        quota = Quota(MemoryStore(clock, ledger), ledger, self.metrics)
+        headroom = Headroom(clock)
+        quota = Quota(MemoryStore(clock, ledger), ledger, self.metrics, headroom)
         attempts = Attempts(
             Unified(sdk, clock, limit_bytes=lambda: 100_000),
             Health(clock),
             self.metrics,
             quota,
+            headroom=headroom,
             clock=clock,
             chance=lambda: 0.5,
         )
