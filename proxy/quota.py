@@ -16,7 +16,15 @@ from uuid import uuid4
 from proxy import refusals
 from proxy.allowance import Allowance, Allowances
 from proxy.errors import QuotaUnavailable, UpstreamFailure
-from proxy.estimate import Answers, PromptRates, Size, answers_to, prompt_most, size_of
+from proxy.estimate import (
+    BOUNDS,
+    Answers,
+    PromptRates,
+    Size,
+    answers_to,
+    prompt_most,
+    size_of,
+)
 from proxy.limits import NOTHING, Claim, Limit, Refusal, Scope, ScopeKind, Spent, Unit, Window
 from proxy.metrics import Metrics
 from proxy.policy import QuotaPolicy
@@ -25,7 +33,7 @@ from proxy.reservation import OK, Reservation, model_of
 from proxy.snapshot import Snapshot
 from proxy.store import Closed, LedgerUnavailable, Opened, Records
 from proxy.store.port import QuotaStore, Standings, StoreUnavailable
-from proxy.types import Call, Caller, Tally, Target
+from proxy.types import Call, Caller, Json, Tally, Target
 
 MOST_KNOWN = 10_000  # callers, users and models whose limits are remembered from the last request
 
@@ -37,12 +45,14 @@ class Admission:
     id: str  # unique over all replicas; a caller may give two requests the same id of its own
     call: Call
     caller: Caller
-    model: str  # the configured name, or the wildcard's: names under it are endless
+    model: str  # as it was asked for, also under a wildcard: limits go by this name
     allowance: Allowance
     policy: QuotaPolicy
     tally: Tally
     size: Size
+    at: float  # when it came, on the store's clock
     let_in: bool = False
+    recorded: bool = False  # the ledger has counted it
     attempts: int = 0
 
 
@@ -68,11 +78,12 @@ class Quota:
             id=uuid4().hex,
             call=call,
             caller=caller,
-            model=tally.model,
+            model=call.model,
             allowance=self._allowance(snapshot.allowances, caller, call),
             policy=snapshot.policy.quota,
             tally=tally,
             size=size_of(call.body, call.size_bytes),
+            at=self._store.wall(),
         )
         limits = admission.allowance.admission
         self._check_tokens(admission)
@@ -82,16 +93,16 @@ class Quota:
             admission.let_in = True
             yield admission
         finally:
-            if limits:
-                await self._store.leave(admission.id)
-            if admission.let_in and not admission.attempts:
+            if admission.let_in and not admission.recorded:
                 self._ledger.admit(
                     key=caller.name,
                     team=caller.team or "",
                     user=call.user or "",
-                    model=tally.model,
-                    at=self._store.wall(),
+                    model=admission.model,
+                    at=admission.at,
                 )
+            if limits:
+                await self._store.leave(admission.id)
 
     @asynccontextmanager
     async def reserve(self, admission: Admission, target: Target) -> AsyncIterator[Reservation]:
@@ -143,7 +154,7 @@ class Quota:
             raise refusals.unpriced(target.label)
         most = allowance.most_tokens[1] if allowance.most_tokens else None
         known = facts.max_output_tokens
-        body = {**target.defaults, **call.body} if target.defaults else call.body
+        body = _filled(call.body, target.defaults)
         answers = answers_to(body, known=known, default=policy.default_max_tokens, most=most)
         if (allowance.spending or most) and _needs_bound(answers, known):
             call = replace(call, body={**call.body, _bound_of(target): answers.each_tokens})
@@ -176,9 +187,11 @@ class Quota:
             completion_tokens=reservation.completion_tokens,
             nano_usd=reservation.nano_usd,
         )
+        first, admission.recorded = not admission.recorded, True
         try:
-            await self._ledger.open(row, admitted=admission.attempts == 1)
+            await self._ledger.open(row, admitted=first)
         except LedgerUnavailable as exc:
+            admission.recorded = not first
             if admission.policy.on_store_failure != "open":
                 raise QuotaUnavailable(
                     "the ledger cannot be written, and no call is made that is not recorded",
@@ -194,18 +207,19 @@ class Quota:
         tally.spend(usage, cost, reserved_tokens=reservation.tokens)
         self._metrics.spent(tally, usage, cost)
         spent = Spent(usage.prompt_tokens + usage.completion_tokens, cost or 0)
-        # In one step, so that whoever asks the ledger for the past sees both or neither.
-        await self._store.settle(reservation.id, spent)
-        await self._ledger.close(
-            Closed(
-                id=reservation.id,
-                usage=usage,
-                nano_usd=cost,
-                outcome=reservation.outcome,
-                answered=reservation.outcome == OK,
-                closed_at=self._store.wall(),
-            )
+        closed = Closed(
+            id=reservation.id,
+            usage=usage,
+            nano_usd=cost,
+            outcome=reservation.outcome,
+            answered=reservation.outcome == OK,
+            closed_at=self._store.wall(),
         )
+        # In one step, so that whoever asks the ledger for the past sees both or neither.
+        try:
+            await self._store.settle(reservation.id, spent)
+        finally:
+            await self._ledger.close(closed)
 
     def _check_tokens(self, admission: Admission) -> None:
         if admission.allowance.most_tokens is not None:
@@ -227,6 +241,14 @@ class Quota:
 def _needs_bound(answers: Answers, known: int | None) -> bool:
     """Say whether nothing but us keeps an answer within what is set aside for it."""
     return not answers.stated and (known is None or answers.each_tokens < known)
+
+
+def _filled(body: Json, defaults: Json) -> Json:
+    """Return the body and what the file says for it; one that names a bound keeps its own."""
+    if not defaults:
+        return body
+    named = any(name in body for name in BOUNDS)
+    return {k: v for k, v in defaults.items() if not (named and k in BOUNDS)} | {**body}
 
 
 def _bound_of(target: Target) -> str:

@@ -15,12 +15,13 @@ from typing import Any
 
 import orjson
 
-from proxy.limits import Scope, Unit
+from proxy.limits import Scope, ScopeKind, Unit
 from proxy.store import MOST_AMOUNT, Admitted, Closed, Opened, RowInvalid, hour_of
 from proxy.store.sqlite_schema import COUNTS, GROUP, TOKEN_KINDS, WHO
 from proxy.types import Usage
 
 LOST = "lost"  # the outcome of a row whose process ended before it was closed
+PATTERN = "pattern"  # a scope that holds every model whose name fits, as `claude-*`
 
 _opened = attrgetter(
     *("id", "request_id", "attempt", *WHO[:3], "model", "target", "provider", "surface"),
@@ -52,21 +53,23 @@ _AMOUNT = {
     Unit.NANO_USD: "nano_usd",
 }
 # All names in these are our own: a scope that no row has a column for finds no statement.
+_IS = {kind: f"{kind} = ?1" for kind in WHO}
+_IS[PATTERN] = "model GLOB ?1"
 _SUM = {
-    (kind, unit): f"SELECT coalesce(sum({amount}), 0) FROM totals WHERE {kind} = ? AND hour >= ?"  # noqa: S608
-    for kind in WHO
+    (kind, unit): f"SELECT coalesce(sum({amount}), 0) FROM totals WHERE {is_} AND hour >= ?2"  # noqa: S608
+    for kind, is_ in _IS.items()
     for unit, amount in _AMOUNT.items()
 }
 _RECENT = {
     (kind, unit): f"SELECT closed_at, coalesce({amount}, 0) FROM attempts"  # noqa: S608
-    f" WHERE closed_at >= ?2 AND {kind} = ?1 ORDER BY 1"
-    for kind in WHO
+    f" WHERE closed_at >= ?2 AND {is_} ORDER BY 1"
+    for kind, is_ in _IS.items()
     for unit, amount in _AMOUNT.items()
 } | {
     (kind, Unit.REQUESTS): f"SELECT opened_at, 1 FROM attempts WHERE closed_at >= ?2 AND"  # noqa: S608
-    f" opened_at >= ?2 AND attempt = 1 AND {kind} = ?1 UNION ALL SELECT opened_at, 1 FROM"
-    f" open_attempts WHERE opened_at >= ?2 AND attempt = 1 AND {kind} = ?1 ORDER BY 1"
-    for kind in WHO
+    f" opened_at >= ?2 AND attempt = 1 AND {is_} UNION ALL SELECT opened_at, 1 FROM"
+    f" open_attempts WHERE opened_at >= ?2 AND attempt = 1 AND {is_} ORDER BY 1"
+    for kind, is_ in _IS.items()
 }
 
 _PURGE_ROWS = """DELETE FROM attempts WHERE (closed_at, id) IN
@@ -148,11 +151,11 @@ class Book:
         self._run(_ADMIT, (who.hour, who.key, who.team, who.user, who.model, requests))
 
     def used(self, scope: Scope, unit: Unit, since: float) -> int:
-        (amount,) = self._run(_SUM[scope.kind, unit], (scope.name, since)).fetchone()
+        (amount,) = self._run(_SUM[_kind(scope), unit], (scope.name, since)).fetchone()
         return int(amount)
 
     def recent(self, scope: Scope, unit: Unit, since: float) -> list[tuple[float, int]]:
-        return self._run(_RECENT[scope.kind, unit], (scope.name, since)).fetchall()
+        return self._run(_RECENT[_kind(scope), unit], (scope.name, since)).fetchall()
 
     def owners(self) -> list[str]:
         """Return whose rows are open."""
@@ -236,6 +239,10 @@ def closed_from(columns: tuple[Any, ...]) -> Closed:
     tokens[-1] = bool(tokens[-1])  # `estimated`
     usage = Usage(*tokens)
     return Closed(columns[0], usage, nano_usd, outcome, bool(answered), at)
+
+
+def _kind(scope: Scope) -> str:
+    return PATTERN if scope.kind is ScopeKind.MODEL and "*" in scope.name else scope.kind
 
 
 def _as_text(tags: tuple[str, ...]) -> str:
