@@ -71,7 +71,7 @@ LIMITS = {
 }
 
 
-def names(word: str, kind: str) -> tuple[str, dict[str, str]]:
+def names(word: str, kind: str) -> tuple[str, dict[str, Any]]:
     """Who asks for what, so that this limit on this kind of scope, and no other, holds."""
     word = word.replace(".", "-")
     match kind:
