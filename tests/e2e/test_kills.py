@@ -101,9 +101,11 @@ def provider() -> Iterator[FakeOpenAI]:
 
 @pytest.mark.parametrize(
     "kills",
-    [KILLS, pytest.param(PROOF_KILLS, marks=[pytest.mark.proof, pytest.mark.timeout(5400)])],
+    [
+        pytest.param(KILLS, marks=pytest.mark.timeout(300)),
+        pytest.param(PROOF_KILLS, marks=[pytest.mark.proof, pytest.mark.timeout(5400)]),
+    ],
 )
-@pytest.mark.timeout(300)
 def test_a_server_that_is_killed_loses_and_doubles_nothing(
     provider: FakeOpenAI, kills: int
 ) -> None:
