@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import NoReturn
 
 from proxy import __version__
+from proxy.accounts import check_ledger
 from proxy.app import create_app, loopback_only
 from proxy.cli import server
 from proxy.cli.ask import NoServer, ask
 from proxy.cli.listen import CannotListen, bound
 from proxy.cli.live import ask_all
 from proxy.cli.report import print_plan, print_rings
+from proxy.clock import SystemClock
 from proxy.config import ConfigError, load_config
+from proxy.store import LedgerUnavailable
 from proxy.upstream.sdk import IMPORTING
 
 DEFAULT = "(default: %(default)s)"
@@ -41,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     run: Callable[[argparse.Namespace], int] = args.run
     try:
         leave(run(args))
-    except (ConfigError, CannotListen, NoServer) as error:
+    except (ConfigError, CannotListen, NoServer, LedgerUnavailable) as error:
         print(error, file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:
@@ -63,6 +66,7 @@ def _serve(args: argparse.Namespace) -> int:
     app = create_app(args.config, config, environ=environ, load=load)
     options = {name: value for name in PASSED_ON if (value := getattr(args, name)) is not None}
     with bound(args.host, args.port) as listeners:
+        asyncio.run(check_ledger(config.snapshot.policy, SystemClock()))
         return server.run(app, listeners, **options)
 
 
