@@ -9,13 +9,13 @@ the store or the ledger cannot be reached, `mobius.quota.on_store_failure` decid
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from proxy import refusals
 from proxy.allowance import Allowance, Allowances
-from proxy.errors import QuotaUnavailable, UpstreamFailure
+from proxy.errors import QuotaUnavailable, TooManyTokens, UpstreamFailure
 from proxy.estimate import (
     BOUNDS,
     Answers,
@@ -86,8 +86,8 @@ class Quota:
             at=self._store.wall(),
         )
         limits = admission.allowance.admission
-        self._check_tokens(admission)
         try:
+            await self._check_tokens(admission)
             if limits:
                 await self._let_in(self._store.admit(admission.id, limits), admission)
             admission.let_in = True
@@ -143,6 +143,7 @@ class Quota:
             self._metrics.refused(limit)
             if limit.scope.kind is ScopeKind.TARGET:
                 raise refusals.target_full(answer)
+            await self._tell_left(admission)
             admission.tally.note((answer.standing(),))
             raise refusals.limit_reached(answer)
         admission.tally.note(answer)
@@ -221,11 +222,22 @@ class Quota:
         finally:
             await self._ledger.close(closed)
 
-    def _check_tokens(self, admission: Admission) -> None:
+    async def _check_tokens(self, admission: Admission) -> None:
         if admission.allowance.most_tokens is not None:
             answers = answers_to(admission.call.body, known=None, default=0, most=None)
             if answers.stated:
-                refusals.check_tokens(admission.allowance, answers.each_tokens)
+                try:
+                    refusals.check_tokens(admission.allowance, answers.each_tokens)
+                except TooManyTokens:
+                    await self._tell_left(admission)
+                    raise
+
+    async def _tell_left(self, admission: Admission) -> None:
+        """Take note, for one who is refused, of how all of its limits stand, if that is known."""
+        allowance = admission.allowance
+        with suppress(StoreUnavailable, LedgerUnavailable):
+            limits = (*allowance.admission, *allowance.spending)
+            admission.tally.note(await self._store.standings(limits))
 
     def _allowance(self, allowances: Allowances, caller: Caller, call: Call) -> Allowance:
         if allowances is not self._allowances or len(self._known) >= MOST_KNOWN:

@@ -434,6 +434,18 @@ def test_every_failure_of_the_ring_releases_what_it_had_set_aside() -> None:
 # What is told on the way out
 
 
+def test_who_is_refused_hears_how_all_of_its_limits_stand() -> None:
+    limits = of_key(rpm=1, tpm=10_000, max_tokens_per_request=50)
+    place = bench(OK, allowances=limits)
+    serve(place, body={"max_tokens": 10})
+    for kind, tokens in ((LimitReached, 10), (TooManyTokens, 51)):
+        refused(place, kind, body={"max_tokens": tokens})
+        left, of_tokens = place.tally.requests_left, place.tally.tokens_left
+        assert left is not None
+        assert of_tokens is not None
+        assert (left.remaining, of_tokens.remaining) == (0, 9990)
+
+
 def test_what_is_left_is_told_of_the_tightest_limit() -> None:
     place = bench(
         OK,

@@ -9,10 +9,11 @@ from typing import Any
 import openai
 import pytest
 
-from tests.e2e.quota_place import HI, PROMPT_USD, TOOK, Place, key, priced
+from tests.e2e.quota_place import HI, PROMPT_USD, TOOK, Place, key, priced, secret
 from tests.e2e.stream_checks import target
 from tests.harness import Mobius, total, wait_until
-from tests.providers import Answer, Breaks, Fails, FakeOpenAI, Gate
+from tests.providers import Answer, Breaks, Fails, FakeAnthropic, FakeOpenAI, Gate
+from tests.store.rows import select
 
 pytestmark = pytest.mark.e2e
 
@@ -164,6 +165,35 @@ def test_every_kind_of_token_has_its_own_price(place: Place) -> None:
         assert grew("mobius_tokens_total", model="kinds", kind=kind) == 2 * tokens
     rows = place.rows("model = 'kinds'")
     assert rows == [("ok", 1000, 500, DETAILED_NANO_USD, 0)] * 2
+
+
+def test_what_anthropic_reads_from_its_cache_and_writes_to_it_has_its_own_price() -> None:
+    nano_usd = 100 * 1000 + 300 * 100 + 150 * 1250 + 50 * 2000 + 40 * 2000
+    usage = {
+        "input_tokens": 100,
+        "cache_read_input_tokens": 300,
+        "cache_creation_input_tokens": 200,
+        "cache_creation": {"ephemeral_5m_input_tokens": 150, "ephemeral_1h_input_tokens": 50},
+        "output_tokens": 40,
+    }
+    prices = {**PRICES, "cache_creation_input_token_cost_above_1hr": 2e-6}
+    with FakeAnthropic() as provider:
+        provider.always(Answer(usage=usage))
+        model = target("anthropic/claude", provider.base_url, name="m", **prices)
+        with Mobius({"model_list": [model], "mobius": {"keys": [key("rich")]}}) as mobius:
+            client = mobius.openai(api_key=secret("rich"))
+            create = client.chat.completions.with_raw_response.create
+            raw = create(model="m", messages=HI, max_tokens=10)
+            assert raw.headers["x-mobius-cost-usd"] == f"{nano_usd / 1e9:.9f}"
+            list(client.chat.completions.create(model="m", messages=HI, stream=True))
+            cost = total(mobius.metrics(), "mobius_cost_usd_total", model="m", key="rich")
+            assert cost == pytest.approx(2 * nano_usd / 1e9, abs=1e-12)
+            rows = select(
+                mobius.folder / "data" / "mobius.db",
+                "SELECT prompt_tokens, completion_tokens, cached_tokens, cache_write_tokens,"
+                " cache_write_1h_tokens, nano_usd FROM attempts",
+            )
+            assert rows == [(600, 40, 300, 200, 50, nano_usd)] * 2
 
 
 def test_a_model_without_a_price_is_not_for_who_has_a_budget(place: Place) -> None:
