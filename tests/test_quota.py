@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,10 +20,12 @@ from proxy.errors import (
     TooManyTokens,
 )
 from proxy.facts import ModelFacts, Price, Rates
-from proxy.limits import Limit, Scope, ScopeKind, Unit, Window
+from proxy.limits import Claim, Limit, Refusal, Scope, ScopeKind, Unit, Window
 from proxy.policy import BudgetUsd, Limits
 from proxy.replies import ChunkStream, Completion
 from proxy.retry import Kind
+from proxy.store.memory import MemoryStore
+from proxy.store.port import Standings, StoreUnavailable
 from proxy.types import Caller, Target
 from tests.fakes import (
     UNLIMITED,
@@ -399,6 +402,41 @@ def test_an_open_policy_lets_calls_through_that_nobody_records() -> None:
     serve(place)
     assert place.asked == ["a"]
     assert used(place, TPD) == [10]
+
+
+class Unreachable(MemoryStore):
+    """A store of which nobody knows what is left."""
+
+    async def admit(self, id: str, limits: Sequence[Limit]) -> Standings | Refusal:
+        raise StoreUnavailable("it does not answer")
+
+    async def reserve(
+        self, id: str, claims: Sequence[Claim], scopes: Sequence[Scope]
+    ) -> Standings | Refusal:
+        raise StoreUnavailable("it does not answer")
+
+    async def standings(self, limits: Sequence[Limit]) -> Standings:
+        raise StoreUnavailable("it does not answer")
+
+
+@pytest.mark.parametrize(("policy", "asked"), [("leased", []), ("closed", []), ("open", ["a"])])
+def test_while_nobody_knows_what_is_left_the_policy_decides(policy: str, asked: list[str]) -> None:
+    place = bench(OK, allowances=of_key(rpm=9, tpd=10**9), quota={"on_store_failure": policy})
+    place.use(Unreachable(place.clock, place.ledger))
+    if asked:
+        serve(place)
+        assert [row.outcome for row in place.ledger.closed] == ["ok"]
+    else:
+        assert refused(place, QuotaUnavailable).retry_after_s == 1.0
+    assert place.asked == asked
+    assert place.ledger.admitted == ["web"] * len(asked)
+
+
+def test_who_asks_for_too_much_hears_that_though_nobody_knows_what_is_left() -> None:
+    place = bench(allowances=of_key(rpm=9, max_tokens_per_request=5))
+    place.use(Unreachable(place.clock, place.ledger))
+    refused(place, TooManyTokens, body={"max_tokens": 6})
+    assert place.tally.requests_left is None
 
 
 def test_an_attempt_that_was_not_recorded_gives_its_reservation_back() -> None:
