@@ -67,7 +67,7 @@ AT_FIRST = Limits(
 )
 
 
-@dataclass
+@dataclass(eq=False)
 class Request:
     now_s: float
     wall_s: float
@@ -75,7 +75,7 @@ class Request:
     attempts: list[Attempt] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(eq=False)
 class Attempt:
     tokens: int  # set aside, then spent
     nano_usd: int
@@ -160,7 +160,7 @@ class Connection:
         return self._inner.execute(statement, values)
 
 
-@dataclass
+@dataclass(eq=False)
 class Inside:
     """One request that was let in, and what of it is open."""
 
