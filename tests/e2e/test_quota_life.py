@@ -23,6 +23,7 @@ SETTLED_S = 1.0
 KEYS = [
     key("free"),
     key("gone"),
+    key("bare"),
     key("edited", limits={"rpm": 2}),
     key("rich", limits={"budget_usd": {"total": 1}}),
     key("past", team="past", limits={"rpm": 2, "rpd": 50, "tpm": 10_000}),
@@ -129,6 +130,21 @@ def test_another_limit_holds_at_once_and_forgets_nothing(place: Place) -> None:
             wait_until(lambda: _asks(place, "edited"), IN_FORCE_S, "the larger limit")
             assert [_asks(place, "edited") for _ in range(2)] == [True, False]
         wait_until(partial(_told, place, f"rpm {most},"), IN_FORCE_S, "the limit")
+    place.mobius.edit(config(place.provider.base_url), "save")
+
+
+def test_a_limit_that_is_new_knows_what_was_used_before_it(place: Place) -> None:
+    for _ in range(2):
+        place.ask("bare")
+    limits = {"rpd": 5, "tpd": 1000, "rpm": 50, "budget_usd": {"month": 0.001}}
+    keys = [*without("bare"), key("bare", limits=limits)]
+    place.mobius.edit(config(place.provider.base_url, keys), "save")
+    name = "x-ratelimit-limit-requests"
+    wait_until(lambda: place.ask("bare")[1][name] == "5", IN_FORCE_S, "the limits")
+    _, headers = place.ask("bare")
+    rows = len(place.rows("key = 'bare'"))
+    assert headers["x-ratelimit-remaining-requests"] == str(5 - rows)
+    assert headers["x-ratelimit-remaining-tokens"] == str(1000 - 70 * rows)
     place.mobius.edit(config(place.provider.base_url), "save")
 
 
