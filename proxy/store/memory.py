@@ -30,7 +30,7 @@ from proxy.store.port import History, Standings
 
 # When only reservations stand in the way: nobody knows when one is settled, but one soon is.
 SOON_S = 1.0
-# End users are endless. Of the longest idle ones only the ledger knows, until they come back.
+# End users are endless. Of those that came first only the ledger knows, until they come back.
 MOST_SCOPES = 100_000
 
 

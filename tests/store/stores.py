@@ -90,6 +90,7 @@ async def memory() -> AsyncIterator[Stand]:
 
 STORES: dict[str, Opening] = {"memory": memory}
 TIMED: dict[str, Opening] = {"memory": memory}  # those whose time a test can make pass
+LEARNING: dict[str, Opening] = {"memory": memory}  # those that ask the ledger for the past
 
 
 def run(opening: Opening, script: Script) -> None:

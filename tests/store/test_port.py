@@ -8,6 +8,7 @@ import pytest
 
 from proxy.limits import NOTHING, Claim, Limit, ScopeKind, Spent, Unit, Window
 from tests.store.stores import (
+    LEARNING,
     STORES,
     TARGET,
     TEAM,
@@ -29,6 +30,7 @@ from tests.store.stores import (
 )
 
 every = pytest.mark.parametrize("opening", STORES.values(), ids=STORES)
+learning = pytest.mark.parametrize("opening", LEARNING.values(), ids=LEARNING)
 timed = pytest.mark.parametrize("opening", TIMED.values(), ids=TIMED)
 
 COUNTED = [tpm(100), tpd(100), *(budget(w, 100) for w in (Window.DAY, Window.MONTH, Window.TOTAL))]
@@ -332,7 +334,7 @@ def test_many_at_once_take_no_more_than_there_is(opening: Opening) -> None:
 # What was used before the store began
 
 
-@every
+@learning
 def test_a_store_begins_with_what_the_ledger_knows(opening: Opening) -> None:
     async def script(stand: Stand) -> None:
         wall, history = stand.store.wall(), stand.history
