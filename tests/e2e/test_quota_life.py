@@ -10,10 +10,10 @@ import openai
 import pytest
 
 from tests.e2e.quota_place import HI, PROMPT_USD, TOOK, Place, key, priced, secret
-from tests.e2e.stream_checks import target
+from tests.e2e.stream_checks import Visitor, target
 from tests.harness import Mobius, total, wait_until
 from tests.providers import Answer, Breaks, Fails, FakeAnthropic, FakeOpenAI, Gate
-from tests.store.rows import select
+from tests.store.rows import open_ids, select
 
 pytestmark = pytest.mark.e2e
 
@@ -333,3 +333,27 @@ def test_what_was_used_before_a_restart_is_used_after_it(place: Place) -> None:
     place.mobius.stop()
     place.mobius.start()
     assert str(place.refuse("past")).split(" used")[0] == str(error).split(" used")[0]
+
+
+def test_a_server_that_ends_leaves_nothing_open() -> None:
+    gate = Gate()
+    with FakeOpenAI() as provider:
+        made = config(provider.base_url)
+        made["mobius"]["grace"] = 0.2
+        with Mobius(made) as mobius:
+            place = Place(mobius, provider)
+            provider.script(
+                Answer(tokens=40, gate=gate, gate_after_tokens=20), Answer(usage=TOOK, gate=gate)
+            )
+            stream = place.client("free").chat.completions.create(
+                model="m", messages=HI, stream=True
+            )
+            next(iter(stream))
+            with Visitor(mobius.port, "m", key=secret("free")):
+                provider.journal.wait_received(2)
+                assert mobius.stop() == 0
+            assert open_ids(place.ledger) == []
+            assert sorted(row[0] for row in place.rows()) == ["cancelled", "cancelled"]
+            gate.open()
+            mobius.start()
+            assert "recovered" not in mobius.log
