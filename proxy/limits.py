@@ -80,7 +80,7 @@ class Standing:
 
     limit: Limit
     used: int
-    reset_s: float  # until nothing is used any more, were nobody to come; 0 where nothing is
+    reset_s: float  # until all is back, were nobody to come and nothing to be settled later
 
     @property
     def remaining(self) -> int:
@@ -145,7 +145,7 @@ NOTHING = Spent()
 
 def duration(seconds: float) -> str:
     """Return a time as OpenAI writes it in `x-ratelimit-reset-*`: `17ms`, `1.5s`, `6m0s`."""
-    if 0 < seconds < 1:
+    if 0 < seconds < 0.9995:
         return f"{max(1, round(seconds * 1000))}ms"
     minutes, rest_s = divmod(round(max(0.0, seconds), 3), 60)
     hours, minutes = divmod(int(minutes), 60)

@@ -189,6 +189,7 @@ class Visitor:
         self, port: int, model: str, *, receive_buffer_bytes: int | None = None, **more: Any
     ) -> None:
         content = more.pop("content", "hi")
+        key = more.pop("key", None)
         body = {"model": model, "messages": [{"role": "user", "content": content}], **more}
         self._socket = socket.socket()
         if receive_buffer_bytes is not None:
@@ -196,7 +197,8 @@ class Visitor:
         self._socket.settimeout(30.0)
         self._socket.connect(("127.0.0.1", port))
         self.port = self._socket.getsockname()[1]
-        self._socket.sendall(request_bytes(body))
+        headers = () if key is None else (f"authorization: Bearer {key}",)
+        self._socket.sendall(request_bytes(body, *headers))
 
     def __enter__(self) -> Visitor:
         return self
