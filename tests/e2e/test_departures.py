@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ from tests.providers import (
 pytestmark = pytest.mark.e2e
 
 CROWD = 100
+DEPARTURES = 21
+AT_ONCE_S = 0.1  # a departure is promised to have reached the provider by then
 SEED = 20_261
 HELD_BYTES = 256 * 1024
 MORE_BYTES = 12_000_000  # than the kernel's buffers take on the way to a reader who does not read
@@ -158,6 +161,26 @@ def test_half_closing_is_leaving_as_the_wire_cannot_tell_them_apart(place: Place
         fake.journal.wait(_left)
         assert visitor.read_to_end() == b""
     place.check_settled(before)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("stream", [False, True], ids=["unary", "stream"])
+def test_a_departure_is_at_the_provider_within_a_tenth_of_a_second(
+    place: Place, provider: Provider, stream: bool
+) -> None:
+    model, fake = MODELS[provider], place.fakes[provider]
+    took_s = []
+    for _ in range(DEPARTURES):
+        fake.journal.clear()
+        fake.script(Silent(), model=model)
+        with Visitor(place.mobius.port, f"{provider}-{model}", stream=stream) as visitor:
+            fake.journal.wait_received()
+            left_s = time.monotonic()
+            visitor.leave()
+        fake.journal.wait(_left)
+        assert fake.journal.last.t_closed is not None
+        took_s.append(fake.journal.last.t_closed - left_s)
+    assert sorted(took_s)[DEPARTURES // 2] < AT_ONCE_S
 
 
 def test_a_crowd_that_leaves_at_random_leaves_nothing_behind(place: Place) -> None:
