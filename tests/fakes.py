@@ -7,6 +7,7 @@ from collections.abc import (
     AsyncGenerator,
     Awaitable,
     Callable,
+    Coroutine,
     Iterable,
     Iterator,
     Mapping,
@@ -127,6 +128,14 @@ class Gate:
     async def pass_(self) -> None:
         self.reached.set()
         await self.opened.wait()
+
+    async def cancel(self, work: Coroutine[Any, Any, object]) -> None:
+        """Cancel `work` once it waits here, and wait until it has ended by that."""
+        task = asyncio.create_task(work)
+        await self.reached.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
 
 
 @dataclass(frozen=True)

@@ -284,11 +284,7 @@ def test_a_reader_who_is_cancelled_while_waiting_settles_all_the_same() -> None:
     bench = Bench({"a": [[delta("t0"), gate, finish()]]})
 
     async def main() -> None:
-        reading = asyncio.create_task(bench.read())
-        await gate.reached.wait()
-        reading.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await reading
+        await gate.cancel(bench.read())
         assert bench.upstream.sources[0].closed == 1
 
     asyncio.run(main())
@@ -320,11 +316,7 @@ def test_a_caller_who_leaves_before_the_first_content_closes_the_upstream() -> N
     bench = Bench({"a": [[role(), gate, delta("t0")]]})
 
     async def main() -> None:
-        asking = asyncio.create_task(bench.serve(ask(stream=True)))
-        await gate.reached.wait()
-        asking.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asking
+        await gate.cancel(bench.serve(ask(stream=True)))
         assert bench.upstream.sources[0].closed == 1
 
     asyncio.run(main())

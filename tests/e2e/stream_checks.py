@@ -213,7 +213,9 @@ class Visitor:
     def read_until(self, mark: bytes) -> bytes:
         """Everything up to the mark, at least."""
         got = bytearray()
-        while mark not in got:
+        read = 0  # what stands before it was searched, and may be long
+        while got.find(mark, max(0, read - len(mark))) < 0:
+            read = len(got)
             data = self._socket.recv(65536)
             assert data, f"it ended with {bytes(got[-300:])!r}"
             got += data
@@ -226,6 +228,10 @@ class Visitor:
             while data := self._socket.recv(65536):
                 got += data
         return bytes(got)
+
+    def half_close(self) -> None:
+        """Nothing more is sent; what comes could still be read."""
+        self._socket.shutdown(socket.SHUT_WR)
 
     def leave(self, *, reset: bool = False) -> None:
         """The socket is closed, with FIN or with RST."""
