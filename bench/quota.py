@@ -1,8 +1,8 @@
 """
 What quota and the ledger cost a request: their own CPU, all threads of it, and nothing else.
 
-One request is admitted, one attempt reserved and recorded, settled and closed, under limits of its
-key and team in every unit. With Redis that is a real server on this machine, whose own CPU is not
+One request is admitted, one attempt reserved and recorded, settled and closed. Its key has a limit
+of requests and of tokens a minute and a monthly budget, and its team has a budget. With Redis that is a real server on this machine, whose own CPU is not
 counted.
 """
 
@@ -36,8 +36,10 @@ CONCURRENCY = (1, 16)
 STORES = ("embedded", "redis")
 WARM_UP = 200
 CALLER = Caller("web", team="product")
-LIMITS = Limits(
-    rpm=10**9, tpm=10**9, tpd=10**12, max_parallel=1000, budget_usd=BudgetUsd(month=10**6)
+MONTHLY = BudgetUsd(month=10**6)
+LIMITS = Allowances(
+    keys={"web": Limits(rpm=10**9, tpm=10**9, budget_usd=MONTHLY)},
+    teams={"product": Limits(budget_usd=MONTHLY)},
 )
 TARGET = Target(
     label="bench-model/openai/bench-model",
@@ -100,8 +102,7 @@ async def _spend(
     quota: Quota, concurrency: int, *, seconds: float = 60.0, requests: int = 10**9
 ) -> tuple[int, float]:
     """Return how many requests there were, and the CPU seconds of all of them."""
-    limits = Allowances(keys={"web": LIMITS}, teams={"product": LIMITS})
-    snapshot = Snapshot(allowances=limits)
+    snapshot = Snapshot(allowances=LIMITS)
     end_s, count = time.monotonic() + seconds, 0
 
     async def work() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 NANO = 1_000_000_000  # nano-dollars in a dollar
 
@@ -42,9 +43,13 @@ class ScopeKind(StrEnum):
     TARGET = "target"  # a deployment, by its identity
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """Whose use is counted together."""
+class Scope(NamedTuple):
+    """
+    Whose use is counted together.
+
+    A tuple, because every counter is found by one, several times in a request: a dataclass's own
+    hash would be most of what a limit costs.
+    """
 
     kind: ScopeKind
     name: str
