@@ -1,9 +1,9 @@
 """
 What quota and the ledger cost a request: their own CPU, all threads of it, and nothing else.
 
-One request is admitted, one attempt reserved and recorded, settled and closed. Its key has limits of
-requests and tokens a minute and a monthly budget, and its team has a budget, too. With Redis that is
-a real server on this machine, whose own CPU is not counted.
+One request is admitted, one attempt reserved and recorded, settled and closed. Its key has limits
+of requests and tokens a minute and a monthly budget, and its team has a budget, too. With Redis
+that is a real server on this machine, whose own CPU is not counted.
 """
 
 from __future__ import annotations

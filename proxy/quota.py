@@ -73,19 +73,28 @@ class Quota:
 
     @asynccontextmanager
     async def admit(
-        self, call: Call, caller: Caller, snapshot: Snapshot, tally: Tally
+        self,
+        call: Call,
+        caller: Caller,
+        snapshot: Snapshot,
+        tally: Tally,
+        *,
+        counted_as: str | None = None,
     ) -> AsyncIterator[Admission]:
         """
         Let the request in, and give back its place when the block ends.
 
+        `counted_as` is the model whose limits it is under, where that was asked for by an alias.
+
         Raises LimitReached, TooManyTokens, QuotaUnavailable.
         """
+        model = counted_as or call.model
         admission = Admission(
             id=self._ids.next(),
             call=call,
             caller=caller,
-            model=call.model,
-            allowance=self._allowance(snapshot.allowances, caller, call),
+            model=model,
+            allowance=self._allowance(snapshot.allowances, caller, call.user, model),
             policy=snapshot.policy.quota,
             tally=tally,
             size=size_of(call.body, call.size_bytes),
@@ -263,13 +272,15 @@ class Quota:
             limits = (*allowance.admission, *allowance.spending)
             admission.tally.note(await self._store.standings(limits))
 
-    def _allowance(self, allowances: Allowances, caller: Caller, call: Call) -> Allowance:
+    def _allowance(
+        self, allowances: Allowances, caller: Caller, user: str | None, model: str
+    ) -> Allowance:
         if allowances is not self._allowances or len(self._known) >= MOST_KNOWN:
             self._allowances, self._known = allowances, {}
-        key = (caller.name, call.user, call.model)
+        key = (caller.name, user, model)
         found = self._known.get(key)
         if found is None:
-            found = allowances.of(caller, user=call.user, model=call.model)
+            found = allowances.of(caller, user=user, model=model)
             self._known[key] = found
         return found
 

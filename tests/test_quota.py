@@ -134,7 +134,8 @@ def test_two_requests_with_the_same_id_of_the_callers_are_two() -> None:
 def test_a_model_is_recorded_by_the_name_that_was_asked_for() -> None:
     under = replace(ring(priced()), pattern="gpt-*")
     place = bench(OK, ring=under)
-    place.rings["gpt-5"] = replace(under, model="gpt-5")
+    concrete = tuple(replace(each, name="gpt-5") for each in under.groups)
+    place.rings["gpt-5"] = replace(under, model="gpt-5", groups=concrete)
     serve(place, model="gpt-5")
     assert place.ledger.opened[0].model == "gpt-5"
     assert place.tally.model == "gpt-*"
