@@ -24,7 +24,7 @@ from proxy.store.sqlite import Book
 from proxy.store.sqlite_owner import Owner
 from proxy.store.sqlite_schema import connect, unavailable
 
-MOST_JOBS = 500  # in one transaction, and those that were handed over with the last of them
+MOST_JOBS = 500  # that are handed over together, and after which a transaction takes no more
 MOST_UNCOUNTED = 10_000  # kinds of admitted requests to remember while they cannot be written
 PAUSE_S = 0.001  # between attempts to begin while another process writes
 LOOK_S = 1.0  # between looks whether the file is still there
@@ -104,8 +104,8 @@ class Writer:
 
     def _hand_over(self) -> None:
         gathered, self._gathered = self._gathered, []
-        if gathered:
-            self._jobs.put(gathered)
+        for start in range(0, len(gathered), MOST_JOBS):
+            self._jobs.put(gathered[start : start + MOST_JOBS])
 
     def stop(self, wait_s: float) -> None:
         """Have all written that was put before, and the file closed, or have waited that long."""
