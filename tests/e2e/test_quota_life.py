@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
 import openai
 import pytest
 
+from proxy.limits import NANO
 from tests.e2e.quota_place import HI, PROMPT_USD, TOOK, Place, key, priced, secret
 from tests.e2e.stream_checks import Visitor, target
 from tests.harness import Mobius, total, wait_until
@@ -167,7 +169,7 @@ def test_every_kind_of_token_has_its_own_price(place: Place) -> None:
     before = place.mobius.metrics()
     place.provider.always(Answer(usage=DETAILED))
     _, headers = place.ask("rich", model="kinds")
-    assert headers["x-mobius-cost-usd"] == f"{DETAILED_NANO_USD / 1e9:.9f}"
+    assert Decimal(headers["x-mobius-cost-usd"]) == Decimal(DETAILED_NANO_USD) / NANO
     create = place.client("rich").chat.completions.create
     list(create(model="kinds", messages=HI, stream=True, max_tokens=10))
     after = place.mobius.metrics()
@@ -200,7 +202,7 @@ def test_what_anthropic_reads_from_its_cache_and_writes_to_it_has_its_own_price(
             client = mobius.openai(api_key=secret("rich"))
             create = client.chat.completions.with_raw_response.create
             raw = create(model="m", messages=HI, max_tokens=10)
-            assert raw.headers["x-mobius-cost-usd"] == f"{nano_usd / 1e9:.9f}"
+            assert Decimal(raw.headers["x-mobius-cost-usd"]) == Decimal(nano_usd) / NANO
             list(client.chat.completions.create(model="m", messages=HI, stream=True))
             cost = total(mobius.metrics(), "mobius_cost_usd_total", model="m", key="rich")
             assert cost == pytest.approx(2 * nano_usd / 1e9, abs=1e-12)
