@@ -1,0 +1,222 @@
+"""
+One call for many identical requests at once.
+
+The first request of a key begins a flight, and all who come meanwhile are on it: they read the same
+answer from its first word on, each at its own pace. The call is the flight's, not the first
+request's: it goes on when that one leaves, and is cancelled when the last one has left.
+
+A flight that fails is begun once more by one who was on it; what the second one fails with is told
+to all. A refusal of the provider's is told at once, and one by a caller's own limits to that caller
+alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from typing import TypeAlias
+
+from proxy.errors import (
+    LimitReached,
+    PriceUnknown,
+    ProxyError,
+    QuotaUnavailable,
+    Refused,
+    TooManyTokens,
+)
+from proxy.replies import Chunk, ChunkStream, Completion, Reply
+from proxy.types import Call
+
+OWN = (LimitReached, PriceUnknown, QuotaUnavailable, TooManyTokens)  # of one caller, not of others
+MOST_CALLS = 2
+
+Work: TypeAlias = Callable[[], Awaitable[Reply]]
+
+
+class Flight:
+    """One call and its answer, as far as it has come."""
+
+    def __init__(self, call: Call, number: int, *, most_bytes: int) -> None:
+        self.call = call
+        self.number = number  # of the calls that were made for the same requests
+        self.whole: Completion | None = None
+        self.chunks: list[Chunk] = []  # without the first `gone`, which all on board have read
+        self.gone = 0
+        self.kept_bytes = 0
+        self.failure: BaseException | None = None
+        self.ended = False  # nothing more comes
+        self._most_bytes = most_bytes
+        self._task: asyncio.Task[None] | None = None
+        self._seats = 0
+        self._wanted = 0  # chunks: so many the fastest reader has asked for
+        self._places: dict[object, int] = {}  # of the readers: how many chunks each has read
+        self._came = asyncio.Event()
+        self._asked = asyncio.Event()
+
+    @property
+    def begun(self) -> bool:
+        """Say whether its answer has begun, or will never."""
+        return self.ended or bool(self.came)
+
+    @property
+    def came(self) -> int:
+        """How many chunks there were so far."""
+        return self.gone + len(self.chunks)
+
+    @property
+    def open(self) -> bool:
+        """Say whether somebody may still come on board: all that was said is still here."""
+        return not self.ended and self.kept_bytes <= self._most_bytes
+
+    def start(self, work: Work, landed: Callable[[Flight], None]) -> None:
+        """Make the call; `landed` is told when nothing more comes, before anybody else."""
+        self._task = asyncio.create_task(self._fly(work, landed), name="a call for many")
+
+    @contextmanager
+    def seat(self) -> Iterator[None]:
+        """Be on board inside the block. Without anybody on board the call is cancelled."""
+        self._seats += 1
+        try:
+            yield
+        finally:
+            self._seats -= 1
+            if not self._seats and self._task is not None:
+                self._task.cancel()
+
+    async def reply(self, call: Call) -> Reply:
+        """
+        Return the answer in the way that `call` wants it, once it has begun.
+
+        Raises what the call failed with before that.
+        """
+        while not self.begun:
+            await self._came.wait()
+        if self.whole is not None:
+            return self.whole
+        if self.failure is not None and not self.came:
+            raise self.failure
+        return ChunkStream((), self._read(call))
+
+    async def _read(self, call: Call) -> AsyncGenerator[Chunk, None]:
+        reader = object()
+        place = self._places[reader] = 0
+        try:
+            while True:
+                if place < self.came:
+                    chunk = self.chunks[place - self.gone]
+                    place = self._places[reader] = place + 1
+                    same = call.wants_usage is self.call.wants_usage
+                    yield chunk if same else _seen_by(call, chunk)
+                elif self.failure is not None:
+                    raise self.failure
+                elif self.ended:
+                    return
+                else:
+                    self._want(place + 1)
+                    await self._came.wait()
+        finally:
+            del self._places[reader]
+
+    def _want(self, chunks: int) -> None:
+        if chunks > self._wanted:
+            self._wanted = chunks
+            self._asked.set()
+
+    def _tell(self) -> None:
+        came, self._came = self._came, asyncio.Event()
+        came.set()
+
+    async def _fly(self, work: Work, landed: Callable[[Flight], None]) -> None:
+        try:
+            reply = await work()
+            match reply:
+                case Completion():
+                    self.whole = reply
+                    self.kept_bytes = len(reply.raw)
+                case ChunkStream():
+                    await self._pump(reply)
+        except BaseException as exc:
+            self.failure = exc
+            if not isinstance(exc, Exception):
+                raise
+        finally:
+            self.ended = True
+            landed(self)
+            self._tell()
+
+    async def _pump(self, reply: ChunkStream) -> None:
+        """Read as fast as the fastest reader does, and not faster."""
+        async with AsyncExitStack() as owed:
+            owed.push_async_callback(reply.aclose)
+            async for chunk in reply:
+                self.chunks.append(chunk)
+                self.kept_bytes += len(chunk.raw)
+                self._forget()
+                self._tell()
+                while self._wanted <= self.came:
+                    self._asked.clear()
+                    await self._asked.wait()
+
+    def _forget(self) -> None:
+        """Drop what all on board have read, once nobody may come on board any more."""
+        if not self.open and self._places:
+            read = min(self._places.values()) - self.gone
+            del self.chunks[:read]
+            self.gone += read
+
+
+class Flights:
+    """The flights of one process, by key."""
+
+    def __init__(self) -> None:
+        self._flights: dict[str, Flight] = {}
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    def find(self, key: str) -> Flight | None:
+        """Return the flight that a request of this key may board."""
+        flight = self._flights.get(key)
+        return flight if flight is not None and flight.open else None
+
+    def begin(
+        self,
+        key: str,
+        call: Call,
+        work: Work,
+        see: Callable[[Flight], None],
+        *,
+        number: int,
+        most_bytes: int,
+    ) -> Flight:
+        """Return a flight that has begun; `see` is told of it when it has landed."""
+        flight = self._flights[key] = Flight(call, number, most_bytes=most_bytes)
+
+        def landed(flight: Flight) -> None:
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+            see(flight)
+
+        flight.start(work, landed)
+        return flight
+
+
+def goes_again(failure: BaseException, number: int) -> bool:
+    """Say whether who was on a flight that failed so may begin another one."""
+    if isinstance(failure, OWN):
+        return True
+    if isinstance(failure, Refused) or not isinstance(failure, ProxyError):
+        return False
+    return number < MOST_CALLS
+
+
+def _seen_by(call: Call, chunk: Chunk) -> Chunk:
+    """Return the chunk with the usage that this call asked for, or without it."""
+    if call.wants_usage:
+        return Chunk.of_events(chunk.events)
+    return chunk.without([event for event in chunk.events if _is_usage(event)])
+
+
+def _is_usage(event: object) -> bool:
+    return isinstance(event, dict) and not event.get("choices") and bool(event.get("usage"))
