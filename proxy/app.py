@@ -19,10 +19,12 @@ from fastapi import FastAPI
 
 from proxy import __version__
 from proxy.accounts import Accounts, Opening, open_accounts
+from proxy.answers import open_cache
 from proxy.api import routes
 from proxy.api.deps import State, TargetHealth
 from proxy.api.load import Drain
 from proxy.attempts import Attempts
+from proxy.cache import Cache
 from proxy.clock import Clock, SystemClock
 from proxy.config import Config, ConfigError, Remark, load_config
 from proxy.gateway import Gateway
@@ -72,6 +74,7 @@ class Parts:
     reloader: Reloader
     exports: Exports
     accounts: Accounts
+    cache: Cache
 
 
 def create_app(
@@ -140,6 +143,7 @@ async def _open(
         reloader=reloader,
         exports=exports,
         accounts=accounts,
+        cache=await open_cache(opened, config, clock),
     )
     reloader.on_reload.append(_observer(parts))
     return parts
@@ -159,7 +163,9 @@ def _state(parts: Parts, drain: Drain, seams: Seams) -> State:
         upstream, health, metrics, quota, headroom=headroom, clock=clock, chance=chance
     )
     return State(
-        gateway=Gateway(attempts=attempts, quota=quota, metrics=metrics, log=parts.log),
+        gateway=Gateway(
+            attempts=attempts, quota=quota, cache=parts.cache, metrics=metrics, log=parts.log
+        ),
         snapshots=reloader,
         metrics=metrics,
         clock=clock,
@@ -253,8 +259,15 @@ def _waiting(started: Config, now: Config) -> list[str]:
     """Return the settings that were read at start and have changed since."""
     paths = (started.snapshot.policy.ledger.path, now.snapshot.policy.ledger.path)
     changed = {"router_settings.redis_url": started.redis != now.redis}
+    changed["litellm_settings.cache_params"] = _place_of(started) != _place_of(now)
     changed["mobius.ledger.path"] = paths[0] != paths[1]
     return [name for name, differs in changed.items() if differs]
+
+
+def _place_of(config: Config) -> tuple[object, ...]:
+    """Return where answers are kept."""
+    cache = config.cache
+    return (cache.type, cache.folder, cache.redis, cache.namespace) if cache.enabled else ()
 
 
 def _change(old: Snapshot, new: Snapshot) -> dict[str, object]:

@@ -15,21 +15,35 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TypeAlias
 
+from proxy.caching import CacheWishes, Caching
 from proxy.errors import (
     LimitReached,
     PriceUnknown,
-    ProxyError,
     QuotaUnavailable,
     Refused,
     TooManyTokens,
 )
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
-from proxy.types import Call
+from proxy.types import Call, Tally
 
 OWN = (LimitReached, PriceUnknown, QuotaUnavailable, TooManyTokens)  # of one caller, not of others
 MOST_CALLS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request that the cache has something to do with."""
+
+    key: str
+    call: Call
+    model: str
+    caching: Caching
+    wishes: CacheWishes
+    tally: Tally
+
 
 Work: TypeAlias = Callable[[], Awaitable[Reply]]
 
@@ -37,8 +51,8 @@ Work: TypeAlias = Callable[[], Awaitable[Reply]]
 class Flight:
     """One call and its answer, as far as it has come."""
 
-    def __init__(self, call: Call, number: int, *, most_bytes: int) -> None:
-        self.call = call
+    def __init__(self, asked: Asked, number: int) -> None:
+        self.asked = asked  # by the first on board
         self.number = number  # of the calls that were made for the same requests
         self.whole: Completion | None = None
         self.chunks: list[Chunk] = []  # without the first `gone`, which all on board have read
@@ -46,7 +60,7 @@ class Flight:
         self.kept_bytes = 0
         self.failure: BaseException | None = None
         self.ended = False  # nothing more comes
-        self._most_bytes = most_bytes
+        self._source: ChunkStream | None = None
         self._task: asyncio.Task[None] | None = None
         self._seats = 0
         self._wanted = 0  # chunks: so many the fastest reader has asked for
@@ -67,7 +81,21 @@ class Flight:
     @property
     def open(self) -> bool:
         """Say whether somebody may still come on board: all that was said is still here."""
-        return not self.ended and self.kept_bytes <= self._most_bytes
+        return not self.ended and self._is_kept
+
+    @property
+    def complete(self) -> bool:
+        """Say whether all of the answer is here, from its first word to its last."""
+        return self.ended and self.failure is None and self._is_kept
+
+    @property
+    def _is_kept(self) -> bool:
+        return not self.gone and self.kept_bytes <= self.asked.caching.max_entry_bytes
+
+    @property
+    def answered_by(self) -> tuple[str, str]:
+        """The label of the target that answers, and its provider, once the answer has begun."""
+        return self.asked.tally.target, self.asked.tally.provider
 
     def start(self, work: Work, landed: Callable[[Flight], None]) -> None:
         """Make the call; `landed` is told when nothing more comes, before anybody else."""
@@ -98,6 +126,11 @@ class Flight:
             raise self.failure
         return ChunkStream((), self._read(call))
 
+    def tell_wait(self, stream: ChunkStream) -> None:
+        """Have the first reader's stream say how long the provider was waited for."""
+        if self._source is not None:
+            stream.waited_s = self._source.waited_s
+
     async def _read(self, call: Call) -> AsyncGenerator[Chunk, None]:
         reader = object()
         place = self._places[reader] = 0
@@ -106,7 +139,7 @@ class Flight:
                 if place < self.came:
                     chunk = self.chunks[place - self.gone]
                     place = self._places[reader] = place + 1
-                    same = call.wants_usage is self.call.wants_usage
+                    same = call.wants_usage is self.asked.call.wants_usage
                     yield chunk if same else _seen_by(call, chunk)
                 elif self.failure is not None:
                     raise self.failure
@@ -147,6 +180,7 @@ class Flight:
 
     async def _pump(self, reply: ChunkStream) -> None:
         """Read as fast as the fastest reader does, and not faster."""
+        self._source = reply
         async with AsyncExitStack() as owed:
             owed.push_async_callback(reply.aclose)
             async for chunk in reply:
@@ -181,34 +215,29 @@ class Flights:
         return flight if flight is not None and flight.open else None
 
     def begin(
-        self,
-        key: str,
-        call: Call,
-        work: Work,
-        see: Callable[[Flight], None],
-        *,
-        number: int,
-        most_bytes: int,
+        self, asked: Asked, work: Work, see: Callable[[Flight], None], *, number: int, shared: bool
     ) -> Flight:
         """Return a flight that has begun; `see` is told of it when it has landed."""
-        flight = self._flights[key] = Flight(call, number, most_bytes=most_bytes)
+        flight = Flight(asked, number)
+        if shared:
+            self._flights[asked.key] = flight
 
         def landed(flight: Flight) -> None:
-            if self._flights.get(key) is flight:
-                del self._flights[key]
+            if self._flights.get(asked.key) is flight:
+                del self._flights[asked.key]
             see(flight)
 
         flight.start(work, landed)
         return flight
 
 
-def goes_again(failure: BaseException, number: int) -> bool:
-    """Say whether who was on a flight that failed so may begin another one."""
+def next_number(failure: BaseException, number: int) -> int | None:
+    """Return the number of the flight that may follow one that failed so; None: all are told."""
     if isinstance(failure, OWN):
-        return True
-    if isinstance(failure, Refused) or not isinstance(failure, ProxyError):
-        return False
-    return number < MOST_CALLS
+        return number
+    if isinstance(failure, Refused) or number >= MOST_CALLS:
+        return None
+    return number + 1
 
 
 def _seen_by(call: Call, chunk: Chunk) -> Chunk:

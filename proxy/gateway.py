@@ -15,16 +15,29 @@ from typing import assert_never
 from proxy import aggregate
 from proxy.access import check_model, model_unknown
 from proxy.attempts import Attempts
+from proxy.cache import Cache
+from proxy.cache_key import KeyParts, canonical, key_of, ring_digests, tenant_of
+from proxy.caching import applies
+from proxy.flights import Asked
 from proxy.log import Log
 from proxy.metrics import Metrics
-from proxy.quota import Quota
+from proxy.quota import Admission, Quota
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.snapshot import Snapshot
 from proxy.types import Call, Caller, Group, Ring, Tally
 
 
 class Gateway:
-    def __init__(self, *, attempts: Attempts, quota: Quota, metrics: Metrics, log: Log) -> None:
+    def __init__(
+        self,
+        *,
+        attempts: Attempts,
+        quota: Quota,
+        cache: Cache | None = None,
+        metrics: Metrics,
+        log: Log,
+    ) -> None:
+        self._cache = cache
         self._attempts = attempts
         self._quota = quota
         self._metrics = metrics
@@ -47,7 +60,7 @@ class Gateway:
             admission = await owed.enter_async_context(
                 self._quota.admit(call, caller, snapshot, tally, counted_as=counted_as)
             )
-            reply = await self._attempts.run(ring, admission, snapshot.policy)
+            reply = await self._answer(ring, admission, snapshot)
 
             match reply:
                 case Completion():
@@ -57,6 +70,29 @@ class Gateway:
                     return reply.tap(lambda chunk: self._see(chunk, tally)).owe(owed.pop_all())
                 case _:
                     assert_never(reply)
+
+    async def _answer(self, ring: Ring, admission: Admission, snapshot: Snapshot) -> Reply:
+        """Return an answer that is kept or shared, where the file and the request allow that."""
+
+        async def ask() -> Reply:
+            return await self._attempts.run(ring, admission, snapshot.policy)
+
+        call, tally, caching = admission.call, admission.tally, snapshot.caching
+        wishes = call.wishes.cache
+        if self._cache is None or not applies(caching, wishes):
+            return await ask()
+        caller = admission.caller
+        tenant = tenant_of(caching.scope_of(caller.name), key=caller.name, team=caller.team)
+        parts = KeyParts(
+            surface=call.surface,
+            tenant=tenant,
+            namespace=wishes.namespace or caching.namespace,
+            model=admission.model,
+            ring=ring_digests(ring),
+            body=canonical(call.body),
+        )
+        asked = Asked(key_of(parts), call, tally.model, caching, wishes, tally)
+        return await self._cache.answer(asked, ask)
 
     def _see(self, chunk: Chunk, tally: Tally) -> None:
         for event in chunk.events:

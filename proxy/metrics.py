@@ -56,6 +56,7 @@ OVERHEAD = Family(
     "mobius_overhead_seconds", "Our own time: total less upstream and backoff.", ("model",)
 )
 TOKENS = Family("mobius_tokens_total", "Tokens, in kinds that do not overlap.", ("model", "kind"))
+CACHE = Family("mobius_cache_total", "Requests by what the cache did.", ("model", "result"))
 RETRIES = Family("mobius_retries_total", "Same target asked again.", ("model",))
 FALLBACKS = Family(
     "mobius_fallbacks_total", "Another target asked, for one that failed or rests.", ("model",)
@@ -105,6 +106,7 @@ class Metrics:
         self._remaining = self._gauge(REMAINING)
         self._provider_remaining = self._gauge(PROVIDER_REMAINING)
         self._provider_limit = self._gauge(PROVIDER_LIMIT)
+        self._cache = self._counter(CACHE)
         self._retries = self._counter(RETRIES)
         self._fallbacks = self._counter(FALLBACKS)
         self._rejected = self._counter(REJECTED)
@@ -150,6 +152,8 @@ class Metrics:
         self._overhead.labels(tally.model).observe(
             max(0.0, total_s - tally.upstream_s - tally.waits_s)
         )
+        if tally.cache != "bypass":
+            self._cache.labels(tally.model, tally.cache).inc()
         if tally.retries:
             self._retries.labels(tally.model).inc(tally.retries)
         if tally.fallbacks:

@@ -170,7 +170,12 @@ class CachePolicy(Policy):
     scope: Literal["key", "team", "shared"] = "key"
     max_memory_mb: float = Field(default=256.0, gt=0)
     max_entry_mb: float = Field(default=4.0, gt=0)
-    stale_if_error: float = Field(default=0.0, ge=0)
+    stale_if_error: float = Field(
+        default=0.0, ge=0, description="Seconds that an expired answer may stand in for failures."
+    )
+    finish_reasons: tuple[str, ...] = Field(
+        default=("stop", "tool_calls", "function_call"), description="Of answers that are kept."
+    )
 
 
 class AiPolicy(Policy):
@@ -236,3 +241,7 @@ class RedisSettings:
     port: int | None = None
     password: str | None = field(default=None, repr=False)
     db: int | None = None
+    ssl: bool = False
+    cluster: tuple[tuple[str, int], ...] = ()  # hosts and ports, where there is no URL
+    sentinels: tuple[tuple[str, int], ...] = ()
+    service: str | None = None  # of the sentinels

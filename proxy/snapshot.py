@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from proxy.allowance import Allowances
+from proxy.caching import Caching
 from proxy.facts import Catalogue, EmptyCatalogue
 from proxy.policy import MobiusPolicy
 from proxy.types import Caller, Group, Ring, Target
@@ -23,6 +24,7 @@ STEERING = frozenset("?#%\\")
 TURNS = ("responses/", "o_series/", "gpt5_series/")
 NOTHING_KNOWN = EmptyCatalogue()
 NO_LIMITS = Allowances()
+NO_CACHE = Caching()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class Snapshot:
     hidden: frozenset[str] = frozenset()  # aliases that answer but are not listed
     callers: Mapping[str, Caller] = field(default_factory=dict)  # by the SHA-256 of the key, hex
     allowances: Allowances = NO_LIMITS
+    caching: Caching = NO_CACHE
     catalogue: Catalogue = NOTHING_KNOWN  # for models whose names only a request knows
     generation: int = 0
 

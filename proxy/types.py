@@ -8,6 +8,7 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
+from proxy.caching import NO_WISHES, CacheWishes
 from proxy.facts import NOTHING_STATED, UNKNOWN, ModelFacts, Stated
 from proxy.limits import ScopeKind, Standing, Unit
 
@@ -58,6 +59,7 @@ class Wishes:
     disable_fallbacks: bool = False
     num_retries: int | None = None
     timeout_s: float | None = None
+    cache: CacheWishes = NO_WISHES
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +227,8 @@ class Tally:
     nano_usd: int | None = None  # what they cost; None where nothing did or a price is not known
     requests_left: Standing | None = None  # the tightest of the caller's own limits
     tokens_left: Standing | None = None
-    cache: str = "bypass"
+    cache: str = "bypass"  # or hit, miss, stale, shared
+    cache_age_s: float | None = None  # of an answer that was kept
     outcome: str = "ok"  # a closed set: ok, cancelled, or an error's code
     status: int = 200
 

@@ -98,6 +98,10 @@ class ModelEndpoint:
         exchange.tally.started_s = exchange.state["clock"].now()
         call = self._parse(raw, exchange.tally.request_id, limits.json_depth)
         tags = tags_of(exchange.headers)
+        control = exchange.headers.get(b"cache-control", b"")
+        if control:
+            wishes = replace(call.wishes, cache=call.wishes.cache.with_header(control))
+            call = replace(call, wishes=wishes)
         return replace(call, tags=tags) if tags else call
 
 

@@ -65,6 +65,11 @@ def tally_headers(tally: Tally, now_s: float) -> RawHeaders:
         (b"x-mobius-cache", safe(tally.cache)),
         (b"x-mobius-overhead-ms", b"%.3f" % max(0.0, ours_s * 1000)),
     ]
+    if tally.cache_age_s is not None:
+        headers.append((b"age", b"%d" % tally.cache_age_s))
+    if tally.cache == "stale":
+        # RFC 7234, section 5.5: it has expired, and whoever could have given another one failed.
+        headers.append((b"warning", b'111 mobius "every target failed; this answer has expired"'))
     headers += _own_limits(tally)
     if tally.target != "none":
         headers.append((b"x-mobius-target", safe(tally.target)))

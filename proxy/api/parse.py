@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from proxy.caching import CacheWishes, wishes_of
 from proxy.controls import check_controls
 from proxy.errors import RequestInvalid
 from proxy.types import Call, Surface, Wishes
@@ -107,10 +108,8 @@ def _take_wishes(body: dict[str, Any]) -> Wishes:
     """Return what a body says about its own handling, and take it out."""
     if not body.keys() & {"cache", "fallbacks", "disable_fallbacks", "num_retries", "timeout"}:
         return Wishes()
-    cache = body.pop("cache", None)
-    if cache is not None and not isinstance(cache, dict | bool):
-        raise _wrong("cache", "an object")
     return Wishes(
+        cache=_cache(body.pop("cache", None)),
         fallbacks=_fallbacks(body.pop("fallbacks", None)),
         disable_fallbacks=_flag(body, "disable_fallbacks", take=True),
         num_retries=_num_retries(body.pop("num_retries", None)),
@@ -123,6 +122,13 @@ def _flag(body: dict[str, Any], name: str, *, take: bool = False) -> bool:
     if value is not None and not isinstance(value, bool):
         raise _wrong(name, "true or false")
     return value is True
+
+
+def _cache(value: object) -> CacheWishes:
+    try:
+        return wishes_of(value)
+    except ValueError as exc:
+        raise RequestInvalid(str(exc), param="cache") from None
 
 
 def _fallbacks(value: object) -> tuple[str, ...] | None:

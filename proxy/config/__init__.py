@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from proxy.catalogue import PriceTable
+from proxy.config.caching import CacheSettings, caching_of, read_cache
 from proxy.config.include import Sources, read_sources
 from proxy.config.mobius import allowances_of, read_callers, read_policy, without_keys
 from proxy.config.names import is_secret
@@ -24,7 +25,6 @@ from proxy.config.rings import read_rings
 from proxy.config.secrets import Secrets
 from proxy.config.sections import Reader, note_literal
 from proxy.config.settings import (
-    CacheSettings,
     Settings,
     check_sections,
     read_general,
@@ -103,6 +103,7 @@ def _read(
     rings = read_rings(reader, settings, root.entries.get("model_list"), above)
     if not rings.rings and not rings.wildcards:
         reader.findings.warn(root.place, "there is no model in this file")
+    redis, cache = settings.redis(), read_cache(settings)  # before the warnings: they add to them
     snapshot = Snapshot(
         policy=without_keys(policy),
         rings=MappingProxyType(dict(rings.rings)),
@@ -111,9 +112,9 @@ def _read(
         hidden=rings.hidden,
         callers=MappingProxyType(callers),
         allowances=allowances_of(policy),
+        caching=caching_of(cache, policy),
         catalogue=above.catalogue,
     )
-    redis, cache = settings.redis(), settings.cache()  # before the warnings: they add to them
     return Config(
         snapshot=snapshot,
         warnings=reader.findings.clean(reader.findings.warnings),

@@ -85,9 +85,7 @@ POINTERS = frozenset({"anthropic_issuer_signing_key_ref", "anthropic_keycloak_cl
 # builds the room deletes the row.
 NOT_YET = words(
     """
-    litellm_settings.cache litellm_settings.cache_params
-    router_settings.cache router_settings.cache_params
-    mobius.ai mobius.cache mobius.hedge mobius.keys.cache_scope mobius.lanes
+    mobius.ai mobius.hedge mobius.lanes
     mobius.metrics.access.port mobius.slo
     """
 )

@@ -19,7 +19,7 @@ from proxy.store.redis_address import RedisAddressInvalid, check_url
 from proxy.types import Strategy
 
 T = TypeVar("T")
-_Read: TypeAlias = Callable[[Reader, Tree | None, str], T | None]
+Read: TypeAlias = Callable[[Reader, Tree | None, str], T | None]
 
 STRATEGIES: Mapping[str, Strategy] = {
     "simple-shuffle": Strategy.SIMPLE_SHUFFLE,
@@ -35,17 +35,6 @@ STRATEGIES_NOT_YET = words(
     cost-based cost-based-routing lar1 latency-based latency-based-routing least-busy round-robin
     """
 )
-
-
-@dataclass(frozen=True, slots=True)
-class CacheSettings:
-    """`litellm_settings.cache` and `cache_params`."""
-
-    enabled: bool = False
-    type: str = "local"
-    ttl_s: float | None = None
-    namespace: str | None = None
-    redis: RedisSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +126,8 @@ class Settings:
         """Return where the shared state is; None when no setting says so."""
         reader = self.reader
 
-        def later(read: _Read[T]) -> Callable[[Tree, str], T | None]:
-            return lambda tree, what: _read_later(reader, tree, what, read)
+        def later(read: Read[T]) -> Callable[[Tree, str], T | None]:
+            return lambda tree, what: read_later(reader, tree, what, read)
 
         def text(name: str) -> str | None:
             return self.first([f"redis_{name}"], later(Reader.name))
@@ -150,11 +139,11 @@ class Settings:
                     note_literal(reader, tree, f"{section.name}.{name}")
         url = text("url")
         self._check_redis_url(url)
-        return _redis(
+        return redis_of(
             RedisSettings(
                 url=url,
                 host=text("host"),
-                port=self.first(["redis_port"], later(_port)),
+                port=self.first(["redis_port"], later(port_of)),
                 password=text("password"),
                 db=self.first(["redis_db"], later(Reader.integer)),
             )
@@ -169,33 +158,6 @@ class Settings:
             trees = (section.fields.entries.get("redis_url") for section in self.sections)
             place = next(tree.place for tree in trees if tree is not None)
             self.reader.findings.error(place, f"redis_url: {exc}")
-
-    def cache(self) -> CacheSettings:
-        reader = self.reader
-        enabled = bool(self.first(["cache"], reader.switch))
-        params = self.first(["cache_params"], reader.fields)
-        if params is None:
-            return CacheSettings(enabled=enabled)
-        if enabled:
-            note_literal(reader, params.entries.get("password"), "cache_params.password")
-
-        def get(name: str, read: _Read[T]) -> T | None:
-            return _read_later(reader, params.entries.get(name), f"cache_params.{name}", read)
-
-        redis = RedisSettings(
-            url=get("url", Reader.name),
-            host=get("host", Reader.name),
-            port=get("port", _port),
-            password=get("password", Reader.text),
-            db=get("db", Reader.integer),
-        )
-        return CacheSettings(
-            enabled=enabled,
-            type=get("type", Reader.name) or "redis",
-            ttl_s=get("ttl", lambda r, t, w: r.number(t, w, above=0)),
-            namespace=get("namespace", Reader.name),
-            redis=_redis(redis),
-        )
 
 
 def read_settings(reader: Reader, root: Fields) -> Settings:
@@ -247,7 +209,7 @@ def _check_not_yet(reader: Reader, name: str, place: Place) -> None:
         reader.findings.warn(place, f"{name} is accepted; this version does not act on it yet")
 
 
-def _read_later(reader: Reader, tree: Tree | None, what: str, read: _Read[T]) -> T | None:
+def read_later(reader: Reader, tree: Tree | None, what: str, read: Read[T]) -> T | None:
     """Read what this version does not act on: a variable that is not set there is no error."""
     missing: list[str] = []
     value = read(Reader(reader.findings, reader.secrets, missing), tree, what)
@@ -256,12 +218,13 @@ def _read_later(reader: Reader, tree: Tree | None, what: str, read: _Read[T]) ->
     return value
 
 
-def _port(reader: Reader, tree: Tree | None, what: str) -> int | None:
+def port_of(reader: Reader, tree: Tree | None, what: str) -> int | None:
     return reader.integer(tree, what, most=65_535)
 
 
-def _redis(settings: RedisSettings) -> RedisSettings | None:
-    return settings if settings.url or settings.host else None
+def redis_of(settings: RedisSettings) -> RedisSettings | None:
+    named = settings.url or settings.host or settings.cluster or settings.sentinels
+    return settings if named else None
 
 
 def _written(tree: Tree | None) -> str:

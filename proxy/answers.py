@@ -1,0 +1,41 @@
+"""Where answers are kept, as the file said at start; a live edit waits for the next start."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+from proxy.cache import Cache
+from proxy.clock import Clock
+from proxy.config import Config
+from proxy.config.caching import DISK, REDIS
+from proxy.store.cache_port import CacheStore
+from proxy.store.disk_cache import DiskCache
+from proxy.store.memory_cache import MemoryCache
+from proxy.store.redis_cache import RedisCache
+from proxy.store.redis_client import open_client
+
+_MB = 1024 * 1024
+
+
+async def open_cache(opened: AsyncExitStack, config: Config, clock: Clock) -> Cache:
+    """Return the cache; `opened` closes it."""
+    cache = Cache(_open_store(opened, config, clock), clock)
+    opened.push_async_callback(cache.aclose)
+    return cache
+
+
+def _open_store(opened: AsyncExitStack, config: Config, clock: Clock) -> CacheStore:
+    settings, policy = config.cache, config.snapshot.policy.cache
+    most_bytes = int(policy.max_entry_mb * _MB)
+    # The Redis of the shared state stands in where `cache_params` does not say which.
+    redis = settings.redis or config.redis
+    if settings.enabled and settings.type == REDIS and redis is not None:
+        client, namespace = open_client(redis), settings.namespace or ""
+        store = RedisCache(client, clock, namespace=namespace, most_bytes=most_bytes)
+        opened.push_async_callback(store.aclose)
+        return store
+    if settings.enabled and settings.type == DISK:
+        disk = DiskCache(settings.folder, clock, most_bytes=most_bytes)
+        opened.callback(disk.close)
+        return disk
+    return MemoryCache(clock, most_bytes=int(policy.max_memory_mb * _MB))

@@ -1,0 +1,195 @@
+"""
+Identical requests cost one call: an answer that is kept is given again, and one that is under way
+is shared.
+
+Only whole answers are kept: every choice ended, and in a way that the file allows. Errors, answers
+that were cut and streams that broke are not. Where answers are kept cannot fail a request: what
+cannot be read is a miss.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+import orjson
+
+from proxy.caching import Freshness, freshness, may_be_kept
+from proxy.clock import Clock
+from proxy.errors import (
+    DeadlineExceeded,
+    NoTargetAvailable,
+    ProviderAuthFailed,
+    ProxyError,
+    RateLimited,
+)
+from proxy.flights import Asked, Flight, Flights, Work, next_number
+from proxy.replay import body_of, events_of, finish_reasons
+from proxy.replies import Chunk, ChunkStream, Completion, Reply
+from proxy.store.cache_port import CacheStore, Entry, Kind
+from proxy.types import Json
+
+EVERYBODY_FAILED = (DeadlineExceeded, NoTargetAvailable, ProviderAuthFailed, RateLimited)
+OF_THE_CACHE = "cache"  # the provider of a request that asked none: a metric label
+
+
+@dataclass(slots=True)
+class _Keeping:
+    """What is being written: nobody waits for it, and it ends before the cache does."""
+
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def begin(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+
+class Cache:
+    """Answers from `store`, or from the call that is under way, or from a new one."""
+
+    def __init__(self, store: CacheStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._flights = Flights()
+        self._keeping = _Keeping()
+
+    async def aclose(self) -> None:
+        """Return once all that was to be kept is."""
+        await asyncio.gather(*self._keeping.tasks, return_exceptions=True)
+
+    async def answer(self, asked: Asked, work: Work) -> Reply:
+        """
+        Return an answer that is kept or shared, else that of `work`, which makes the call.
+
+        Raises what `work` raises, unless an answer that has expired may stand in for it.
+        """
+        entry = await self._store.find(asked.key) if asked.wishes.reads else None
+        age_s = 0.0 if entry is None else max(0.0, self._clock.wall() - entry.kept_at)
+        state = Freshness.GONE
+        if entry is not None:
+            state = freshness(
+                age_s,
+                entry.ttl_s,
+                wishes=asked.wishes,
+                stale_if_error_s=asked.caching.stale_if_error_s,
+            )
+        if entry is not None and state is Freshness.FRESH:
+            return self._given(asked, entry, age_s, "hit")
+        asked.tally.cache = "miss"
+        try:
+            return await self._fly(asked, work)
+        except EVERYBODY_FAILED:
+            if entry is None or state is not Freshness.STALE:
+                raise
+            return self._given(asked, entry, age_s, "stale")
+
+    async def purge(self, *, key: str | None = None, model: str | None = None) -> int:
+        """Drop one answer, those of a model, or all; return how many it were."""
+        return await self._store.purge(key=key, model=model)
+
+    async def _fly(self, asked: Asked, work: Work) -> Reply:
+        number, shared = 1, _shares(asked)
+        while True:
+            flight = self._flights.find(asked.key) if shared else None
+            mine = flight is None
+            if flight is None:
+                flight = self._flights.begin(
+                    asked, work, self._landed, number=number, shared=shared
+                )
+            try:
+                return await self._board(flight, asked, mine=mine)
+            except ProxyError as failure:
+                again = None if mine else next_number(failure, flight.number)
+                if again is None:
+                    raise
+                number = again
+
+    async def _board(self, flight: Flight, asked: Asked, *, mine: bool) -> Reply:
+        """Return the flight's answer in the way that the request wants it."""
+        start_s = self._clock.now()
+        async with AsyncExitStack() as owed:
+            owed.enter_context(flight.seat())
+            try:
+                reply = await flight.reply(asked.call)
+                if isinstance(reply, ChunkStream) and not asked.call.stream:
+                    reply = await _whole(reply)
+            finally:
+                if not mine:
+                    asked.tally.upstream_s += self._clock.now() - start_s
+            if not mine:
+                asked.tally.cache = "shared"
+                asked.tally.target, asked.tally.provider = flight.answered_by
+            if isinstance(reply, Completion) and asked.call.stream:
+                return _streamed(events_of(reply.body, usage=asked.call.wants_usage))
+            if isinstance(reply, ChunkStream):
+                if mine:
+                    stream = reply
+                    owed.callback(lambda: flight.tell_wait(stream))
+                return reply.owe(owed.pop_all())
+            return reply
+
+    def _landed(self, flight: Flight) -> None:
+        """Keep the answer, if it is whole and may be kept."""
+        asked = flight.asked
+        if asked.wishes.no_store or not flight.complete:
+            return
+        events = [event for chunk in flight.chunks for event in chunk.events]
+        kind = Kind.STREAM if flight.whole is None else Kind.WHOLE
+        reasons = finish_reasons(events) if flight.whole is None else _reasons(flight.whole)
+        if not may_be_kept(reasons, asked.caching):
+            return
+        payloads = (
+            tuple(orjson.dumps(event) for event in events)
+            if flight.whole is None
+            else (flight.whole.raw,)
+        )
+        ttl_s = asked.caching.ttl_s if asked.wishes.ttl_s is None else asked.wishes.ttl_s
+        target, provider = flight.answered_by
+        entry = Entry(kind, payloads, self._clock.wall(), ttl_s, asked.model, target, provider)
+        if entry.size_bytes <= asked.caching.max_entry_bytes:
+            for_s = ttl_s + asked.caching.stale_if_error_s
+            self._keeping.begin(self._store.keep(asked.key, entry, for_s=for_s))
+
+    def _given(self, asked: Asked, entry: Entry, age_s: float, how: str) -> Reply:
+        """Return what is kept, in the way that the request wants it."""
+        tally, call = asked.tally, asked.call
+        tally.cache, tally.cache_age_s = how, age_s
+        tally.target, tally.provider = entry.target, OF_THE_CACHE
+        if entry.kind is Kind.WHOLE and not call.stream:
+            return Completion(entry.payloads[0])
+        if entry.kind is Kind.WHOLE:
+            return _streamed(events_of(orjson.loads(entry.payloads[0]), usage=call.wants_usage))
+        events = [orjson.loads(payload) for payload in entry.payloads]
+        if not call.stream:
+            return Completion(orjson.dumps(body_of(events)))
+        return _streamed([e for e in events if call.wants_usage or e.get("choices")])
+
+
+def _shares(asked: Asked) -> bool:
+    """Say whether the request may be on the same flight as others."""
+    return asked.wishes.reads and not asked.wishes.no_store
+
+
+async def _whole(stream: ChunkStream) -> Completion:
+    try:
+        events = [event async for chunk in stream for event in chunk.events]
+    finally:
+        await stream.aclose()
+    return Completion(orjson.dumps(body_of(events)))
+
+
+def _streamed(events: Sequence[Json]) -> ChunkStream:
+    return ChunkStream((Chunk.of_events(events),), _nothing())
+
+
+async def _nothing() -> AsyncGenerator[Chunk, None]:
+    return
+    yield
+
+
+def _reasons(whole: Completion) -> list[object]:
+    choices = whole.body.get("choices")
+    return [choice.get("finish_reason") for choice in choices] if isinstance(choices, list) else []

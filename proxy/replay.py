@@ -1,0 +1,59 @@
+"""
+One answer in both of its shapes: a stream from a whole one, and a whole one from a stream. Pure.
+
+The two are inverse to each other as far as OpenAI's fields go: `aggregate` of the events made here
+is the body that they were made from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from proxy.aggregate import aggregate
+from proxy.types import Json
+
+_NOT_OF_AN_EVENT = frozenset({"choices", "object", "usage"})
+
+
+def events_of(body: Json, *, usage: bool) -> list[Json]:
+    """Return the events of a stream that says what `body` says, with its usage if that is asked."""
+    head = {name: value for name, value in body.items() if name not in _NOT_OF_AN_EVENT}
+    head["object"] = "chat.completion.chunk"
+    events: list[Json] = []
+    for choice in body.get("choices") or ():
+        events += [{**head, "choices": [each]} for each in _deltas(choice)]
+    if usage and body.get("usage"):
+        events.append({**head, "choices": [], "usage": body["usage"]})
+    return events
+
+
+def body_of(events: Iterable[Json]) -> Json:
+    """Return the whole answer that a stream amounts to. Raises ValueError where it does not fit."""
+    return aggregate(events)
+
+
+def finish_reasons(events: Iterable[Json]) -> list[object]:
+    """Return why each choice of a stream ended; None for one that did not."""
+    reasons: dict[object, object] = {}
+    for event in events:
+        for choice in event.get("choices") or ():
+            index = choice.get("index", 0)
+            reasons[index] = choice.get("finish_reason") or reasons.get(index)
+    return list(reasons.values())
+
+
+def _deltas(choice: Json) -> Iterator[dict[str, Any]]:
+    index, message = choice.get("index", 0), choice.get("message") or {}
+    delta = {name: value for name, value in message.items() if name != "tool_calls"}
+    calls = message.get("tool_calls")
+    if calls:
+        delta["tool_calls"] = [_numbered(place, call) for place, call in enumerate(calls)]
+    said = {name: choice[name] for name in choice if name not in {"index", "message"}}
+    reason = said.pop("finish_reason", None)
+    yield {"index": index, "delta": delta, "finish_reason": None, **said}
+    yield {"index": index, "delta": {}, "finish_reason": reason}
+
+
+def _numbered(place: int, call: object) -> object:
+    return {"index": place, **call} if isinstance(call, Mapping) else call
