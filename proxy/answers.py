@@ -8,9 +8,12 @@ from proxy.cache import Cache
 from proxy.clock import Clock
 from proxy.config import Config
 from proxy.config.caching import DISK, REDIS
+from proxy.policy import RedisSettings
+from proxy.relay import Relay
 from proxy.store.cache_port import CacheStore
 from proxy.store.disk_cache import DiskCache
 from proxy.store.memory_cache import MemoryCache
+from proxy.store.redis_board import RedisBoard
 from proxy.store.redis_cache import RedisCache
 from proxy.store.redis_client import open_client
 
@@ -19,17 +22,33 @@ _MB = 1024 * 1024
 
 async def open_cache(opened: AsyncExitStack, config: Config, clock: Clock) -> Cache:
     """Return the cache; `opened` closes it."""
-    cache = Cache(_open_store(opened, config, clock), clock)
+    cache = Cache(_open_store(opened, config, clock), clock, _relay(opened, config, clock))
     opened.push_async_callback(cache.aclose)
     return cache
+
+
+def _redis_of(config: Config) -> RedisSettings | None:
+    """Return the Redis of the cache: that of the shared state, where `cache_params` names none."""
+    settings = config.cache
+    if settings.enabled and settings.type == REDIS:
+        return settings.redis or config.redis
+    return None
+
+
+def _relay(opened: AsyncExitStack, config: Config, clock: Clock) -> Relay | None:
+    redis = _redis_of(config)
+    if redis is None:
+        return None
+    client = open_client(redis, single=False)
+    opened.push_async_callback(client.aclose)
+    return Relay(RedisBoard(client, clock, namespace=config.cache.namespace or ""))
 
 
 def _open_store(opened: AsyncExitStack, config: Config, clock: Clock) -> CacheStore:
     settings, policy = config.cache, config.snapshot.policy.cache
     most_bytes = int(policy.max_entry_mb * _MB)
-    # The Redis of the shared state stands in where `cache_params` does not say which.
-    redis = settings.redis or config.redis
-    if settings.enabled and settings.type == REDIS and redis is not None:
+    redis = _redis_of(config)
+    if redis is not None:
         client, namespace = open_client(redis), settings.namespace or ""
         store = RedisCache(client, clock, namespace=namespace, most_bytes=most_bytes)
         opened.push_async_callback(store.aclose)

@@ -26,6 +26,7 @@ from proxy.errors import (
     RateLimited,
 )
 from proxy.flights import Asked, Flight, Flights, Work, next_number
+from proxy.relay import Relay
 from proxy.replay import body_of, events_of, finish_reasons
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.store.cache_port import CacheStore, Entry, Kind
@@ -50,8 +51,9 @@ class _Keeping:
 class Cache:
     """Answers from `store`, or from the call that is under way, or from a new one."""
 
-    def __init__(self, store: CacheStore, clock: Clock) -> None:
+    def __init__(self, store: CacheStore, clock: Clock, relay: Relay | None = None) -> None:
         self._store = store
+        self._relay = relay
         self._clock = clock
         self._flights = Flights()
         self._keeping = _Keeping()
@@ -67,24 +69,16 @@ class Cache:
         Raises what `work` raises, unless an answer that has expired may stand in for it.
         """
         entry = await self._store.find(asked.key) if asked.wishes.reads else None
-        age_s = 0.0 if entry is None else max(0.0, self._clock.wall() - entry.kept_at)
-        state = Freshness.GONE
-        if entry is not None:
-            state = freshness(
-                age_s,
-                entry.ttl_s,
-                wishes=asked.wishes,
-                stale_if_error_s=asked.caching.stale_if_error_s,
-            )
+        state = Freshness.GONE if entry is None else self._state(asked, entry)
         if entry is not None and state is Freshness.FRESH:
-            return self._given(asked, entry, age_s, "hit")
+            return self._given(asked, entry, "hit")
         asked.tally.cache = "miss"
         try:
             return await self._fly(asked, work)
         except EVERYBODY_FAILED:
             if entry is None or state is not Freshness.STALE:
                 raise
-            return self._given(asked, entry, age_s, "stale")
+            return self._given(asked, entry, "stale")
 
     async def purge(self, *, key: str | None = None, model: str | None = None) -> int:
         """Drop one answer, those of a model, or all; return how many it were."""
@@ -96,9 +90,8 @@ class Cache:
             flight = self._flights.find(asked.key) if shared else None
             mine = flight is None
             if flight is None:
-                flight = self._flights.begin(
-                    asked, work, self._landed, number=number, shared=shared
-                )
+                ask = self._relayed(asked, work) if shared else work
+                flight = self._flights.begin(asked, ask, self._landed, number=number, shared=shared)
             try:
                 return await self._board(flight, asked, mine=mine)
             except ProxyError as failure:
@@ -106,6 +99,20 @@ class Cache:
                 if again is None:
                     raise
                 number = again
+
+    def _relayed(self, asked: Asked, work: Work) -> Work:
+        """Return the same work, done once for all replicas that share the cache."""
+        relay = self._relay
+        if relay is None:
+            return work
+
+        async def look() -> Reply | None:
+            entry = await self._store.find(asked.key)
+            if entry is None or self._state(asked, entry) is not Freshness.FRESH:
+                return None
+            return self._given(asked, entry, "hit")
+
+        return lambda: relay.fly(asked.key, asked.tally, work, look)
 
     async def _board(self, flight: Flight, asked: Asked, *, mine: bool) -> Reply:
         """Return the flight's answer in the way that the request wants it."""
@@ -132,31 +139,54 @@ class Cache:
             return reply
 
     def _landed(self, flight: Flight) -> None:
-        """Keep the answer, if it is whole and may be kept."""
+        """Keep the answer, if it is whole and may be kept, and let other replicas know."""
         asked = flight.asked
-        if asked.wishes.no_store or not flight.complete:
-            return
-        events = [event for chunk in flight.chunks for event in chunk.events]
-        kind = Kind.STREAM if flight.whole is None else Kind.WHOLE
-        reasons = finish_reasons(events) if flight.whole is None else _reasons(flight.whole)
+        entry = None if asked.wishes.no_store else self._entry_of(flight)
+        if entry is not None or self._relay is not None:
+            self._keeping.begin(self._keep(asked, entry, ok=flight.complete))
+
+    async def _keep(self, asked: Asked, entry: Entry | None, *, ok: bool) -> None:
+        # First kept, then told: who comes in between finds it, and makes no call of its own.
+        if entry is not None and asked.tally.cache == "miss":
+            for_s = entry.ttl_s + asked.caching.stale_if_error_s
+            await self._store.keep(asked.key, entry, for_s=for_s)
+        if self._relay is not None:
+            await self._relay.land(asked.key, ok=ok)
+
+    def _entry_of(self, flight: Flight) -> Entry | None:
+        """Return the answer as it is kept; None for one that is not."""
+        asked, whole = flight.asked, flight.whole
+        payloads: tuple[bytes, ...]
+        if not flight.complete:
+            return None
+        if whole is not None:
+            kind, reasons, payloads = Kind.WHOLE, _reasons(whole), (whole.raw,)
+        else:
+            events = [event for chunk in flight.chunks for event in chunk.events]
+            kind, reasons = Kind.STREAM, finish_reasons(events)
+            payloads = tuple(orjson.dumps(event) for event in events)
         if not may_be_kept(reasons, asked.caching):
-            return
-        payloads = (
-            tuple(orjson.dumps(event) for event in events)
-            if flight.whole is None
-            else (flight.whole.raw,)
-        )
+            return None
         ttl_s = asked.caching.ttl_s if asked.wishes.ttl_s is None else asked.wishes.ttl_s
         target, provider = flight.answered_by
         entry = Entry(kind, payloads, self._clock.wall(), ttl_s, asked.model, target, provider)
-        if entry.size_bytes <= asked.caching.max_entry_bytes:
-            for_s = ttl_s + asked.caching.stale_if_error_s
-            self._keeping.begin(self._store.keep(asked.key, entry, for_s=for_s))
+        return entry if entry.size_bytes <= asked.caching.max_entry_bytes else None
 
-    def _given(self, asked: Asked, entry: Entry, age_s: float, how: str) -> Reply:
+    def _age_s(self, entry: Entry) -> float:
+        return max(0.0, self._clock.wall() - entry.kept_at)
+
+    def _state(self, asked: Asked, entry: Entry) -> Freshness:
+        return freshness(
+            self._age_s(entry),
+            entry.ttl_s,
+            wishes=asked.wishes,
+            stale_if_error_s=asked.caching.stale_if_error_s,
+        )
+
+    def _given(self, asked: Asked, entry: Entry, how: str) -> Reply:
         """Return what is kept, in the way that the request wants it."""
         tally, call = asked.tally, asked.call
-        tally.cache, tally.cache_age_s = how, age_s
+        tally.cache, tally.cache_age_s = how, self._age_s(entry)
         tally.target, tally.provider = entry.target, OF_THE_CACHE
         if entry.kind is Kind.WHOLE and not call.stream:
             return Completion(entry.payloads[0])

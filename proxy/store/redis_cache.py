@@ -8,29 +8,20 @@ again and again.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from redis.exceptions import RedisError
 
 from proxy.clock import Clock
 from proxy.store.cache_port import Entry, packed, unpacked
+from proxy.store.redis_finder import Finder
+from proxy.store.redis_patient import Failed, Patience
 
-TIMEOUT_S = 0.1
-GRACE_S = 0.05  # in which a busy event loop may find the reply that is there
-REST_S = 1.0
 PREFIX = "mobius:cache:"
 MANY = 500  # keys that are looked at together
 HEADROOM_BYTES = 64 * 1024  # of a value over its payloads
-
-T = TypeVar("T")
-
-
-class Failed(Exception):
-    """The Redis did not do it."""
 
 
 class RedisCache:
@@ -40,14 +31,14 @@ class RedisCache:
 
     def __init__(self, client: Any, clock: Clock, *, namespace: str, most_bytes: int) -> None:
         self._client = client
-        self._clock = clock
         self._prefix = f"{PREFIX}{namespace}:" if namespace else PREFIX
         self._most_bytes = most_bytes
-        self._again_s = 0.0  # not asked before this moment
+        self._patience = Patience(clock)
+        self._finder = Finder(client, self._patience)
 
     async def find(self, key: str) -> Entry | None:
         try:
-            raw = await self._ask(lambda: self._client.get(self._place(key)))
+            raw = await self._finder.find(self._place(key))
         except Failed:
             return None
         return self._read(raw)
@@ -57,16 +48,18 @@ class RedisCache:
         if milliseconds > 0:
             value = packed(entry)
             with suppress(Failed):
-                await self._ask(lambda: self._client.set(self._place(key), value, px=milliseconds))
+                await self._patience.ask(
+                    lambda: self._client.set(self._place(key), value, px=milliseconds)
+                )
 
     async def purge(self, *, key: str | None = None, model: str | None = None) -> int:
         gone = 0
         with suppress(Failed):
             if key is not None:
-                return int(await self._ask(lambda: self._client.unlink(self._place(key))))
+                return int(await self._patience.ask(lambda: self._client.unlink(self._place(key))))
             async for place in self._client.scan_iter(match=f"{self._prefix}*", count=MANY):
                 if model is None or await self._is_of(place, model):
-                    gone += int(await self._ask(partial(self._client.unlink, place)))
+                    gone += int(await self._patience.ask(partial(self._client.unlink, place)))
         return gone
 
     async def aclose(self) -> None:
@@ -79,24 +72,8 @@ class RedisCache:
         return unpacked(raw, most_bytes=self._most_bytes)
 
     async def _is_of(self, place: bytes, model: str) -> bool:
-        entry = self._read(await self._ask(lambda: self._client.get(place)))
+        entry = self._read(await self._patience.ask(lambda: self._client.get(place)))
         return entry is not None and entry.model == model
-
-    async def _ask(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """Return the reply. Raises Failed, at once while the Redis rests."""
-        if self._clock.now() < self._again_s:
-            raise Failed
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(None) as limit:
-                late = loop.call_later(TIMEOUT_S, lambda: limit.reschedule(loop.time() + GRACE_S))
-                try:
-                    return await ask()
-                finally:
-                    late.cancel()
-        except (RedisError, OSError, TimeoutError) as exc:
-            self._again_s = self._clock.now() + REST_S
-            raise Failed from exc
 
     def _place(self, key: str) -> str:
         return self._prefix + key

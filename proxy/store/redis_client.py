@@ -35,16 +35,18 @@ Client: TypeAlias = Redis | RedisCluster
 Options: TypeAlias = dict[str, Any]
 
 
-def open_client(settings: RedisSettings) -> Client:
+def open_client(settings: RedisSettings, *, single: bool = True) -> Client:
     """
     Return a client that connects when it is first asked. Raises RedisAddressInvalid.
 
-    It may be used from one event loop only, and whoever opens it closes it.
+    A `single` one has one connection where it can, for who asks one thing after the other. It may
+    be used from one event loop only, and whoever opens it closes it.
     """
-    url = settings.url
+    url = settings.url or _url_of_several(settings)
     if url is None:
         return Redis(
-            single_connection_client=True,
+            single_connection_client=single,
+            ssl=settings.ssl,
             host=settings.host or "localhost",
             port=settings.port or REDIS_PORT,
             db=settings.db or 0,
@@ -55,9 +57,25 @@ def open_client(settings: RedisSettings) -> Client:
     if "+" in scheme:
         return _of_several(address_of(url), settings.password)
     try:
-        return Redis.from_url(url, **_given(settings), **_options())
+        return Redis.from_url(
+            url, single_connection_client=single, **_given(settings), **_options()
+        )
     except ValueError as exc:
         raise RedisAddressInvalid(f"{exc} (or redis+sentinel://, redis+cluster://)") from None
+
+
+def _url_of_several(settings: RedisSettings) -> str | None:
+    """Return the URL of what LiteLLM writes as lists of hosts and ports."""
+    scheme = "rediss" if settings.ssl else "redis"
+    if settings.cluster:
+        return f"{scheme}+cluster://{_hosts(settings.cluster)}"
+    if settings.sentinels and settings.service is not None:
+        return f"{scheme}+sentinel://{_hosts(settings.sentinels)}/{settings.service}"
+    return None
+
+
+def _hosts(nodes: tuple[tuple[str, int], ...]) -> str:
+    return ",".join(f"{host}:{port}" for host, port in nodes)
 
 
 def _given(settings: RedisSettings) -> Options:

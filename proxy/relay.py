@@ -1,0 +1,98 @@
+"""
+One call for identical requests of several replicas: the first makes it, the others listen.
+
+A replica whose leader is gone before a word of the answer was passed on makes the call itself, or
+listens to the next one. After the first word a lost leader is a stream that broke.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+
+import orjson
+
+from proxy.errors import UpstreamFailure
+from proxy.replies import Chunk, ChunkStream, Completion, Reply
+from proxy.retry import Kind
+from proxy.store.board import Begun, Board, Following, LeaderLost, Leading
+from proxy.types import Json, Tally
+
+
+class Relay:
+    """Stands between a flight of this process and the call that it makes."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._leads: dict[str, Leading] = {}
+
+    async def fly(
+        self,
+        key: str,
+        tally: Tally,
+        work: Callable[[], Awaitable[Reply]],
+        look: Callable[[], Awaitable[Reply | None]],
+    ) -> Reply:
+        """
+        Return another replica's answer, or that of `work`.
+
+        `look` finds an answer that was kept a moment ago. Where this process leads, others go on
+        waiting until `land`.
+        """
+        while True:
+            place = await self._board.take(key)
+            if place is None:
+                return await work()
+            if isinstance(place, Following):
+                try:
+                    return await self._listen(place, tally)
+                except LeaderLost:
+                    continue
+            self._leads[key] = place
+            try:
+                reply = await look() or await work()
+            except BaseException:
+                await self.land(key, ok=False)
+                raise
+            return self._told(place, reply, tally)
+
+    async def land(self, key: str, *, ok: bool) -> None:
+        """Have others know that the answer is whole and kept, or that there is none."""
+        leading = self._leads.pop(key, None)
+        if leading is not None:
+            await leading.land(ok=ok)
+
+    def _told(self, leading: Leading, reply: Reply, tally: Tally) -> Reply:
+        streamed = isinstance(reply, ChunkStream)
+        leading.begins(Begun(tally.target, tally.provider, streamed))
+        match reply:
+            case Completion():
+                leading.says(reply.raw, 0)
+                return reply
+            case ChunkStream():
+                return reply.tap(lambda chunk: _say(leading, chunk))
+
+    async def _listen(self, following: Following, tally: Tally) -> Reply:
+        begun = await following.begun()
+        if not begun.streamed:
+            reply: Reply = Completion(await following.whole())
+        else:
+            events = following.events()
+            first = Chunk.of_events(await anext(events))
+            reply = ChunkStream((first,), _rest(events))
+        tally.target, tally.provider, tally.cache = begun.target, begun.provider, "shared"
+        return reply
+
+
+def _say(leading: Leading, chunk: Chunk) -> None:
+    if chunk.events:
+        leading.says(orjson.dumps(chunk.events), len(chunk.events))
+
+
+async def _rest(
+    events: AsyncGenerator[list[Json], None],
+) -> AsyncGenerator[Chunk, None]:
+    try:
+        async for each in events:
+            yield Chunk.of_events(each)
+    except LeaderLost as exc:
+        raise UpstreamFailure("the replica that made the call is gone", kind=Kind.BROKEN) from exc

@@ -1,0 +1,229 @@
+"""
+Which replica makes the call for a key, and what it has said so far: on the Redis of the cache.
+
+The one that comes first holds the key for as long as it gives signs of life, several a second.
+What it says is written down once another replica wants it, from the first word on, and read there
+as it comes. Whoever reads notices within a second that the writer is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from functools import partial
+from secrets import token_hex
+from typing import Any
+
+import orjson
+
+from proxy.clock import Clock
+from proxy.ids import Ids
+from proxy.store.board import Begun, Following, LeaderLost, Leading
+from proxy.store.redis_patient import Failed, Patience
+from proxy.types import Json
+
+LEADER_MS = 700  # without a sign of life after which a leader is gone
+BEAT_S = 0.2
+LOOK_MS = 150  # between looks whether a leader that says nothing is still there
+KEPT_MS = 30_000  # what was said, for those who came before the end
+MANY = 100  # sayings that are read at once
+
+# All keys of one flight have its key as their hash tag, and so are in one slot.
+# KEYS: flight, wanted. ARGV: me, LEADER_MS, KEPT_MS. Returns nothing to the leader, else who leads.
+TAKE = """
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return false end
+local leader = redis.call('GET', KEYS[1])
+redis.call('SET', KEYS[2], leader, 'PX', ARGV[3])
+return leader
+"""
+# The same. Returns 1 where somebody wants to hear it, 0 where nobody does, -1 to who leads no more.
+BEAT = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return redis.call('GET', KEYS[2]) == ARGV[1] and 1 or 0
+"""
+# The same, and at last: what is still to be said, as pairs for XADD. Then nobody leads.
+LAND = """
+local mine = redis.call('GET', KEYS[1]) == ARGV[1]
+if redis.call('GET', KEYS[2]) == ARGV[1] then
+  for place = 4, #ARGV, 2 do redis.call('XADD', KEYS[3], '*', ARGV[place], ARGV[place + 1]) end
+  redis.call('PEXPIRE', KEYS[3], ARGV[3])
+end
+if mine then redis.call('DEL', KEYS[1]) end
+return mine and 1 or 0
+"""
+
+
+class RedisBoard:
+    def __init__(self, client: Any, clock: Clock, *, namespace: str) -> None:
+        self._client = client
+        self._clock = clock
+        self._prefix = f"mobius:flight:{namespace}:" if namespace else "mobius:flight:"
+        self._patience = Patience(clock)
+        self._ids = Ids(token_hex(8))
+
+    async def take(self, key: str) -> Leading | Following | None:
+        me = self._ids.next()
+        places = self._places(key, me)
+        try:
+            leader: bytes | None = await self._patience.ask(
+                lambda: self._client.eval(TAKE, 2, *places[:2], me, LEADER_MS, KEPT_MS)
+            )
+        except Failed:
+            return None
+        if leader is None:
+            return RedisLeading(self._client, self._clock, self._patience, places, me)
+        name = leader.decode()
+        return RedisFollowing(self._client, self._patience, self._places(key, name), name)
+
+    def _places(self, key: str, leader: str) -> tuple[str, str, str]:
+        tag = f"{self._prefix}{{{key}}}"
+        return f"{tag}:flight", f"{tag}:wanted", f"{tag}:said:{leader}"
+
+
+class RedisLeading(Leading):
+    """Holds the key, and writes down what is said once it is wanted."""
+
+    def __init__(
+        self,
+        client: Any,
+        clock: Clock,
+        patience: Patience,
+        places: tuple[str, str, str],
+        me: str,
+    ) -> None:
+        self._client = client
+        self._clock = clock
+        self._patience = patience
+        self._places = places
+        self._me = me
+        self._unsaid: list[tuple[bytes, bytes]] = []  # fields and values
+        self._heard = asyncio.Event()
+        self._over = False
+        self._beats = asyncio.create_task(self._beat(), name="lead a flight")
+
+    def begins(self, begun: Begun) -> None:
+        facts = [begun.target, begun.provider, begun.streamed]
+        self._say(b"begun", orjson.dumps(facts))
+
+    def says(self, said: bytes, events: int) -> None:
+        self._say(b"events" if events else b"whole", said)
+
+    def _say(self, name: bytes, value: bytes) -> None:
+        self._unsaid.append((name, value))
+        self._heard.set()
+
+    async def land(self, *, ok: bool) -> None:
+        # Not cancelled: what is being written must be written before the end of it.
+        self._over = True
+        self._heard.set()
+        await asyncio.gather(self._beats, return_exceptions=True)
+        self._unsaid.append((b"end", b"ok" if ok else b"lost"))
+        said = [part for pair in self._unsaid for part in pair]
+        with suppress(Failed):
+            await self._patience.ask(
+                lambda: self._client.eval(
+                    LAND, 3, *self._places, self._me, LEADER_MS, KEPT_MS, *said
+                )
+            )
+
+    async def _beat(self) -> None:
+        """Give a sign of life several times a second; write at once what somebody waits for."""
+        arguments = (*self._places[:2], self._me, LEADER_MS, KEPT_MS)
+        wanted = False
+        while not self._over:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BEAT_S):
+                    await self._woken(said=wanted)
+            with suppress(Failed):
+                if wanted:
+                    await self._write()
+                if not self._over:
+                    beat = await self._patience.ask(lambda: self._client.eval(BEAT, 2, *arguments))
+                    wanted = wanted or beat == 1
+
+    async def _woken(self, *, said: bool) -> None:
+        """Return when it is over, or when something was said, if that matters."""
+        while not self._over:
+            self._heard.clear()
+            if said and self._unsaid:
+                return
+            await self._heard.wait()
+
+    async def _write(self) -> None:
+        """Write down what was said and is not written yet."""
+        unsaid, self._unsaid = self._unsaid, []
+        place = self._places[2]
+        try:
+            for name, value in unsaid:
+                await self._patience.ask(partial(self._client.xadd, place, {name: value}))
+            if unsaid:
+                await self._patience.ask(lambda: self._client.pexpire(place, KEPT_MS))
+        except Failed:
+            # Whether it is written is not known, and once more would be twice.
+            self._unsaid = [(b"end", b"lost")]
+            raise
+
+
+class RedisFollowing(Following):
+    """Reads what another process says."""
+
+    def __init__(
+        self, client: Any, patience: Patience, places: tuple[str, str, str], leader: str
+    ) -> None:
+        self._client = client
+        self._patience = patience
+        self._places = places
+        self._leader = leader
+        self._last = b"0"
+        self._read: list[tuple[bytes, bytes]] = []
+
+    async def begun(self) -> Begun:
+        name, value = await self._next()
+        if name != b"begun":
+            raise LeaderLost
+        target, provider, streamed = orjson.loads(value)
+        return Begun(target, provider, streamed)
+
+    async def events(self) -> AsyncGenerator[list[Json], None]:
+        while True:
+            name, value = await self._next()
+            if name == b"end" and value == b"ok":
+                return
+            if name != b"events":
+                raise LeaderLost
+            yield orjson.loads(value)
+
+    async def whole(self) -> bytes:
+        name, value = await self._next()
+        if name != b"whole":
+            raise LeaderLost
+        return value
+
+    async def _next(self) -> tuple[bytes, bytes]:
+        """Return what is said next, once it is. Raises LeaderLost."""
+        try:
+            while not self._read:
+                if not await self._look() and not await self._is_there() and not await self._look():
+                    raise LeaderLost
+        except Failed as exc:
+            raise LeaderLost from exc
+        return self._read.pop(0)
+
+    async def _look(self) -> bool:
+        """Wait a moment for something to be said, and say whether anything was."""
+        streams = {self._places[2]: self._last}
+        found = await self._patience.ask(
+            lambda: self._client.xread(streams, count=MANY, block=LOOK_MS),
+            longer_s=LOOK_MS / 1000,
+        )
+        for _, lines in found or ():
+            for line, fields in lines:
+                self._last = line
+                self._read += fields.items()
+        return bool(found)
+
+    async def _is_there(self) -> bool:
+        leader = await self._patience.ask(lambda: self._client.get(self._places[0]))
+        return isinstance(leader, bytes) and leader.decode() == self._leader
