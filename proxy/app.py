@@ -175,6 +175,7 @@ def _state(parts: Parts, drain: Drain, seams: Seams) -> State:
         targets=lambda: _targets(parts),
         usage=parts.accounts.ledger,
         show_remaining=lambda: remaining.show(reloader.current.allowances),
+        purge=parts.cache.purge,
         explain=attempts.plan,
     )
 

@@ -17,7 +17,7 @@ from proxy.access import check_model, model_unknown
 from proxy.attempts import Attempts
 from proxy.cache import Cache
 from proxy.cache_key import KeyParts, canonical, key_of, ring_digests, tenant_of
-from proxy.caching import applies
+from proxy.caching import Caching, applies
 from proxy.flights import Asked
 from proxy.log import Log
 from proxy.metrics import Metrics
@@ -81,23 +81,26 @@ class Gateway:
         wishes = call.wishes.cache
         if self._cache is None or not applies(caching, wishes):
             return await ask()
-        caller = admission.caller
-        tenant = tenant_of(caching.scope_of(caller.name), key=caller.name, team=caller.team)
-        parts = KeyParts(
-            surface=call.surface,
-            tenant=tenant,
-            namespace=wishes.namespace or caching.namespace,
-            model=admission.model,
-            ring=ring_digests(ring),
-            body=canonical(call.body),
-        )
-        asked = Asked(key_of(parts), call, tally.model, caching, wishes, tally)
+        key = key_of(key_parts(call, admission.caller, ring, caching))
+        asked = Asked(key, call, tally.model, caching, wishes, tally)
         return await self._cache.answer(asked, ask)
 
     def _see(self, chunk: Chunk, tally: Tally) -> None:
         for event in chunk.events:
             if aggregate.has_content(event):
                 self._metrics.content(tally)
+
+
+def key_parts(call: Call, caller: Caller, ring: Ring, caching: Caching) -> KeyParts:
+    """Return what the key of an answer to `call` is made of."""
+    return KeyParts(
+        surface=call.surface,
+        tenant=tenant_of(caching.scope_of(caller.name), key=caller.name, team=caller.team),
+        namespace=call.wishes.cache.namespace or caching.namespace,
+        model=ring.groups[0].name,  # of an alias, what it stands for
+        ring=ring_digests(ring),
+        body=canonical(call.body),
+    )
 
 
 def _add_wait(tally: Tally, stream: ChunkStream) -> None:

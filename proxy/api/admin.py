@@ -1,4 +1,4 @@
-"""POST /admin/reload: read the file again. GET /admin/explain/{model}: who would be asked now."""
+"""POST /admin/reload, GET /admin/explain/{model}, DELETE /admin/cache: for administrators."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from proxy.access import model_unknown
 from proxy.api.deps import state_of
 from proxy.api.render import answer_json
 from proxy.api.small import admin_of
+from proxy.errors import RequestInvalid
 from proxy.routing import Step
 
 
@@ -40,6 +41,18 @@ async def explain(request: Request) -> Response:
         "left_out": [_step(step) for step in plan.left_out],
     }
     return answer_json(request, content)
+
+
+async def purge_cache(request: Request) -> Response:
+    """Drop one answer (`key`), those of a model (`model`), or all; say how many it were."""
+    admin_of(request)
+    query = request.query_params
+    unknown = set(query) - {"key", "model"}
+    if unknown or len(query) > 1:
+        raise RequestInvalid("one of `key` and `model` may be given, and nothing else")
+    purge = state_of(request.scope)["purge"]
+    dropped = await purge(key=query.get("key"), model=query.get("model"))
+    return answer_json(request, {"dropped": dropped})
 
 
 def _step(step: Step) -> dict[str, str]:

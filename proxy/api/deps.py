@@ -72,6 +72,12 @@ class TargetHealth:
     reason: str | None = None  # why not: open, cooling, unconfigured
 
 
+class Purge(Protocol):
+    """The cache, as far as administrators are concerned."""
+
+    async def __call__(self, *, key: str | None, model: str | None) -> int: ...
+
+
 class State(TypedDict):
     """Everything the lifespan owns and a request may use."""
 
@@ -85,6 +91,7 @@ class State(TypedDict):
     targets: Callable[[], Sequence[TargetHealth]]
     usage: UsageBook
     show_remaining: Callable[[], Awaitable[None]]  # sets the gauges of what limits leave
+    purge: Purge
     explain: Callable[[Ring, RingPolicy], Plan]  # the order in which targets would be asked now
 
 

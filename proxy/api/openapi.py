@@ -110,6 +110,7 @@ PATHS: dict[str, dict[str, Any]] = {
             "Which targets would be asked for a model, and why", secured=True, parameters=[_MODEL]
         )
     },
+    "/admin/cache": {"delete": _operation("Drop answers that are kept", secured=True)},
     "/admin/usage": {"get": _usage()},
     "/admin/reload": {"post": _operation("Read the configuration file again", secured=True)},
 }

@@ -16,6 +16,7 @@ from proxy.errors import ProxyError
 
 _POST = "POST"
 _GET = "GET"  # and HEAD
+_DELETE = "DELETE"
 
 # The first that matches answers, and most requests are for the first.
 TABLE: tuple[tuple[str, str, ASGIApp], ...] = (
@@ -32,6 +33,7 @@ TABLE: tuple[tuple[str, str, ASGIApp], ...] = (
     (_GET, "/metrics", SmallEndpoint(ops.metrics)),
     (_POST, "/admin/reload", SmallEndpoint(admin.reload_config)),
     (_GET, "/admin/explain/{model:path}", SmallEndpoint(admin.explain)),
+    (_DELETE, "/admin/cache", SmallEndpoint(admin.purge_cache)),
     (_GET, "/admin/usage", SmallEndpoint(usage.report)),
     (_GET, "/openapi.json", SmallEndpoint(openapi.describe)),
 )

@@ -20,6 +20,7 @@ from proxy.accounts import check_ledger
 from proxy.app import create_app, loopback_only
 from proxy.cli import server
 from proxy.cli.ask import NoServer, ask
+from proxy.cli.cache_key import add_cache_key
 from proxy.cli.listen import CannotListen, bound
 from proxy.cli.live import ask_all
 from proxy.cli.options import DEFAULT, add_command, add_server, key_of
@@ -175,6 +176,8 @@ def _parser() -> argparse.ArgumentParser:
     add_server(add("health", _health, "ask a running server whether it is ready"))
 
     add_usage(add)
+
+    add_cache_key(add("cache-key", None, "show under which key an answer is kept"))
 
     keys = add("keys", None, "keys for callers")
     actions = keys.add_subparsers(required=True, metavar="ACTION")

@@ -58,7 +58,6 @@ return mine and 1 or 0
 class RedisBoard:
     def __init__(self, client: Any, clock: Clock, *, namespace: str) -> None:
         self._client = client
-        self._clock = clock
         self._prefix = f"mobius:flight:{namespace}:" if namespace else "mobius:flight:"
         self._patience = Patience(clock)
         self._ids = Ids(token_hex(8))
@@ -73,7 +72,7 @@ class RedisBoard:
         except Failed:
             return None
         if leader is None:
-            return RedisLeading(self._client, self._clock, self._patience, places, me)
+            return RedisLeading(self._client, self._patience, places, me)
         name = leader.decode()
         return RedisFollowing(self._client, self._patience, self._places(key, name), name)
 
@@ -88,13 +87,11 @@ class RedisLeading(Leading):
     def __init__(
         self,
         client: Any,
-        clock: Clock,
         patience: Patience,
         places: tuple[str, str, str],
         me: str,
     ) -> None:
         self._client = client
-        self._clock = clock
         self._patience = patience
         self._places = places
         self._me = me

@@ -182,6 +182,12 @@ class Edge:
     log_lines: list[bytes] = field(default_factory=list)
     book: FakeBook = field(default_factory=FakeBook)
 
+    purged: list[tuple[str | None, str | None]] = field(default_factory=list)
+
+    async def purge(self, *, key: str | None, model: str | None) -> int:
+        self.purged.append((key, model))
+        return 3
+
     def __post_init__(self) -> None:
         self.gateway = FakeGateway(self.script)
         self.snapshots = FakeSnapshots(self.configured)
@@ -197,6 +203,7 @@ class Edge:
             targets=lambda: (),
             usage=self.book,
             show_remaining=nothing,
+            purge=self.purge,
             explain=lambda ring, policy: Plan(()),
         )
 
