@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from proxy.limits import Claim, Limit, Refusal, Standing, Window, worst
 from proxy.store.memory import SOON_S
-from proxy.store.windows import bounds
+from proxy.store.windows import US, bounds
 
-US = 1_000_000
 FACTS_OF_STANDING = 3  # used, settled, microseconds until nothing is used
 FACTS_OF_REFUSAL = 5  # place in the list, the same, microseconds until there is room
 

@@ -24,10 +24,9 @@ from proxy.store.redis_address import (
     address_of,
 )
 
-CONNECT_S = 0.1
+CONNECT_S = 0.5  # nobody waits for it: what is asked meanwhile is told that Redis is gone
 # Longer than what `RedisLink` waits: it alone knows a slow Redis from a busy event loop.
-BACKSTOP_S = 1.0
-
+BACKSTOP_S = 1.5
 
 NO_EVICTION = "noeviction"
 
