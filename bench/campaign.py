@@ -20,6 +20,7 @@ from bench.client import connected
 from bench.load import LEAST_CPU_S, Case, Sample, measure
 from bench.payload import Kind, WrongAnswer
 from bench.progress import Progress
+from bench.quota import QuotaSample, measure_quota
 from bench.ring import RingTimes, measure_ring
 
 CASES = (
@@ -31,7 +32,7 @@ CASES = (
     Case(Kind.PACED, 64),
 )
 SERVERS = (cast.floor, cast.mobius)
-PARTS = ("unary", "stream", "paced", "ring", "start")
+PARTS = ("unary", "stream", "paced", "ring", "quota", "start")
 EXTRA_STARTS = 2
 WARM_UP = 16  # connections
 LEAST_ROUNDS = 3
@@ -60,6 +61,7 @@ class Results:
     starts: list[Start] = field(default_factory=list)
     memory_mib: dict[str, float] = field(default_factory=dict)  # after the load
     ring: RingTimes | None = None
+    quota: list[QuotaSample] = field(default_factory=list)
     rounds: int = 0
     took_s: float = 0.0
 
@@ -85,6 +87,10 @@ class Campaign:
                 self._progress.step("ring")
                 with cast.ring(origin, self._folder) as child:
                     self.results.ring = await measure_ring(child)
+        if "quota" in only:
+            self._progress.step("quota")
+            rounds, seconds = self._options.rounds, self._options.seconds
+            self.results.quota = await measure_quota(rounds, seconds, self._folder)
         self.results.took_s = time.monotonic() - start_s
         return self.results
 
@@ -171,7 +177,7 @@ def steps(options: Options) -> int:
     starts = len(SERVERS) * EXTRA_STARTS if "start" in options.only else 0
     kinds = len({case.kind for case in options.cases})
     load = sum(len(_order(case, 0)) for case in options.cases) * options.rounds
-    return starts + bool(kinds) + 3 * kinds + load + ("ring" in options.only)
+    return starts + bool(kinds) + 3 * kinds + load + len({"ring", "quota"} & options.only)
 
 
 def _order(case: Case, number: int) -> list[str]:

@@ -10,6 +10,7 @@ from bench.campaign import CASES, Results
 from bench.child import TICK_S
 from bench.load import LEAST_CPU_S, Case, Sample, percentile
 from bench.payload import Kind
+from bench.quota import QuotaSample, stores_of
 from bench.ring import RingTimes
 
 Row: TypeAlias = tuple[str, ...]
@@ -40,6 +41,8 @@ def render(results: Results, machine: dict[str, Any]) -> str:
         blocks.append(_added(results))
     if results.ring is not None:
         blocks.append(_ring(results.ring))
+    if results.quota:
+        blocks.append(_quota(results.quota))
     if results.starts:
         blocks.append(_starts(results))
     return "\n\n".join(blocks)
@@ -108,6 +111,15 @@ def _over(samples: Sequence[Sample], others: Sequence[Sample]) -> list[str]:
     pairs = zip(samples, others, strict=True)
     added_ms = [_p50_ms([own]) - _p50_ms([other]) for own, other in pairs]
     return [_spread(added_ms, 2), f"{_p99_ms(samples) - _p99_ms(others):.2f}"]
+
+
+def _quota(samples: Sequence[QuotaSample]) -> str:
+    head = ("store", "at once", "CPU ms/request")
+    rows = []
+    for store, concurrency in stores_of(samples):
+        own = [each for each in samples if (each.store, each.concurrency) == (store, concurrency)]
+        rows.append((store, str(concurrency), _spread([each.cpu_ms for each in own], 3)))
+    return _table("Quota and ledger: what they add to a request", head, rows)
 
 
 def _ring(times: RingTimes) -> str:

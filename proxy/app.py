@@ -107,14 +107,8 @@ def create_app(
             await _watch(opened, parts.reloader)
             yield _state(parts, drain, seams)
 
-    app = FastAPI(
-        title="Mobius",
-        version=__version__,
-        lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-    )
+    # Without `openapi_url` it has no pages of its own.
+    app = FastAPI(title="Mobius", version=__version__, lifespan=lifespan, openapi_url=None)
     app.state.drain = drain
     app.state.say = lambda event, **facts: None  # a signal may come before the lifespan does
     app.state.grace = lambda: config.snapshot.policy.grace

@@ -40,6 +40,9 @@ FEWEST = 8  # answers, before they are believed
 MODELS = 1_000  # names under a wildcard are endless
 HIGH_QUANTILE = 0.98
 
+# By which a request says how long its answer may be, at most.
+BOUNDS = ("max_completion_tokens", "max_tokens")
+
 
 @dataclass(frozen=True, slots=True)
 class Size:
@@ -109,7 +112,7 @@ class Answers:
     each_tokens: int
     choices: int
     predicted_tokens: int  # the part of a prediction that is wrong is charged beside the answer
-    stated: bool  # by the request itself
+    stated: bool  # by the body itself
 
     @property
     def tokens(self) -> int:
@@ -123,16 +126,16 @@ def answers_to(body: Json, *, known: int | None, default: int, most: int | None)
     Where it does not say so, the limit of the model (`known`) does, else `default`, and `most` in
     any case.
     """
-    asked = _most(body, "max_completion_tokens", "max_tokens", "max_output_tokens")
-    each = known or default
+    asked = _most(body, *BOUNDS)
+    each = asked or known or default
     if most is not None:
         each = min(each, most)
     prediction = body.get("prediction")
     return Answers(
-        each_tokens=asked or each,
+        each_tokens=each,
         choices=_most(body, "n") or 1,
         predicted_tokens=len(orjson.dumps(prediction)) if prediction else 0,
-        stated=asked is not None,
+        stated=asked == each,
     )
 
 

@@ -43,8 +43,9 @@ class Gateway:
             ring = ring_of(call, caller, snapshot)
             tally.model = ring.pattern or ring.model
 
+            counted_as = ring.groups[0].name  # an alias is no way round a model's limits
             admission = await owed.enter_async_context(
-                self._quota.admit(call, caller, snapshot, tally)
+                self._quota.admit(call, caller, snapshot, tally, counted_as=counted_as)
             )
             reply = await self._attempts.run(ring, admission, snapshot.policy)
 

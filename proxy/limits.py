@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 NANO = 1_000_000_000  # nano-dollars in a dollar
 
@@ -42,9 +43,13 @@ class ScopeKind(StrEnum):
     TARGET = "target"  # a deployment, by its identity
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """Whose use is counted together."""
+class Scope(NamedTuple):
+    """
+    Whose use is counted together.
+
+    A tuple, because every counter is found by one, several times in a request: a dataclass's own
+    hash would be most of what a limit costs.
+    """
 
     kind: ScopeKind
     name: str
@@ -80,7 +85,7 @@ class Standing:
 
     limit: Limit
     used: int
-    reset_s: float  # until nothing is used any more, were nobody to come; 0 where nothing is
+    reset_s: float  # until all is back, were nobody to come and nothing to be settled later
 
     @property
     def remaining(self) -> int:
@@ -145,7 +150,7 @@ NOTHING = Spent()
 
 def duration(seconds: float) -> str:
     """Return a time as OpenAI writes it in `x-ratelimit-reset-*`: `17ms`, `1.5s`, `6m0s`."""
-    if 0 < seconds < 1:
+    if 0 < seconds < 0.9995:
         return f"{max(1, round(seconds * 1000))}ms"
     minutes, rest_s = divmod(round(max(0.0, seconds), 3), 60)
     hours, minutes = divmod(int(minutes), 60)

@@ -31,6 +31,8 @@ AUDIO_PROMPT = "input_cost_per_audio_token"
 AUDIO_COMPLETION = "output_cost_per_audio_token"
 STEPPED = (PROMPT, COMPLETION, CACHED, CACHE_WRITE, CACHE_WRITE_1H)  # may change with the length
 KINDS = tuple(each.name for each in fields(Rates) if each.name != "least_prompt_tokens")
+# OpenAI's words for "as the project is set", which is also what no word means.
+ANY_TIER = frozenset({"", "auto"})
 SERVICE_TIERS = ("balanced", "flex", "priority", "ultrafast")
 
 _STEP = re.compile(r"(_above_([0-9]+)k_tokens)(?:_[a-z]+)?$")
@@ -65,15 +67,17 @@ def bound_nano_usd(
     """
     Return what an attempt with at most so many tokens costs at most, whatever their kinds.
 
-    A provider may serve a request in the tier that it asks for or in the ordinary one.
+    A provider may serve a request in the tier that it asks for or in the ordinary one; and one that
+    asks for none in whichever its operator has chosen at the provider, which nobody here knows.
     """
-    reached = (
-        *_reached(price.of(None), prompt_tokens),
-        *_reached(price.of(service_tier), prompt_tokens),
-    )
+    if service_tier is None or service_tier.lower() in ANY_TIER:
+        ladders = (price.rates, *price.service_tiers.values())
+    else:
+        ladders = (price.rates, price.of(service_tier))
     pico = max(
         prompt_tokens * rates.dearest_prompt + completion_tokens * rates.dearest_completion
-        for rates in reached
+        for ladder in ladders
+        for rates in _reached(ladder, prompt_tokens)
     )
     return -(-pico // PICO_PER_NANO)
 
@@ -82,16 +86,6 @@ def _reached(ladder: tuple[Rates, ...], prompt_tokens: int) -> tuple[Rates, ...]
     """Return the rates of prompts up to this length; the last of them are those of this length."""
     longer = (rates for rates in ladder[1:] if rates.least_prompt_tokens <= prompt_tokens)
     return (ladder[0], *longer)
-
-
-def price_word(price: Price | None) -> str:
-    """Return the price as a person reads it: dollars for a million tokens of a short request."""
-    if price is None:
-        return "price unknown"
-    rates = price.rates[0]
-    if not rates.dearest_prompt and not rates.dearest_completion:
-        return "free"
-    return f"${rates.prompt / 10**6:g} in, ${rates.completion / 10**6:g} out per million tokens"
 
 
 def is_token_price(name: str) -> bool:

@@ -9,15 +9,23 @@ the store or the ledger cannot be reached, `mobius.quota.on_store_failure` decid
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from uuid import uuid4
 
 from proxy import refusals
 from proxy.allowance import Allowance, Allowances
-from proxy.errors import QuotaUnavailable, UpstreamFailure
-from proxy.estimate import Answers, PromptRates, Size, answers_to, prompt_most, size_of
+from proxy.errors import QuotaUnavailable, TooManyTokens, UpstreamFailure
+from proxy.estimate import (
+    BOUNDS,
+    Answers,
+    PromptRates,
+    Size,
+    answers_to,
+    prompt_most,
+    size_of,
+)
 from proxy.headroom import Headroom
+from proxy.ids import Ids
 from proxy.leeway import Need
 from proxy.limits import NOTHING, Claim, Limit, Refusal, Scope, ScopeKind, Spent, Unit, Window
 from proxy.metrics import Metrics
@@ -27,7 +35,7 @@ from proxy.reservation import OK, Reservation, model_of
 from proxy.snapshot import Snapshot
 from proxy.store import Closed, LedgerUnavailable, Opened, Records
 from proxy.store.port import QuotaStore, Standings, StoreUnavailable
-from proxy.types import Call, Caller, Tally, Target
+from proxy.types import Call, Caller, Json, Tally, Target
 
 MOST_KNOWN = 10_000  # callers, users and models whose limits are remembered from the last request
 
@@ -39,12 +47,14 @@ class Admission:
     id: str  # unique over all replicas; a caller may give two requests the same id of its own
     call: Call
     caller: Caller
-    model: str  # the configured name, or the wildcard's: names under it are endless
+    model: str  # as it was asked for, also under a wildcard: limits go by this name
     allowance: Allowance
     policy: QuotaPolicy
     tally: Tally
     size: Size
+    at: float  # when it came, on the store's clock
     let_in: bool = False
+    recorded: bool = False  # the ledger has counted it
     attempts: int = 0
 
 
@@ -56,47 +66,58 @@ class Quota:
         self._ledger = ledger
         self._metrics = metrics
         self._headroom = headroom
+        self._ids = Ids()
         self._rates = PromptRates()
         self._allowances = Allowances()
         self._known: dict[tuple[str, str | None, str], Allowance] = {}
 
     @asynccontextmanager
     async def admit(
-        self, call: Call, caller: Caller, snapshot: Snapshot, tally: Tally
+        self,
+        call: Call,
+        caller: Caller,
+        snapshot: Snapshot,
+        tally: Tally,
+        *,
+        counted_as: str | None = None,
     ) -> AsyncIterator[Admission]:
         """
         Let the request in, and give back its place when the block ends.
 
+        `counted_as` is the model whose limits it is under, where that was asked for by an alias.
+
         Raises LimitReached, TooManyTokens, QuotaUnavailable.
         """
+        model = counted_as or call.model
         admission = Admission(
-            id=uuid4().hex,
+            id=self._ids.next(),
             call=call,
             caller=caller,
-            model=tally.model,
-            allowance=self._allowance(snapshot.allowances, caller, call),
+            model=model,
+            allowance=self._allowance(snapshot.allowances, caller, call.user, model),
             policy=snapshot.policy.quota,
             tally=tally,
             size=size_of(call.body, call.size_bytes),
+            at=self._store.wall(),
         )
         limits = admission.allowance.admission
-        self._check_tokens(admission)
         try:
+            await self._check_tokens(admission)
             if limits:
                 await self._let_in(self._store.admit(admission.id, limits), admission)
             admission.let_in = True
             yield admission
         finally:
-            if limits:
-                await self._store.leave(admission.id)
-            if admission.let_in and not admission.attempts:
+            if admission.let_in and not admission.recorded:
                 self._ledger.admit(
                     key=caller.name,
                     team=caller.team or "",
                     user=call.user or "",
-                    model=tally.model,
-                    at=self._store.wall(),
+                    model=admission.model,
+                    at=admission.at,
                 )
+            if limits:
+                await self._store.leave(admission.id)
 
     @asynccontextmanager
     async def reserve(self, admission: Admission, target: Target) -> AsyncIterator[Reservation]:
@@ -153,6 +174,7 @@ class Quota:
             if limit.scope.kind is ScopeKind.TARGET:
                 self._headroom.heard((answer.standing(),))
                 raise refusals.target_full(answer)
+            await self._tell_left(admission)
             admission.tally.note((answer.standing(),))
             raise refusals.limit_reached(answer)
         admission.tally.note(answer)
@@ -165,7 +187,7 @@ class Quota:
             raise refusals.unpriced(target.label)
         most = allowance.most_tokens[1] if allowance.most_tokens else None
         known = facts.max_output_tokens
-        body = {**target.defaults, **call.body} if target.defaults else call.body
+        body = _filled(call.body, target.defaults)
         answers = answers_to(body, known=known, default=policy.default_max_tokens, most=most)
         if (allowance.spending or most) and _needs_bound(answers, known):
             call = replace(call, body={**call.body, _bound_of(target): answers.each_tokens})
@@ -198,9 +220,11 @@ class Quota:
             completion_tokens=reservation.completion_tokens,
             nano_usd=reservation.nano_usd,
         )
+        first, admission.recorded = not admission.recorded, True
         try:
-            await self._ledger.open(row, admitted=admission.attempts == 1)
+            await self._ledger.open(row, admitted=first)
         except LedgerUnavailable as exc:
+            admission.recorded = not first
             if admission.policy.on_store_failure != "open":
                 raise QuotaUnavailable(
                     "the ledger cannot be written, and no call is made that is not recorded",
@@ -216,33 +240,47 @@ class Quota:
         tally.spend(usage, cost, reserved_tokens=reservation.tokens)
         self._metrics.spent(tally, usage, cost)
         spent = Spent(usage.prompt_tokens + usage.completion_tokens, cost or 0)
-        # In one step, so that whoever asks the ledger for the past sees both or neither.
-        await self._store.settle(reservation.id, spent)
-        self._headroom.settled(reservation.target, freed_tokens=reservation.tokens - spent.tokens)
-        await self._ledger.close(
-            Closed(
-                id=reservation.id,
-                usage=usage,
-                nano_usd=cost,
-                outcome=reservation.outcome,
-                answered=reservation.outcome == OK,
-                closed_at=self._store.wall(),
-            )
+        closed = Closed(
+            id=reservation.id,
+            usage=usage,
+            nano_usd=cost,
+            outcome=reservation.outcome,
+            answered=reservation.outcome == OK,
+            closed_at=self._store.wall(),
         )
+        # In one step, so that whoever asks the ledger for the past sees both or neither.
+        try:
+            await self._store.settle(reservation.id, spent)
+        finally:
+            await self._ledger.close(closed)
+        self._headroom.settled(reservation.target, freed_tokens=reservation.tokens - spent.tokens)
 
-    def _check_tokens(self, admission: Admission) -> None:
+    async def _check_tokens(self, admission: Admission) -> None:
         if admission.allowance.most_tokens is not None:
             answers = answers_to(admission.call.body, known=None, default=0, most=None)
             if answers.stated:
-                refusals.check_tokens(admission.allowance, answers.each_tokens)
+                try:
+                    refusals.check_tokens(admission.allowance, answers.each_tokens)
+                except TooManyTokens:
+                    await self._tell_left(admission)
+                    raise
 
-    def _allowance(self, allowances: Allowances, caller: Caller, call: Call) -> Allowance:
+    async def _tell_left(self, admission: Admission) -> None:
+        """Take note, for one who is refused, of how all of its limits stand, if that is known."""
+        allowance = admission.allowance
+        with suppress(StoreUnavailable, LedgerUnavailable):
+            limits = (*allowance.admission, *allowance.spending)
+            admission.tally.note(await self._store.standings(limits))
+
+    def _allowance(
+        self, allowances: Allowances, caller: Caller, user: str | None, model: str
+    ) -> Allowance:
         if allowances is not self._allowances or len(self._known) >= MOST_KNOWN:
             self._allowances, self._known = allowances, {}
-        key = (caller.name, call.user, call.model)
+        key = (caller.name, user, model)
         found = self._known.get(key)
         if found is None:
-            found = allowances.of(caller, user=call.user, model=call.model)
+            found = allowances.of(caller, user=user, model=model)
             self._known[key] = found
         return found
 
@@ -250,6 +288,14 @@ class Quota:
 def _needs_bound(answers: Answers, known: int | None) -> bool:
     """Say whether nothing but us keeps an answer within what is set aside for it."""
     return not answers.stated and (known is None or answers.each_tokens < known)
+
+
+def _filled(body: Json, defaults: Json) -> Json:
+    """Return the body and what the file says for it; one that names a bound keeps its own."""
+    if not defaults:
+        return body
+    named = any(name in body for name in BOUNDS)
+    return {k: v for k, v in defaults.items() if not (named and k in BOUNDS)} | {**body}
 
 
 def _bound_of(target: Target) -> str:

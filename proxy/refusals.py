@@ -81,4 +81,6 @@ def _named(scope: Scope) -> str:
 
 
 def _amount(unit: Unit, amount: int) -> str:
-    return f"${amount / NANO:.6g}" if unit is Unit.NANO_USD else str(amount)
+    if unit is not Unit.NANO_USD:
+        return str(amount)
+    return f"${amount // NANO}.{amount % NANO:09d}".rstrip("0").rstrip(".")

@@ -231,16 +231,17 @@ class Tally:
 
     def note(self, standings: Sequence[Standing]) -> None:
         """Take note of how the caller's own limits stand: the tightest of each unit is told."""
-        for standing in sorted(standings, key=lambda each: -each.remaining):
+        requests = tokens = None
+        for standing in standings:
             limit = standing.limit
-            if limit.scope.kind is not ScopeKind.TARGET:
-                match limit.unit:
-                    case Unit.REQUESTS:
-                        self.requests_left = standing
-                    case Unit.TOKENS:
-                        self.tokens_left = standing
-                    case Unit.NANO_USD | Unit.PARALLEL:
-                        pass
+            if limit.scope.kind is ScopeKind.TARGET:
+                continue
+            if limit.unit is Unit.REQUESTS:
+                requests = _tighter(requests, standing)
+            elif limit.unit is Unit.TOKENS:
+                tokens = _tighter(tokens, standing)
+        self.requests_left = requests or self.requests_left
+        self.tokens_left = tokens or self.tokens_left
 
     def spend(self, usage: Usage, nano_usd: int | None, *, reserved_tokens: int) -> None:
         """Add what an attempt took, for which `reserved_tokens` had been set aside."""
@@ -252,3 +253,7 @@ class Tally:
             used = self.tokens_left.used - reserved_tokens
             used += usage.prompt_tokens + usage.completion_tokens
             self.tokens_left = replace(self.tokens_left, used=used)
+
+
+def _tighter(one: Standing | None, other: Standing) -> Standing:
+    return other if one is None or other.remaining < one.remaining else one

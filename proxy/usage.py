@@ -10,15 +10,6 @@ TOKENS_LIMIT = 100_000_000  # no model has such a window: a count above it is a 
 BYTES_PER_TOKEN = 4
 
 
-def estimate(prompt_bytes: int, completion_bytes: int) -> Usage:
-    """Return the usage of an answer whose provider did not say: a token for every four bytes."""
-    return Usage(
-        prompt_tokens=-(-prompt_bytes // BYTES_PER_TOKEN),
-        completion_tokens=-(-completion_bytes // BYTES_PER_TOKEN),
-        estimated=True,
-    )
-
-
 def usage_of(body: Json) -> Usage | None:
     """
     Return the tokens that a body or a chunk reports, or None when it does not or they are absurd.

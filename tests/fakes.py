@@ -7,6 +7,7 @@ from collections.abc import (
     AsyncGenerator,
     Awaitable,
     Callable,
+    Coroutine,
     Iterable,
     Iterator,
     Mapping,
@@ -35,6 +36,7 @@ from proxy.retry import Kind
 from proxy.snapshot import Snapshot
 from proxy.store import Closed, LedgerUnavailable, Opened
 from proxy.store.memory import MemoryStore
+from proxy.store.port import QuotaStore
 from proxy.types import (
     Call,
     Caller,
@@ -126,6 +128,14 @@ class Gate:
     async def pass_(self) -> None:
         self.reached.set()
         await self.opened.wait()
+
+    async def cancel(self, work: Coroutine[Any, Any, object]) -> None:
+        """Cancel `work` once it waits here, and wait until it has ended by that."""
+        task = asyncio.create_task(work)
+        await self.reached.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
 
 
 @dataclass(frozen=True)
@@ -384,10 +394,17 @@ class Bench:
         self.policy = MobiusPolicy.model_validate(policy)
         self.ring = ring or Ring("m", (group("m", *scripts),))
         self.ledger = FakeLedger()
-        self.store = MemoryStore(self.clock, self.ledger)
         self.headroom = Headroom(self.clock)
-        self.quota = Quota(self.store, self.ledger, self.metrics, self.headroom)
         self.allowances = allowances
+        self._chance = chance
+        self.use(MemoryStore(self.clock, self.ledger))
+        self.rings = {each.model: each for each in (self.ring, *others)}
+        self.tally = Tally("req-1", Surface.CHAT, "unknown", False, 0.0)
+
+    def use(self, store: QuotaStore) -> None:
+        """Count from here on in this store."""
+        self.store = store
+        self.quota = Quota(store, self.ledger, self.metrics, self.headroom)
         self.attempts = Attempts(
             self.upstream,
             self.health,
@@ -395,7 +412,7 @@ class Bench:
             self.quota,
             headroom=self.headroom,
             clock=self.clock,
-            chance=chance,
+            chance=self._chance,
         )
         self.gateway = Gateway(
             attempts=self.attempts,
@@ -403,8 +420,6 @@ class Bench:
             metrics=self.metrics,
             log=Log(self.log_lines.append, self.clock),
         )
-        self.rings = {each.model: each for each in (self.ring, *others)}
-        self.tally = Tally("req-1", Surface.CHAT, "unknown", False, 0.0)
 
     @property
     def asked(self) -> list[str]:

@@ -9,11 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 
 from proxy.app import Exports, create_app
 from proxy.config import load_config
+from tests.quiet import imported
 
 VARIABLE = "MOBIUS_TEST_PROVIDER_KEY"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _litellm() -> None:
+    imported()  # before a service begins to, in a thread of its own
 
 
 def model(name: str, more: str = "mock_response: hi") -> str:

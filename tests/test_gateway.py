@@ -10,11 +10,12 @@ import orjson
 import pytest
 from starlette.types import Message
 
+from proxy.allowance import Allowances
 from proxy.api.outbound import Outbound
-from proxy.errors import ModelForbidden, ModelUnknown, NoTargetAvailable, ProxyError
+from proxy.errors import LimitReached, ModelForbidden, ModelUnknown, NoTargetAvailable, ProxyError
 from proxy.gateway import ring_of
 from proxy.log import Log
-from proxy.policy import MobiusPolicy
+from proxy.policy import Limits, MobiusPolicy
 from proxy.replies import ChunkStream, Completion
 from proxy.retry import Kind
 from proxy.snapshot import Fallbacks, Snapshot, Wildcard
@@ -66,6 +67,20 @@ def names(call: Call, caller: Caller = ANYBODY) -> list[str]:
 
 def test_a_ring_is_the_models_own_group_and_its_fallbacks() -> None:
     assert names(ask()) == ["m", "n", "o"]
+
+
+def test_an_alias_is_no_way_round_a_models_limits() -> None:
+    alias = Ring("short", (group("m", "a"),))
+    limits = Allowances(models={"m": Limits(rpm=1)})
+    bench = Bench({"a": [OK, OK]}, others=[alias], allowances=limits)
+
+    async def main() -> None:
+        await bench.serve(ask(model="short"))
+        with pytest.raises(LimitReached, match="limit of model `m` is reached"):
+            await bench.serve(ask(model="m"))
+
+    asyncio.run(main())
+    assert bench.asked == ["a"]
 
 
 def test_fallbacks_are_not_transitive() -> None:
@@ -284,11 +299,7 @@ def test_a_reader_who_is_cancelled_while_waiting_settles_all_the_same() -> None:
     bench = Bench({"a": [[delta("t0"), gate, finish()]]})
 
     async def main() -> None:
-        reading = asyncio.create_task(bench.read())
-        await gate.reached.wait()
-        reading.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await reading
+        await gate.cancel(bench.read())
         assert bench.upstream.sources[0].closed == 1
 
     asyncio.run(main())
@@ -320,11 +331,7 @@ def test_a_caller_who_leaves_before_the_first_content_closes_the_upstream() -> N
     bench = Bench({"a": [[role(), gate, delta("t0")]]})
 
     async def main() -> None:
-        asking = asyncio.create_task(bench.serve(ask(stream=True)))
-        await gate.reached.wait()
-        asking.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asking
+        await gate.cancel(bench.serve(ask(stream=True)))
         assert bench.upstream.sources[0].closed == 1
 
     asyncio.run(main())

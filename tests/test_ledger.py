@@ -454,3 +454,29 @@ def test_a_reader_in_the_middle_of_a_long_look_keeps_nobody_from_writing(path: P
         assert closed_ids(path) == ["a1"]
 
     with_ledger(path, script)
+
+
+def test_a_pattern_is_all_the_models_that_fit_it_together(path: Path) -> None:
+    async def script(ledger: Ledger) -> None:
+        for number, model in enumerate(("claude-x", "claude-y", "gpt", "a-claude-z")):
+            await ledger.open(opened(f"a{number}", model=model), admitted=True)
+            await ledger.close(closed(f"a{number}"))
+        for name, rows in (("claude-*", 2), ("*", 4), ("*claude*", 3), ("claude-x", 1), ("c*t", 0)):
+            scope = Scope(ScopeKind.MODEL, name)
+            assert await ledger.used(scope, Unit.TOKENS, since=0) == 10 * rows
+            assert await ledger.used(scope, Unit.REQUESTS, since=T0) == rows
+            assert len(await ledger.recent(scope, Unit.TOKENS, since=T0)) == rows
+            assert len(await ledger.recent(scope, Unit.REQUESTS, since=T0)) == rows
+
+    with_ledger(path, script)
+
+
+def test_a_star_in_any_other_name_is_a_letter(path: Path) -> None:
+    async def script(ledger: Ledger) -> None:
+        await ledger.open(opened("a1", user="ann"), admitted=True)
+        await ledger.close(closed("a1"))
+        for name, requests in (("ann", 1), ("a*", 0)):
+            scope = Scope(ScopeKind.USER, name)
+            assert await ledger.used(scope, Unit.REQUESTS, since=0) == requests
+
+    with_ledger(path, script)

@@ -22,7 +22,7 @@ from proxy.catalogue import FACTS_KEPT, PriceTable
 from proxy.config.names import words
 from proxy.config.price_table import FILE, read_table
 from proxy.facts import FREE, UNKNOWN, ModelFacts, Price, Rates, Stated
-from proxy.pricing import bound_nano_usd, cost_nano_usd, is_token_price, price_of, price_word
+from proxy.pricing import bound_nano_usd, cost_nano_usd, is_token_price, price_of
 from proxy.types import Usage
 
 Row: TypeAlias = dict[str, Any]
@@ -193,7 +193,14 @@ def test_a_bound_takes_the_dearest_kind_and_rounds_up() -> None:
 def test_a_bound_is_for_the_tier_that_is_asked_for_and_the_ordinary_one() -> None:
     subject = price(**TIERS)
     assert bound_nano_usd(subject, 1, 1, "priority") == 10_000
-    assert bound_nano_usd(subject, 1, 1, "flex") == bound_nano_usd(subject, 1, 1) == 7_000
+    assert (
+        bound_nano_usd(subject, 1, 1, "flex") == bound_nano_usd(subject, 1, 1, "default") == 7_000
+    )
+
+
+@pytest.mark.parametrize("tier", [None, "auto"])
+def test_a_bound_without_a_tier_is_for_whichever_the_project_is_set_to(tier: str | None) -> None:
+    assert bound_nano_usd(price(**TIERS), 1, 1, tier) == 10_000
 
 
 def test_a_bound_knows_that_shorter_prompts_may_be_dearer() -> None:
@@ -222,15 +229,9 @@ def test_no_usage_within_the_tokens_costs_more_than_the_bound(
         usage.completion_tokens + more_completion,
     )
     bound = bound_nano_usd(subject, prompt, completion, asked)
-    for served in {None, "default", asked}:
+    tiers = {"flex", "priority"} if asked is None else {asked}
+    for served in {None, "default", *tiers}:
         assert 0 <= cost_nano_usd(subject, usage, served) <= bound
-
-
-def test_a_person_reads_dollars_for_a_million_tokens() -> None:
-    row = {"input_cost_per_token": 2.5e-6, "output_cost_per_token": 1e-5}
-    assert price_word(price(**row)) == "$2.5 in, $10 out per million tokens"
-    assert price_word(FREE) == "free"
-    assert price_word(None) == "price unknown"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.types import Usage
-from proxy.usage import estimate, usage_of
+from proxy.usage import usage_of
 
 Body: TypeAlias = dict[str, Any]
 
@@ -158,9 +158,3 @@ def test_the_kinds_of_any_usage_are_counts_that_sum_to_the_total(
         kinds = [tokens for _, tokens in known.kinds()]
         assert min(kinds) >= 0
         assert sum(kinds) == known.prompt_tokens + known.completion_tokens
-
-
-def test_an_estimate_is_a_token_for_every_four_bytes_begun_and_says_so() -> None:
-    assert estimate(0, 0) == Usage(estimated=True)
-    assert estimate(4, 5) == Usage(1, 2, estimated=True)
-    assert estimate(1, 8) == Usage(1, 2, estimated=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from proxy import __version__
+from proxy.accounts import check_ledger
 from proxy.app import create_app, loopback_only
 from proxy.cli import server
 from proxy.cli.ask import NoServer, ask
@@ -24,6 +25,7 @@ from proxy.cli.live import ask_all
 from proxy.cli.options import DEFAULT, add_command, add_server, key_of
 from proxy.cli.report import print_plan, print_rings
 from proxy.cli.usage import CannotWrite, add_usage
+from proxy.clock import SystemClock
 from proxy.config import ConfigError, load_config
 from proxy.store import LedgerUnavailable
 from proxy.upstream.sdk import IMPORTING
@@ -85,6 +87,7 @@ def _serve(args: argparse.Namespace) -> int:
     app = create_app(args.config, config, environ=environ, load=load)
     options = {name: value for name in PASSED_ON if (value := getattr(args, name)) is not None}
     with bound(args.host, args.port) as listeners:
+        asyncio.run(check_ledger(config.snapshot.policy, SystemClock()))
         return server.run(app, listeners, **options)
 
 

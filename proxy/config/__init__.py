@@ -25,13 +25,14 @@ from proxy.config.secrets import Secrets
 from proxy.config.sections import Reader, note_literal
 from proxy.config.settings import (
     CacheSettings,
+    Settings,
     check_sections,
     read_general,
     read_settings,
 )
 from proxy.config.source import Fields
 from proxy.config.targets import Above
-from proxy.policy import RedisSettings
+from proxy.policy import MobiusPolicy, RedisSettings
 from proxy.snapshot import Snapshot
 
 __all__ = ["CacheSettings", "Config", "ConfigError", "RedisSettings", "Remark", "load_config"]
@@ -96,17 +97,9 @@ def _read(
         )
     section = root.entries.get("mobius")
     settings = read_settings(reader, root)
-    written = read_policy(reader, section)
-    policy = settings.policy(written)
+    policy = settings.policy(read_policy(reader, section))
     callers = read_callers(reader, policy, section, read_general(reader, root))
-    above = Above(
-        timeouts=policy.timeouts,
-        timeout_s=settings.seconds("timeout", "request_timeout"),
-        stream_timeout_s=settings.seconds("stream_timeout"),
-        drop_params=settings.drop_params(),
-        credentials=_credentials(reader, root),
-        catalogue=table or PriceTable({}),
-    )
+    above = _above(reader, root, settings, policy, table or PriceTable({}))
     rings = read_rings(reader, settings, root.entries.get("model_list"), above)
     if not rings.rings and not rings.wildcards:
         reader.findings.warn(root.place, "there is no model in this file")
@@ -120,7 +113,7 @@ def _read(
         allowances=allowances_of(policy),
         catalogue=above.catalogue,
     )
-    redis, cache = settings.redis(), settings.cache()
+    redis, cache = settings.redis(), settings.cache()  # before the warnings: they add to them
     return Config(
         snapshot=snapshot,
         warnings=reader.findings.clean(reader.findings.warnings),
@@ -129,6 +122,20 @@ def _read(
         environment=MappingProxyType(dict(environment)),
         redis=redis,
         cache=cache,
+    )
+
+
+def _above(
+    reader: Reader, root: Fields, settings: Settings, policy: MobiusPolicy, catalogue: PriceTable
+) -> Above:
+    """Return what holds for a deployment that says nothing of its own."""
+    return Above(
+        timeouts=policy.timeouts,
+        timeout_s=settings.seconds("timeout", "request_timeout"),
+        stream_timeout_s=settings.seconds("stream_timeout"),
+        drop_params=settings.drop_params(),
+        credentials=_credentials(reader, root),
+        catalogue=catalogue,
     )
 
 

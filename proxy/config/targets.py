@@ -213,11 +213,7 @@ def _build(
             return None
         written = "unset"
     provider, model = _provider(reader, acted, written)
-    handed = {name: value for name, value in params.handed.items() if value is not None}
-    mock = _mock(reader, acted.get("mock_response"))
-    if mock is not None:
-        handed["mock_response"] = mock
-    connect(reader, entry.place, provider, acted, handed)
+    handed = _handed_over(reader, entry.place, provider, params)
     credential = credential_of(provider, handed)
     order = reader.integer(acted.get("order"), "order", least=-(2**31))
     drop = reader.switch(acted.get("drop_params"), "drop_params")
@@ -248,6 +244,16 @@ def _build(
     )
     retries = reader.integer(acted.get("num_retries"), "num_retries", most=10)
     return Deployment(target, entry.place, order is not None, retries)
+
+
+def _handed_over(reader: Reader, place: Place, provider: str, params: _Params) -> dict[str, Any]:
+    """Return what LiteLLM is handed for every call to the target."""
+    handed = {name: value for name, value in params.handed.items() if value is not None}
+    mock = _mock(reader, params.acted.get("mock_response"))
+    if mock is not None:
+        handed["mock_response"] = mock
+    connect(reader, place, provider, params.acted, handed)
+    return handed
 
 
 def _stated(provider: str, handed: Mapping[str, Any], info: Mapping[str, Any]) -> Stated:

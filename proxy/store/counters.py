@@ -37,12 +37,20 @@ class Counter:
         """Count what is used for good."""
         self.settled += amount
 
+    def begin(self) -> None:
+        """Know nothing that is settled: the past is asked for, and has all of it up to now."""
+        self.settled = 0
+
     def frees_in_s(self, amount: int, now_s: float, wall_s: float) -> float | None:
         """Return when `amount` of what is settled will have left the window; None: never."""
         return None
 
     def empty_in_s(self, now_s: float, wall_s: float) -> float:
-        """Return when all that is settled will have left the window; 0 also when nothing ever."""
+        """
+        Return when all that is used will have left the window, were it settled now.
+
+        0 where nothing is used, and where nothing ever leaves.
+        """
         return 0.0
 
 
@@ -63,10 +71,15 @@ class Sliding(Counter):
             self._entries.append((now_s, amount))
             self.settled += amount
 
-    def remember(self, entries: Iterable[tuple[float, int]]) -> None:
+    def begin(self) -> None:
+        super().begin()
+        self._entries.clear()
+
+    def remember(self, entries: Iterable[tuple[float, int]], now_s: float) -> None:
         """Put what was used before the first entry in front of it; moments as `now_s`."""
         for at_s, amount in sorted(entries, reverse=True):
-            self._entries.appendleft((at_s, amount))
+            # By a clock that was set back since, it was in the future; it was not.
+            self._entries.appendleft((min(at_s, now_s), amount))
             self.settled += amount
 
     def frees_in_s(self, amount: int, now_s: float, wall_s: float) -> float | None:
@@ -78,6 +91,8 @@ class Sliding(Counter):
         return None
 
     def empty_in_s(self, now_s: float, wall_s: float) -> float:
+        if self.open:
+            return MINUTE_S
         return self._entries[-1][0] + MINUTE_S - now_s if self._entries else 0.0
 
 
@@ -100,7 +115,7 @@ class Calendar(Counter):
         return None if self._until == inf else self._until - wall_s
 
     def empty_in_s(self, now_s: float, wall_s: float) -> float:
-        return self._until - wall_s if self.settled and self._until != inf else 0.0
+        return self._until - wall_s if self.used and self._until != inf else 0.0
 
 
 def counter_for(window: Window) -> Counter:

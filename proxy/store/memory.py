@@ -30,7 +30,7 @@ from proxy.store.port import History, Standings
 
 # When only reservations stand in the way: nobody knows when one is settled, but one soon is.
 SOON_S = 1.0
-# End users are endless. Of the longest idle ones only the ledger knows, until they come back.
+# End users are endless. Of those that came first only the ledger knows, until they come back.
 MOST_SCOPES = 100_000
 
 
@@ -134,13 +134,12 @@ class MemoryStore:
         )
 
     def _refusal(self, asked: Sequence[Asked]) -> Refusal | None:
-        return worst(
-            [
-                Refusal(each.limit, each.counter.used, each.amount, self._wait_s(each))
-                for each in asked
-                if each.over > 0
-            ]
-        )
+        return worst([self._refused(each) for each in asked if each.over > 0])
+
+    def _refused(self, asked: Asked) -> Refusal:
+        counter = asked.counter
+        reset_s = counter.empty_in_s(self._clock.now(), self._clock.wall())
+        return Refusal(asked.limit, counter.used, asked.amount, self._wait_s(asked), reset_s)
 
     def _wait_s(self, asked: Asked) -> float | None:
         if asked.amount > asked.limit.most:
@@ -194,21 +193,21 @@ class MemoryStore:
         # The ledger is asked now and not when the task first runs: what is settled from here on is
         # added beside its answer, and must not be in it.
         scope, unit = limit.scope, limit.unit
+        counter.begin()
         match counter:
             case Sliding():
                 recent = self._history.recent(scope, unit, since=wall_s - MINUTE_S)
-                work = _remember(counter, recent, self._clock.now() - wall_s)
+                work = _remember(counter, recent, self._clock.now(), wall_s)
             case Calendar():
                 used = self._history.used(scope, unit, since=counter.since)
-                work = _begin_with(counter, used)
+                work = _begin_with(counter, used, counter.since)
             case _:
                 raise AssertionError("unreachable")
         counter.loading = asyncio.ensure_future(work)
         return counter.loading
 
 
-async def _begin_with(counter: Calendar, used: Awaitable[int]) -> None:
-    since = counter.since
+async def _begin_with(counter: Calendar, used: Awaitable[int], since: float) -> None:
     try:
         amount = await used
         if counter.since == since:  # else the window has turned meanwhile, and is asked about anew
@@ -219,12 +218,12 @@ async def _begin_with(counter: Calendar, used: Awaitable[int]) -> None:
 
 
 async def _remember(
-    counter: Sliding, recent: Awaitable[Sequence[tuple[float, int]]], ahead_s: float
+    counter: Sliding, recent: Awaitable[Sequence[tuple[float, int]]], now_s: float, wall_s: float
 ) -> None:
-    """Take what happened before; `ahead_s` is by how much the monotonic clock is ahead of UTC."""
+    """Take what happened before both clocks said this."""
     try:
         entries = await recent
-        counter.remember((at + ahead_s, amount) for at, amount in entries)
+        counter.remember(((at - wall_s + now_s, amount) for at, amount in entries), now_s)
         counter.known = True
     finally:
         counter.loading = None

@@ -15,12 +15,13 @@ from typing import Any
 
 import orjson
 
-from proxy.limits import Scope, Unit
+from proxy.limits import Scope, ScopeKind, Unit
 from proxy.store import MOST_AMOUNT, Admitted, Closed, Opened, RowInvalid, hour_of
 from proxy.store.sqlite_schema import COUNTS, GROUP, TOKEN_KINDS, WHO
 from proxy.types import Usage
 
 LOST = "lost"  # the outcome of a row whose process ended before it was closed
+PATTERN = "pattern"  # a scope that holds every model whose name fits, as `claude-*`
 
 _opened = attrgetter(
     *("id", "request_id", "attempt", *WHO[:3], "model", "target", "provider", "surface"),
@@ -53,10 +54,12 @@ _AMOUNT = {
     Unit.NANO_USD: "nano_usd",
 }
 # All names in these are our own: a scope that no row has a column for finds no statement.
+_IS = {kind: f"{kind} = ?1" for kind in WHO}
+_IS[PATTERN] = "model GLOB ?1"
 _SUM = {
     (kind, unit): f"SELECT owner, coalesce(sum({amount}), 0) FROM totals"  # noqa: S608
-    f" WHERE {kind} = ? AND hour >= ? GROUP BY owner"
-    for kind in WHO
+    f" WHERE {is_} AND hour >= ?2 GROUP BY owner"
+    for kind, is_ in _IS.items()
     for unit, amount in _AMOUNT.items()
 }
 _RESERVED = {
@@ -72,14 +75,14 @@ _HELD = {
 }
 _RECENT = {
     (kind, unit): f"SELECT owner, closed_at, coalesce({amount}, 0) FROM attempts"  # noqa: S608
-    f" WHERE closed_at >= ?2 AND {kind} = ?1 ORDER BY 2"
-    for kind in WHO
+    f" WHERE closed_at >= ?2 AND {is_} ORDER BY 2"
+    for kind, is_ in _IS.items()
     for unit, amount in _AMOUNT.items()
 } | {
     (kind, Unit.REQUESTS): f"SELECT owner, opened_at, 1 FROM attempts WHERE closed_at >= ?2 AND"  # noqa: S608
-    f" opened_at >= ?2 AND attempt = 1 AND {kind} = ?1 UNION ALL SELECT owner, opened_at, 1 FROM"
-    f" open_attempts WHERE opened_at >= ?2 AND attempt = 1 AND {kind} = ?1 ORDER BY 2"
-    for kind in WHO
+    f" opened_at >= ?2 AND attempt = 1 AND {is_} UNION ALL SELECT owner, opened_at, 1 FROM"
+    f" open_attempts WHERE opened_at >= ?2 AND attempt = 1 AND {is_} ORDER BY 2"
+    for kind, is_ in _IS.items()
 }
 
 _PURGE_ROWS = """DELETE FROM attempts WHERE (closed_at, id) IN
@@ -164,7 +167,7 @@ class Book:
 
     def used(self, scope: Scope, unit: Unit, since: float) -> dict[str, int]:
         """Return what each owner used."""
-        return dict(self._run(_SUM[scope.kind, unit], (scope.name, since)).fetchall())
+        return dict(self._run(_SUM[_kind(scope), unit], (scope.name, since)).fetchall())
 
     def held(self, scope: Scope, unit: Unit) -> dict[str, int]:
         """Return what each owner has reserved in its open rows."""
@@ -172,7 +175,7 @@ class Book:
 
     def recent(self, scope: Scope, unit: Unit, since: float) -> list[tuple[str, float, int]]:
         """Return the owner, the moment and the amount of each use, in order of the moments."""
-        return self._run(_RECENT[scope.kind, unit], (scope.name, since)).fetchall()
+        return self._run(_RECENT[_kind(scope), unit], (scope.name, since)).fetchall()
 
     def owners(self) -> list[str]:
         """Return whose rows are open."""
@@ -256,6 +259,10 @@ def closed_from(columns: tuple[Any, ...]) -> Closed:
     tokens[-1] = bool(tokens[-1])  # `estimated`
     usage = Usage(*tokens)
     return Closed(columns[0], usage, nano_usd, outcome, bool(answered), at)
+
+
+def _kind(scope: Scope) -> str:
+    return PATTERN if scope.kind is ScopeKind.MODEL and "*" in scope.name else scope.kind
 
 
 def _as_text(tags: tuple[str, ...]) -> str:

@@ -24,7 +24,7 @@ from proxy.store.sqlite import Book
 from proxy.store.sqlite_owner import Owner
 from proxy.store.sqlite_schema import connect, unavailable
 
-MOST_JOBS = 500  # in one transaction
+MOST_JOBS = 500  # that are handed over together, and after which a transaction takes no more
 MOST_UNCOUNTED = 10_000  # kinds of admitted requests to remember while they cannot be written
 PAUSE_S = 0.001  # between attempts to begin while another process writes
 LOOK_S = 1.0  # between looks whether the file is still there
@@ -74,7 +74,8 @@ class Writer:
         self._retry_s = retry_s
         self._patience_s = patience_s
         self._connect = connect
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._gathered: list[Job] = []  # in this turn of the event loop
+        self._jobs: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
         self._rows: dict[str, Opened] = {}  # that are open
         self._kept: dict[str, Job] = {}  # what ends a row, by the row's id: no more than are open
         self._uncounted: dict[Admitted, int] = {}
@@ -88,10 +89,27 @@ class Writer:
         self._thread.start()
 
     def put(self, job: Job) -> None:
-        self._jobs.put(job)
+        """
+        Have the job done after those that were put before.
+
+        Waking the thread costs more than most jobs do, so all that one turn of the event loop puts
+        is handed over together at the end of the turn.
+        """
+        self._gathered.append(job)
+        if len(self._gathered) == 1:
+            try:
+                asyncio.get_running_loop().call_soon(self._hand_over)
+            except RuntimeError:  # no loop, no turn
+                self._hand_over()
+
+    def _hand_over(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        for start in range(0, len(gathered), MOST_JOBS):
+            self._jobs.put(gathered[start : start + MOST_JOBS])
 
     def stop(self, wait_s: float) -> None:
         """Have all written that was put before, and the file closed, or have waited that long."""
+        self._hand_over()
         self._jobs.put(None)
         # The last reference may have gone on the thread itself, which cannot wait for its own end.
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
@@ -112,12 +130,12 @@ class Writer:
         wait_s = None if self.trouble is None else max(0.0, self._again_s - self._clock.now())
         jobs: list[Job] = []
         try:
-            job = self._jobs.get(timeout=wait_s)
-            while job is not None:
-                jobs.append(job)
-                if len(jobs) == MOST_JOBS or self._jobs.empty():
+            gathered = self._jobs.get(timeout=wait_s)
+            while gathered is not None:
+                jobs += gathered
+                if len(jobs) >= MOST_JOBS or self._jobs.empty():
                     return jobs, False
-                job = self._jobs.get()
+                gathered = self._jobs.get()
         except queue.Empty:
             return jobs, False
         return jobs, True

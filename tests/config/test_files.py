@@ -251,7 +251,6 @@ def test_every_name_that_is_not_acted_on_is_named_with_its_line() -> None:
         (10, "model_list: Mobius does not act on blocked"),
         (12, f"{strategy}; health-based is used"),
         (13, f"router_settings.enable_pre_call_checks {not_acted}"),
-        (14, f"router_settings.redis_host {not_yet}"),
         (16, f"litellm_settings.callbacks {not_acted}"),
         (17, f"litellm_settings.cache {not_yet}"),
         (18, f"litellm_settings.cache_params {not_yet}"),

@@ -189,6 +189,7 @@ class Visitor:
         self, port: int, model: str, *, receive_buffer_bytes: int | None = None, **more: Any
     ) -> None:
         content = more.pop("content", "hi")
+        key = more.pop("key", None)
         body = {"model": model, "messages": [{"role": "user", "content": content}], **more}
         self._socket = socket.socket()
         if receive_buffer_bytes is not None:
@@ -196,7 +197,8 @@ class Visitor:
         self._socket.settimeout(30.0)
         self._socket.connect(("127.0.0.1", port))
         self.port = self._socket.getsockname()[1]
-        self._socket.sendall(request_bytes(body))
+        headers = () if key is None else (f"authorization: Bearer {key}",)
+        self._socket.sendall(request_bytes(body, *headers))
 
     def __enter__(self) -> Visitor:
         return self
@@ -211,7 +213,9 @@ class Visitor:
     def read_until(self, mark: bytes) -> bytes:
         """Everything up to the mark, at least."""
         got = bytearray()
-        while mark not in got:
+        read = 0  # what stands before it was searched, and may be long
+        while got.find(mark, max(0, read - len(mark))) < 0:
+            read = len(got)
             data = self._socket.recv(65536)
             assert data, f"it ended with {bytes(got[-300:])!r}"
             got += data
@@ -224,6 +228,10 @@ class Visitor:
             while data := self._socket.recv(65536):
                 got += data
         return bytes(got)
+
+    def half_close(self) -> None:
+        """Nothing more is sent; what comes could still be read."""
+        self._socket.shutdown(socket.SHUT_WR)
 
     def leave(self, *, reset: bool = False) -> None:
         """The socket is closed, with FIN or with RST."""

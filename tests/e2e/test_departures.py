@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ from tests.providers import (
 pytestmark = pytest.mark.e2e
 
 CROWD = 100
+DEPARTURES = 21
+AT_ONCE_S = 0.1  # a departure is promised to have reached the provider by then
 SEED = 20_261
 HELD_BYTES = 256 * 1024
 MORE_BYTES = 12_000_000  # than the kernel's buffers take on the way to a reader who does not read
@@ -42,6 +45,14 @@ MODELS: dict[Provider, str] = {"openai": "gpt", "anthropic": "claude"}
 
 
 @dataclass(frozen=True)
+class Cancelled:
+    """Requests, and calls to a provider: a client may leave before its first call is made."""
+
+    requests: float
+    attempts: float
+
+
+@dataclass(frozen=True)
 class Place:
     """A Mobius that would remember the smallest blame, and the providers behind it."""
 
@@ -49,22 +60,24 @@ class Place:
     fakes: dict[Provider, FakeProvider]
     narrow: FakeProvider
 
-    def check_settled(self, cancelled: int) -> None:
-        """Nothing is in flight, so many requests were cancelled since the start, nobody is blamed.
+    def check_settled(self, before: Cancelled) -> None:
+        """Nothing is in flight, one request and its call were cancelled, nobody is blamed.
 
-        The last of them may still be on its way out.
+        They may still be on their way out.
         """
         self.mobius.wait_until(lambda: self._counted("mobius_in_flight_requests") == 0)
-        count = "mobius_request_seconds_count"
-        assert self._counted(count, outcome="cancelled") == cancelled
-        assert self._counted("mobius_attempt_seconds_count", outcome="cancelled") == cancelled
+        now = self.cancelled()
+        assert (now.requests, now.attempts) == (before.requests + 1, before.attempts + 1)
         assert self.mobius.http.get("/health").json()["unhealthy_endpoints"] == []
         for fake in (*self.fakes.values(), self.narrow):
             fake.journal.wait(lambda journal: journal.open_requests == 0)
 
-    def cancelled(self) -> int:
-        """How many requests were cancelled so far."""
-        return int(self._counted("mobius_request_seconds_count", outcome="cancelled"))
+    def cancelled(self) -> Cancelled:
+        """How many were cancelled so far."""
+        return Cancelled(
+            self._counted("mobius_request_seconds_count", outcome="cancelled"),
+            self._counted("mobius_attempt_seconds_count", outcome="cancelled"),
+        )
 
     def _counted(self, name: str, **labels: str) -> float:
         return total(self.mobius.metrics(), name, **labels)
@@ -113,7 +126,7 @@ def test_leaving_before_the_answer_closes_the_providers_socket(
         fake.journal.wait_received()
         visitor.leave(reset=reset)
     fake.journal.wait(_left)
-    place.check_settled(before + 1)
+    place.check_settled(before)
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
@@ -134,17 +147,40 @@ def test_leaving_in_the_middle_closes_the_silent_providers_socket(
         visitor.leave(reset=reset)
     fake.journal.wait(_left)
     assert fake.journal.last.tokens_sent == tuple(range(said_before))
-    place.check_settled(before + 1)
+    place.check_settled(before)
     gate.open()
 
 
-def test_half_closing_is_not_leaving(place: Place) -> None:
-    gate = Gate()
-    place.fakes["openai"].script(Answer(gate=gate), model="gpt")
+def test_half_closing_is_leaving_as_the_wire_cannot_tell_them_apart(place: Place) -> None:
+    fake, before = place.fakes["openai"], place.cancelled()
+    fake.journal.clear()
+    fake.script(Silent(), model="gpt")
     with Visitor(place.mobius.port, "openai-gpt") as visitor:
-        place.fakes["openai"].journal.wait_received()
-        gate.open()
-        assert b"t0 t1 t2 t3 t4 " in visitor.read_until(b"}]")
+        fake.journal.wait_received()
+        visitor.half_close()
+        fake.journal.wait(_left)
+        assert visitor.read_to_end() == b""
+    place.check_settled(before)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("stream", [False, True], ids=["unary", "stream"])
+def test_a_departure_is_at_the_provider_within_a_tenth_of_a_second(
+    place: Place, provider: Provider, stream: bool
+) -> None:
+    model, fake = MODELS[provider], place.fakes[provider]
+    took_s = []
+    for _ in range(DEPARTURES):
+        fake.journal.clear()
+        fake.script(Silent(), model=model)
+        with Visitor(place.mobius.port, f"{provider}-{model}", stream=stream) as visitor:
+            fake.journal.wait_received()
+            left_s = time.monotonic()
+            visitor.leave()
+        fake.journal.wait(_left)
+        assert fake.journal.last.t_closed is not None
+        took_s.append(fake.journal.last.t_closed - left_s)
+    assert sorted(took_s)[DEPARTURES // 2] < AT_ONCE_S
 
 
 def test_a_crowd_that_leaves_at_random_leaves_nothing_behind(place: Place) -> None:
@@ -174,7 +210,7 @@ def test_a_crowd_that_leaves_at_random_leaves_nothing_behind(place: Place) -> No
         for name, labels in samples
         if name == "mobius_attempt_seconds_count"
     }
-    assert outcomes == {"ok", "cancelled"}
+    assert outcomes == {"cancelled"}, "nobody stayed, and nobody is blamed"
     gate.open()
     for provider, model in MODELS.items():
         asyncio.run(_answers_whole(place.mobius.url, f"{provider}-{model}"))
@@ -213,20 +249,25 @@ def _queued_bytes(*ports: int) -> int:
 def test_a_reader_that_stops_stops_the_provider_and_nobody_else(place: Place) -> None:
     before = place.cancelled()
     journal = place.narrow.journal
+    journal.clear()
     place.narrow.script(Endless(), model="narrow")
     with Visitor(
         place.mobius.port, "openai-narrow", stream=True, receive_buffer_bytes=16 * 1024
     ) as visitor:
         got = len(visitor.read_until(b"aaaa"))
-        sent = _settled(lambda: journal.last.bytes_sent)
-        # What the provider's kernel took, and no kernel holds any more, is what Mobius holds.
-        held = sent - got - _queued_bytes(place.narrow.port, visitor.port)
-        assert held <= HELD_BYTES
-        assert not journal.last.over
+
+        def held() -> int:
+            # What the provider's kernel took, and no kernel holds any more, is what Mobius holds.
+            sent = journal.requests()[0].bytes_sent
+            return sent - got - _queued_bytes(place.narrow.port, visitor.port)
+
+        _settled(lambda: journal.requests()[0].bytes_sent)
+        assert held() <= HELD_BYTES
         asyncio.run(_others(place.mobius.url))
-        assert journal.requests()[0].bytes_sent == sent
+        assert held() <= HELD_BYTES
+        assert not journal.requests()[0].over
     journal.wait(lambda j: j.requests()[0].closed_by == "client")
-    place.check_settled(before + 1)
+    place.check_settled(before)
 
 
 async def _others(url: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 Side: TypeAlias = Literal["client", "server"]
 T = TypeVar("T")
+WAIT_S = 30.0  # what has not come by then never will, on a busy machine either
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ class Journal:
             self._changed.notify_all()
 
     def wait(
-        self, predicate: Callable[[Journal], T | Literal[False] | None], timeout_s: float = 5.0
+        self, predicate: Callable[[Journal], T | Literal[False] | None], timeout_s: float = WAIT_S
     ) -> T:
         """What `predicate` returned once it was true; AssertionError when it never was."""
         with self._changed:
@@ -115,16 +116,16 @@ class Journal:
         return result
 
     async def wait_async(
-        self, predicate: Callable[[Journal], T | Literal[False] | None], timeout_s: float = 5.0
+        self, predicate: Callable[[Journal], T | Literal[False] | None], timeout_s: float = WAIT_S
     ) -> T:
         """`wait`, for a test whose own event loop must keep running."""
         return await asyncio.to_thread(self.wait, predicate, timeout_s)
 
-    def wait_received(self, count: int = 1, timeout_s: float = 5.0) -> list[Entry]:
+    def wait_received(self, count: int = 1, timeout_s: float = WAIT_S) -> list[Entry]:
         """At least `count` requests, received."""
         return self.wait(lambda j: len(j) >= count and j.requests(), timeout_s)
 
-    def wait_over(self, count: int = 1, timeout_s: float = 5.0) -> list[Entry]:
+    def wait_over(self, count: int = 1, timeout_s: float = WAIT_S) -> list[Entry]:
         """At least `count` requests, of which none is still being answered."""
 
         def all_over(journal: Journal) -> list[Entry] | None:

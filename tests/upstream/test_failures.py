@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import os
 import string
-import warnings
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from types import ModuleType
@@ -32,7 +28,7 @@ from proxy.upstream.failures import (
 )
 from proxy.upstream.limits import retry_after_s
 from proxy.upstream.said import ProviderError, read_error
-from proxy.upstream.sdk import SETTINGS
+from tests.quiet import imported
 
 NOW_S = datetime(2026, 11, 22, 12, tzinfo=UTC).timestamp()
 NOTHING = ProviderError()
@@ -507,12 +503,8 @@ def test_a_word_of_a_provider_is_of_bounded_length() -> None:
 
 
 @pytest.fixture(scope="module")
-def exceptions() -> Iterator[ModuleType]:
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what it warns of when it is imported is its own affair
-        yield importlib.import_module("litellm.exceptions")
+def exceptions() -> ModuleType:
+    return imported("litellm.exceptions")
 
 
 def classes_of(module: ModuleType) -> dict[str, type[BaseException]]:
