@@ -173,7 +173,7 @@ end
 local function standing_of(counter, window)
   local of = settled(counter, window)
   local held = redis.call('HMGET', held_key(counter), 'open', 'lease')
-  return of, tonumber(held[1] or 0) + tonumber(held[2] or 0)
+  return of, tonumber(held[1] or 0), tonumber(held[2] or 0)
 end
 
 -- How many microseconds from now the minute's newest entry leaves it.
@@ -211,20 +211,26 @@ end
 local operations = {}
 
 -- [[counter, window, amount, most, held?], ...]: all or none. `most` below 0: without a limit.
--- Returns 1 and for each what is used, settled and when that is empty; or 0 and for each that is
--- over its place in the list, the same, and when there is room; or 2 while owners are coming back.
+-- Returns 1 and for each what is used, settled, open and when the settled has left; or 0 and for each
+-- that is over its place in the list, the same, and when there is room; or 2 while owners are coming
+-- back. What is used has leases in it, which come back to nobody.
 function operations.take(asked)
   if recovering then return {2} end
   local found, over = {1}, {0}
   for place, each in ipairs(asked) do
     local counter, window, amount, most = each[1], each[2], each[3], each[4]
-    local of, held = standing_of(counter, window)
-    local used, empty = of + held, empty_us(counter, window)
+    local of, open, lease = standing_of(counter, window)
+    local used, empty = of + open + lease, empty_us(counter, window)
     if most >= 0 and used + amount > most then
       local room = free_us(counter, window, used + amount - most)
-      for _, fact in ipairs({place, used, of, empty, room}) do over[#over + 1] = fact end
+      for _, fact in ipairs({place, used, of, open, empty, room}) do over[#over + 1] = fact end
     end
-    for _, fact in ipairs({used + amount, of, empty}) do found[#found + 1] = fact end
+    if each[5] == 1 then
+      open = open + amount
+    elseif amount > 0 then
+      of, empty = of + amount, MINUTE_US
+    end
+    for _, fact in ipairs({used + amount, of, open, empty}) do found[#found + 1] = fact end
   end
   if #over > 1 then return over end
   for _, each in ipairs(asked) do take_one(each[1], each[2], each[3], each[5]) end

@@ -69,8 +69,8 @@ _RESERVED = {
 }
 _HELD = {
     (kind, unit): f"SELECT owner, coalesce(sum({amount}), 0) FROM open_attempts"  # noqa: S608
-    f" WHERE {kind} = ? GROUP BY owner"
-    for kind in WHO
+    f" WHERE {is_} GROUP BY owner"
+    for kind, is_ in _IS.items()
     for unit, amount in _RESERVED.items()
 }
 _RECENT = {
@@ -171,7 +171,7 @@ class Book:
 
     def held(self, scope: Scope, unit: Unit) -> dict[str, int]:
         """Return what each owner has reserved in its open rows."""
-        return dict(self._run(_HELD[scope.kind, unit], (scope.name,)).fetchall())
+        return dict(self._run(_HELD[_kind(scope), unit], (scope.name,)).fetchall())
 
     def recent(self, scope: Scope, unit: Unit, since: float) -> list[tuple[str, float, int]]:
         """Return the owner, the moment and the amount of each use, in order of the moments."""
