@@ -82,7 +82,7 @@ def _of_several(address: Address, password: str | None) -> Client:
     if address.kind == CLUSTER:
         nodes = [ClusterNode(host, port) for host, port in address.nodes]
         options = _options(standalone=False)
-        return RedisCluster(startup_nodes=nodes, cluster_error_retry_attempts=0, **own, **options)
+        return RedisCluster(startup_nodes=nodes, **own, **options)
     options = _options()
     nodes_of = Sentinel(list(address.nodes), sentinel_kwargs=_options(), **own, **options)  # type: ignore[no-untyped-call]  # redis-py has no annotations here
     master: Redis = nodes_of.master_for(address.service, db=address.db)

@@ -21,11 +21,15 @@ from tests.providers.ports import bound, port_of
 class RedisServer:
     """A Redis on one port, which keeps nothing on disk: every start is an empty one."""
 
-    def __init__(self, executable: str, port: int, folder: Path, args: tuple[str, ...]) -> None:
+    def __init__(
+        self, executable: str, port: int, folder: Path, args: tuple[str, ...], *, file: str = ""
+    ) -> None:
+        """`file` is that of a Sentinel, which needs one."""
         self.port = port
         self._folder = folder
-        quiet = ("--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--port", str(port))
-        self._command = (executable, *quiet, *args)
+        where = ("--bind", "127.0.0.1", "--port", str(port))
+        quiet = () if file else ("--save", "", "--appendonly", "no")
+        self._command = (executable, *((file,) if file else ()), *where, *quiet, *args)
         self._child: Child | None = None
 
     @property

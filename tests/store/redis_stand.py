@@ -1,7 +1,4 @@
-"""Stores on a real Redis: each is a replica, with a ledger that is a list and spans that are short.
-
-One Redis serves a whole module, and every test begins with an empty one.
-"""
+"""Stores on a real Redis: each is a replica, with a ledger that is a list and short spans."""
 
 from __future__ import annotations
 
@@ -16,12 +13,13 @@ from typing import Any, TypeVar
 import redis.asyncio
 
 from proxy.clock import Clock, SystemClock
-from proxy.limits import Scope, Unit
+from proxy.limits import Scope, Unit, Window
 from proxy.policy import RedisSettings
 from proxy.store.port import SharedHistory
 from proxy.store.redis import OnFailure, RedisStore
 from proxy.store.redis_client import open_client
 from proxy.store.redis_link import PREFIX, Spans
+from proxy.store.windows import US, labels_at
 
 T = TypeVar("T")
 SHORT = Spans(recovery_s=0.3, owner_s=1.0, lease_s=3600.0, beat_s=0.1)
@@ -128,12 +126,6 @@ async def replica(
         await store.aclose()
 
 
-async def emptied(url: str) -> None:
-    client = redis.asyncio.Redis.from_url(url)
-    await client.flushall()
-    await client.aclose()
-
-
 async def counters(url: str) -> dict[str, int]:
     """What Redis holds: what is open, leased and settled, by the name of the counter."""
     client = redis.asyncio.Redis.from_url(url, decode_responses=True)
@@ -159,3 +151,31 @@ async def until(true: Callable[[], Awaitable[object]], timeout_s: float = 10.0) 
     async with asyncio.timeout(timeout_s):
         while not await true():  # noqa: ASYNC110  # another process's doing
             await asyncio.sleep(PAUSE_S)
+
+
+def mirrored(*replicas: Replica) -> dict[str, int]:
+    """What these replicas hold by their own account, as `counters` names it."""
+    found: Counter[str] = Counter()
+    for each in replicas:
+        labels = labels_at(each.store.wall())
+        for part in each.store._parts.all():
+            found[f"open {part.name}"] += part.open
+            found[f"lease {part.name}"] += part.lease
+            if part.window is Window.MINUTE:
+                part.forget(int(each.store.wall() * US))
+                found[f"n:{part.name}"] += sum(amount for _, amount in part.entries)
+            elif label := labels.of(part.window):
+                found[f"s:{part.name}:{label}"] += part.settled
+    return {name: value for name, value in found.items() if value}
+
+
+async def agree(url: str, *replicas: Replica) -> None:
+    """Redis and the mirrors say the same, once what is on its way has arrived."""
+
+    async def same() -> bool:
+        return await counters(url) == mirrored(*replicas)
+
+    try:
+        await until(same, 3.0)
+    except TimeoutError:
+        assert await counters(url) == mirrored(*replicas)
