@@ -25,14 +25,15 @@ from proxy.store.redis_client import open_client
 from tests.store.redis_stand import FakeSharedHistory
 from tests.store.stores import limit
 
-WORKERS = 32
+PROCESSES, WORKERS = 4, 32
 KEYS = 7  # one for each kind of limit
 MOST_TOKENS = 400
 
 
-def limits_of(scope: Scope, tight: int) -> tuple[list[Limit], list[Limit]]:
+def limits_of(scope: Scope, tight: int, scale: int) -> tuple[list[Limit], list[Limit]]:
     """The limits of a request and those of an attempt; one of them is far tighter than the rest."""
-    mosts = [700, 5_000, 9, 60_000, 900_000, 200_000_000, 400_000_000]
+    mosts = [m * scale for m in (700, 1_500, 1, 60_000, 300_000, 200_000_000, 400_000_000)]
+    mosts[2] = 9
     wide = [most if place == tight else most * 20 for place, most in enumerate(mosts)]
     kinds = [
         *((Unit.REQUESTS, Window.MINUTE), (Unit.REQUESTS, Window.DAY), (Unit.PARALLEL, Window.NOW)),
@@ -43,7 +44,7 @@ def limits_of(scope: Scope, tight: int) -> tuple[list[Limit], list[Limit]]:
     return limits[:3], limits[3:]
 
 
-TEAM = limits_of(Scope(ScopeKind.TEAM, "product"), KEYS)
+TEAM = Scope(ScopeKind.TEAM, "product")
 
 
 class Spy:
@@ -67,7 +68,7 @@ class Spy:
         if reply[0] == b"OK":
             steps = json.loads(words[9])
             for place, (step, result) in enumerate(zip(steps, reply[5:], strict=True)):
-                if step[0] in {"take", "settle", "lease"}:
+                if step[0] in {"take", "settle", "lease", "retire"}:
                     self._file.write(json.dumps([reply[2], place, step, result]) + "\n")
 
     async def aclose(self) -> None:
@@ -77,23 +78,25 @@ class Spy:
 
 class Worker:
     def __init__(
-        self, store: RedisStore, name: str, chance: random.Random, said: Counter[str]
+        self, store: RedisStore, name: str, count: int, chance: random.Random, said: Counter[str]
     ) -> None:
         self._store = store
         self._name = name
         self._chance = chance
+        self._scale = max(1, count * PROCESSES // 20_000)
+        self._team = limits_of(TEAM, KEYS, self._scale)
         self.said = said
 
     async def request(self, number: int) -> None:
         key = self._chance.randrange(KEYS)
         scope = Scope(ScopeKind.KEY, f"k{key}")
-        own = limits_of(scope, key)
+        own = limits_of(scope, key, self._scale)
         id = f"{self._name}.{number}"
-        if not self._count(await self._store.admit(id, [*own[0], *TEAM[0]])):
+        if not self._count(await self._store.admit(id, [*own[0], *self._team[0]])):
             return
         try:
             for attempt in range(self._chance.choice([1, 1, 1, 2])):
-                await self._attempt(f"{id}.{attempt}", [*own[1], *TEAM[1]], scope)
+                await self._attempt(f"{id}.{attempt}", [*own[1], *self._team[1]], scope)
         finally:
             await self._store.leave(id)
 
@@ -101,7 +104,7 @@ class Worker:
         tokens = self._chance.randrange(1, MOST_TOKENS)
         nano = tokens * 1000
         claims = [Claim(each, tokens if each.unit is Unit.TOKENS else nano) for each in limits]
-        asked = self._store.reserve(id, claims, [scope, TEAM[0][0].scope])
+        asked = self._store.reserve(id, claims, [scope, TEAM])
         if not self._count(await asked):
             return
         await asyncio.sleep(self._chance.random() / 50)
@@ -131,7 +134,7 @@ async def main(url: str, seed: int, count: int, how: str, path: Path) -> None:
 
     async def work(place: int) -> None:
         chance = random.Random(seed * 1000 + place)  # noqa: S311  # which operations
-        worker = Worker(store, f"{seed}.{place}", chance, said)
+        worker = Worker(store, f"{seed}.{place}", count, chance, said)
         for number in numbers:
             if said.total() >= count:
                 return

@@ -57,6 +57,7 @@ class Judgement:
     refused: int = 0
     over: list[str] = field(default_factory=list)  # let in although there was no room
     in_vain: list[str] = field(default_factory=list)  # refused although there was room
+    for_leases: int = 0  # refused although there was room, but for the hundredth that may be leased
     money_over: list[str] = field(default_factory=list)
     leases: int = 0  # the greatest share of a limit that was leased at one time, in millionths
 
@@ -76,6 +77,9 @@ class Judge:
                     self._take(at_us, step[1], result)
                 case "settle":
                     self._settle(at_us, step[1], step[2])
+                case "retire":
+                    for leases in self._leases.values():
+                        leases.pop(owner, None)
                 case _:
                     self._lease(owner, step[1], step[3], result)
         return self.found
@@ -92,11 +96,7 @@ class Judge:
         if not asked or result[0] == 2:
             return
         if result[0] == 0:
-            self.found.refused += 1
-            # From the latest moment back, for entries that have left the minute do not come back.
-            slack = any(self._lacks(each, at_us, slack=True) for each in asked)
-            if not slack and not any(self._lacks(each, at_us) for each in asked):
-                self.found.in_vain.append(f"{at_us} {asked} {result}")
+            self._refusal(at_us, asked, result)
             return
         self.found.let_in += 1
         for each in asked:
@@ -109,11 +109,24 @@ class Judge:
             else:
                 self._account(name, window).add(at_us, amount)
 
-    def _lacks(self, each: list[Any], at_us: int, *, slack: bool = False) -> bool:
+    def _refusal(self, at_us: int, asked: list[list[Any]], result: list[int]) -> None:
+        self.found.refused += 1
+        # From the earlier moment on, for entries that have left the minute do not come back.
+        late = any(self._lacks(each, at_us, late=True) for each in asked)
+        if late or any(self._lacks(each, at_us) for each in asked):
+            return
+        if any(self._lacks(each, at_us, leased=0.01) for each in asked):
+            self.found.for_leases += 1
+        else:
+            self.found.in_vain.append(f"{at_us} {asked} {result}")
+
+    def _lacks(
+        self, each: list[Any], at_us: int, *, late: bool = False, leased: float = 0.0
+    ) -> bool:
         name, window, amount, most, _ = each
         account = self._account(name, window)
-        used: int = account.used_with_slack(at_us) if slack else account.used(at_us)
-        return used + int(amount) > int(most)
+        used: int = account.used_with_slack(at_us) if late else account.used(at_us)
+        return used + int(amount) > int(most) * (1 - leased)
 
     def _settle(self, at_us: int, releases: list[list[Any]], spent: list[list[Any]]) -> None:
         for name, amount in releases:
