@@ -19,8 +19,8 @@ from proxy.policy import RedisSettings
 from proxy.store.redis_address import (
     CLUSTER,
     REDIS_PORT,
+    UNREADABLE,
     Address,
-    RedisAddressInvalid,
     address_of,
 )
 
@@ -55,8 +55,8 @@ def open_client(settings: RedisSettings) -> Client:
         return _of_several(address_of(url), settings.password)
     try:
         return Redis.from_url(url, **_given(settings), **_options())
-    except ValueError as exc:
-        raise RedisAddressInvalid(f"{exc} (or redis+sentinel://, redis+cluster://)") from None
+    except ValueError:
+        raise UNREADABLE from None
 
 
 def _given(settings: RedisSettings) -> Options:
