@@ -17,7 +17,7 @@ class RedisAddressInvalid(ValueError):
 
 
 # Without what could not be read, which may be a password before a forgotten `@`.
-UNREADABLE = RedisAddressInvalid(
+UNREADABLE = (
     "the URL of the Redis cannot be read: redis://user:password@host:6379/0 is one, and "
     "redis+sentinel://…, redis+cluster://… name several hosts"
 )
@@ -65,7 +65,7 @@ def address_of(url: str) -> Address:
     except RedisAddressInvalid:
         raise
     except ValueError:
-        raise UNREADABLE from None
+        raise RedisAddressInvalid(UNREADABLE) from None
 
 
 def _path_of(found: SplitResult, kind: str) -> tuple[str, int]:
@@ -97,4 +97,4 @@ def check_url(url: str) -> None:
     try:
         _ = urlsplit(url).port
     except ValueError:
-        raise UNREADABLE from None
+        raise RedisAddressInvalid(UNREADABLE) from None

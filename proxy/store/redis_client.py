@@ -21,6 +21,7 @@ from proxy.store.redis_address import (
     REDIS_PORT,
     UNREADABLE,
     Address,
+    RedisAddressInvalid,
     address_of,
 )
 
@@ -56,7 +57,7 @@ def open_client(settings: RedisSettings) -> Client:
     try:
         return Redis.from_url(url, **_given(settings), **_options())
     except ValueError:
-        raise UNREADABLE from None
+        raise RedisAddressInvalid(UNREADABLE) from None
 
 
 def _given(settings: RedisSettings) -> Options:
