@@ -79,10 +79,17 @@ async def _open_redis(
     left: Recovered,
 ) -> RedisStore:
     log = how.log
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def look() -> None:
+        for doubt in await doubts(client):
+            log.line("store_misconfigured", level="error", reason=doubt)
 
     def told(why: str | None) -> None:
         if why is None:
             log.line("store_back")
+            tasks.add(task := asyncio.create_task(look(), name="look at Redis' configuration"))
+            task.add_done_callback(tasks.discard)
         else:
             on_failure = how.policy().quota.on_store_failure
             log.line("store_gone", level="error", reason=why, on_store_failure=on_failure)
@@ -98,8 +105,8 @@ async def _open_redis(
     )
     opened.push_async_callback(store.aclose)
     await store.open(left.owners)
-    for doubt in await doubts(client) if store.trouble is None else ():
-        log.line("store_misconfigured", level="error", reason=doubt)
+    if store.trouble is None:
+        await look()
     return store
 
 

@@ -44,7 +44,6 @@ def open_client(settings: RedisSettings) -> Client:
     url = settings.url
     if url is None:
         return Redis(
-            single_connection_client=True,
             host=settings.host or "localhost",
             port=settings.port or REDIS_PORT,
             db=settings.db or 0,
@@ -72,7 +71,7 @@ def _options(*, standalone: bool = True) -> Options:
         "retry": Retry(NoBackoff(), 0),
         "retry_on_error": [],
     }
-    # One connection serves all: what is asked meanwhile goes out together with the next batch.
+    # Mostly one connection is open: what is asked meanwhile goes out with the next batch.
     return options | {"health_check_interval": 0} if standalone else options
 
 

@@ -139,6 +139,7 @@ class RedisLink:
                 # A cancellation may be lost in a connection that is being made.
                 self._task.cancel()
                 await asyncio.wait({self._task}, timeout=TIMEOUT_S)
+        self._told_up = False  # which is no news to anybody
         self._go_down("it is closed")
         with suppress(RedisError, OSError):
             await self._client.aclose()
@@ -216,9 +217,9 @@ class RedisLink:
             await self._send("sync", portion)
         self.up = True
         await self._send("synced", last)
-        if not self._told_up:
-            self._told_up = True
+        if self._told_up is False:
             self._told(None)
+        self._told_up = True
         self._synced()
         if self._queue:
             self._wake.set()

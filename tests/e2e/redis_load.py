@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -129,14 +129,24 @@ class Pair:
 
 
 @contextlib.contextmanager
-def pair(how: str, *, redis_args: Sequence[str] = (), there: bool = True) -> Iterator[Pair]:
-    """Two replicas with a ledger each; `there` is whether their Redis runs when they start."""
+def pair(
+    how: str,
+    *,
+    redis_args: Sequence[str] = (),
+    there: bool = True,
+    env: Mapping[str, str] | None = None,
+) -> Iterator[Pair]:
+    """
+    Two replicas with a ledger each, the second one with this environment.
+
+    `there` is whether their Redis runs when they start.
+    """
     with redis_server(*redis_args) as redis, FakeOpenAI() as provider:
         provider.always(Answer(tokens=5))
         if not there:
             redis.stop()
         both = config(provider.base_url, redis.url, how)
-        with Mobius(both) as one, Mobius(both) as two:
+        with Mobius(both) as one, Mobius(both, env=env) as two:
             both_of_them = Pair(redis, provider, (one, two))
             for place in (0, 1):
                 both_of_them.ask_once(place, "free")  # the first one waits for an import

@@ -35,7 +35,7 @@ def outage(both: Pair, doing: str, seconds: float) -> tuple[float, float]:
 
     async def main() -> tuple[float, float]:
         async with both.load():
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(2.5)  # until leases are given
             went_s = time.monotonic()
             await asyncio.to_thread(begin, both)
             await asyncio.sleep(seconds)
@@ -133,7 +133,8 @@ def test_a_redis_that_may_drop_counters_is_told_of() -> None:
 
 
 def test_servers_start_without_their_redis_and_use_it_when_it_comes() -> None:
-    with pair("closed", there=False) as both:
+    full = ("--maxmemory", "50mb", "--maxmemory-policy", "allkeys-lru")
+    with pair("closed", redis_args=full, there=False) as both:
         for place, each in enumerate(both.replicas):
             assert '"store_gone"' in each.log
             assert both.ask_once(place, "free") == 200
@@ -142,4 +143,9 @@ def test_servers_start_without_their_redis_and_use_it_when_it_comes() -> None:
         for place, each in enumerate(both.replicas):
             wait_until(partial(answers, both, place, "many", 200), 15.0, "an answer")
             assert '"store_back"' in each.log
+            wait_until(lambda each=each: '"store_misconfigured"' in each.log)  # type: ignore[misc]
         both.wait_right()
+        for each in both.replicas:
+            each.stop()
+            assert each.log.count('"store_gone"') == 1
+            each.start()
