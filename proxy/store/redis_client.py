@@ -35,6 +35,18 @@ Client: TypeAlias = Redis | RedisCluster
 Options: TypeAlias = dict[str, Any]
 
 
+class Master(Redis):
+    """The master that Sentinels name; closing it closes the connections to them as well."""
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        try:
+            await super().aclose(close_connection_pool)
+        finally:
+            pool: Any = self.connection_pool  # of Sentinels, which its type does not say
+            for sentinel in pool.sentinel_manager.sentinels:
+                await sentinel.aclose()
+
+
 def open_client(settings: RedisSettings) -> Client:
     """
     Return a client that connects when it is first asked. Raises RedisAddressInvalid.
@@ -85,7 +97,7 @@ def _of_several(address: Address, password: str | None) -> Client:
         return RedisCluster(startup_nodes=nodes, **own, **options)
     options = _options()
     nodes_of = Sentinel(list(address.nodes), sentinel_kwargs=_options(), **own, **options)  # type: ignore[no-untyped-call]  # redis-py has no annotations here
-    master: Redis = nodes_of.master_for(address.service, db=address.db)
+    master: Redis = nodes_of.master_for(address.service, redis_class=Master, db=address.db)
     return master
 
 
