@@ -628,3 +628,51 @@ def test_a_mirror_is_never_below_what_its_process_was_let_in_for(server: RedisSe
         assert sum(mirrored(two).values()) == 0
 
     pair(server, script)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("doing", ["hang", "stop"])
+@pytest.mark.parametrize("how", ["leased", "closed", "open"])
+def test_what_a_redis_that_goes_costs_a_reservation(
+    server: RedisServer, how: OnFailure, doing: str
+) -> None:
+    """Under load, so that somebody is under way when it goes; the figures are printed."""
+    took: list[tuple[float, float]] = []
+
+    async def worker(each: Replica, name: str, end_s: float) -> None:
+        number = 0
+        while time.monotonic() < end_s:
+            number += 1
+            before = time.monotonic()
+            with suppress(StoreUnavailable):
+                await each.store.reserve(f"{name}{number}", claims(1, tpd(10**9)), [WEB])
+            took.append((before, time.monotonic() - before))
+            await each.store.settle(f"{name}{number}", Spent(tokens=1))
+            await asyncio.sleep(0.005)
+
+    async def script(one: Replica, two: Replica) -> None:
+        end_s = time.monotonic() + 6
+        workers = [
+            asyncio.create_task(worker(each, f"{each.owner}{n}", end_s))
+            for each in (one, two)
+            for n in range(4)
+        ]
+        await asyncio.sleep(1.0)
+        went_s = time.monotonic()
+        getattr(server, doing)()
+        await asyncio.gather(*workers)
+        (server.resume if doing == "hang" else server.start)()
+        await back(one, two)
+        spans = {"with": (0.0, went_s), "first": (went_s - 0.2, went_s + 0.5)}
+        spans["gone"] = (went_s + 0.5, end_s)
+        for name, (start_s, until_s) in spans.items():
+            found = sorted(1000 * took_s for at_s, took_s in took if start_s <= at_s < until_s)
+            print(  # noqa: T201  # the figures of the proof
+                f"\n{how} {doing} {name}: {len(found)}, median {found[len(found) // 2]:.3f} ms, "
+                f"p99 {found[int(len(found) * 0.99)]:.3f}, most {found[-1]:.3f}",
+                end="",
+            )
+        assert max(took_s for _, took_s in took) < 1
+        await agree(server.url, one, two)
+
+    pair(server, script, how)
