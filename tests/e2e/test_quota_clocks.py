@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +26,10 @@ pytestmark = [
 ]
 
 
+def lines_of(log: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+
+
 @pytest.mark.parametrize("offset", ["+1h", "-1h"])
 def test_a_replica_whose_clock_is_set_lets_nobody_in(tmp_path: Path, offset: str) -> None:
     clock = FakeTime(tmp_path)
@@ -36,6 +42,9 @@ def test_a_replica_whose_clock_is_set_lets_nobody_in(tmp_path: Path, offset: str
                 await asyncio.sleep(3.0)
                 both.redis.command("FLUSHALL")
                 await asyncio.sleep(6.0)
+                times = [line["time"] for line in lines_of(both.replicas[1].log)]
+                off_s = datetime.fromisoformat(times[-1]).timestamp() - time.time()
+                assert abs(abs(off_s) - 3600) < 60  # it does take the time from there
                 clock.set("+0")
                 await asyncio.sleep(10.0)
 
