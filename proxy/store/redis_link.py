@@ -26,7 +26,6 @@ from proxy.clock import Clock
 from proxy.store.port import StoreUnavailable
 from proxy.store.windows import US, Labels, labels_at, months_around
 
-TIMEOUT_S = 0.1  # for one batch
 GRACE_S = 0.05  # and so long again, in which a busy event loop may find the reply that is there
 COMPANY_S = 0.005  # that what nobody waits for waits for company
 CONNECT_S = 1.0  # for the first batch of a link that was down, for which nobody waits
@@ -48,6 +47,7 @@ class Spans:
     owner_s: float = 15.0  # an owner that gave no sign of life for so long is taken for dead
     lease_s: float = 3600.0  # a dead owner's leases are kept so long: it may only be cut off
     beat_s: float = 1.0  # between signs of life
+    batch_s: float = 0.1  # in which Redis is to answer one batch
 
 
 SPANS = Spans()
@@ -112,6 +112,7 @@ class RedisLink:
         self._resync = resync
         self._told = told
         self._synced = synced
+        self._batch_s = spans.batch_s
         self._spans = orjson.dumps(
             [int(each * US) for each in (spans.recovery_s, spans.owner_s, spans.lease_s)]
         )
@@ -138,7 +139,7 @@ class RedisLink:
             while not self._task.done():
                 # A cancellation may be lost in a connection that is being made.
                 self._task.cancel()
-                await asyncio.wait({self._task}, timeout=TIMEOUT_S)
+                await asyncio.wait({self._task}, timeout=REST_S)
         self._told_up = False  # which is no news to anybody
         self._go_down("it is closed")
         with suppress(RedisError, OSError):
@@ -205,7 +206,7 @@ class RedisLink:
         self._session += 1
         self._sequence = 0
         with suppress(OutOfStep):  # which says the epoch, where it is another one
-            await self._send("sync", [], TIMEOUT_S if self.up else CONNECT_S)
+            await self._send("sync", [], self._batch_s if self.up else CONNECT_S)
         # What is mirrored so far is in the words below; what is told from here on comes after them.
         self._queue = deque(each for each in self._queue if not each.mirrored)
         self._listening = True
@@ -248,9 +249,10 @@ class RedisLink:
                 each.done(result, moment)
 
     async def _send(
-        self, mode: str, words: Sequence[Words], timeout_s: float = TIMEOUT_S
+        self, mode: str, words: Sequence[Words], timeout_s: float | None = None
     ) -> tuple[list[Any], Moment]:
         """Return the results. Raises OutOfStep, Broken."""
+        timeout_s = timeout_s or self._batch_s
         arguments = (
             *(self.owner, self._session, self._sequence, self.epoch, mode),
             *(orjson.dumps(months_around(self.wall())), orjson.dumps(words), self._spans),

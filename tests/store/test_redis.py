@@ -16,7 +16,7 @@ import redis.asyncio
 from proxy.limits import Claim, Limit, Refusal, Scope, ScopeKind, Spent, Unit, Window
 from proxy.store.port import StoreUnavailable
 from proxy.store.redis import OnFailure
-from proxy.store.redis_link import PREFIX
+from proxy.store.redis_link import PREFIX, Spans
 from tests.harness import RedisServer, redis_server
 from tests.store.redis_stand import (
     SHORT,
@@ -57,13 +57,15 @@ def server() -> Iterator[RedisServer]:
         yield running
 
 
-def pair(server: RedisServer, script: Pair, on_failure: OnFailure = "closed") -> None:
+def pair(
+    server: RedisServer, script: Pair, on_failure: OnFailure = "closed", spans: Spans = PATIENT
+) -> None:
     """The script has come to its end, with two replicas that see nobody as dead."""
 
     async def main() -> None:
         async with (
-            replica(server.url, "one", on_failure=on_failure, spans=PATIENT) as one,
-            replica(server.url, "two", on_failure=on_failure, spans=PATIENT) as two,
+            replica(server.url, "one", on_failure=on_failure, spans=spans) as one,
+            replica(server.url, "two", on_failure=on_failure, spans=spans) as two,
         ):
             await script(one, two)
 
@@ -675,4 +677,4 @@ def test_what_a_redis_that_goes_costs_a_reservation(
         assert max(took_s for _, took_s in took) < 1
         await agree(server.url, one, two)
 
-    pair(server, script, how)
+    pair(server, script, how, replace(PATIENT, batch_s=0.1))
