@@ -122,7 +122,10 @@ class Pair:
 
     def wait_right(self, timeout_s: float = 30.0) -> None:
         """Redis says what the ledgers say, and nothing is open; AssertionError if it never did."""
-        wait_until(lambda: self.settled() == self.recorded(), timeout_s, "totals that are right")
+        try:
+            wait_until(lambda: self.settled() == self.recorded(), timeout_s)
+        except AssertionError as exc:
+            raise AssertionError(f"{self.settled()} is not {self.recorded()}") from exc
 
     def _client(self, place: int) -> httpx.AsyncClient:
         return httpx.AsyncClient(base_url=self.replicas[place].url, timeout=30.0, trust_env=False)
@@ -151,4 +154,5 @@ def pair(
             for place in (0, 1):
                 both_of_them.ask_once(place, "free")  # the first one waits for an import
             both_of_them.told.clear()
+            provider.journal.clear()
             yield both_of_them
