@@ -173,7 +173,7 @@ def _state(parts: Parts, drain: Drain, seams: Seams) -> State:
         drain=drain,
         lanes=lambda: {"unified": sdk.state},
         targets=lambda: _targets(parts),
-        usage=parts.accounts.ledger,
+        usage=parts.accounts.usage,
         show_remaining=lambda: remaining.show(reloader.current.allowances),
         explain=attempts.plan,
     )

@@ -15,7 +15,7 @@ from proxy.policy import RingPolicy
 from proxy.replies import Reply
 from proxy.routing import Plan
 from proxy.snapshot import Snapshot
-from proxy.store import UsageQuery, UsageRow
+from proxy.store import UsageQuery, UsageReport
 from proxy.types import Call, Caller, Ring, Tally
 
 
@@ -58,8 +58,8 @@ class Meters(Protocol):
 class UsageBook(Protocol):
     """Where it is written what was used."""
 
-    async def totals(self, query: UsageQuery) -> list[UsageRow]:
-        """Return a row for each group that used anything, in order. Raises LedgerUnavailable."""
+    async def report(self, query: UsageQuery) -> UsageReport:
+        """Return a row for each group that used anything. Raises LedgerUnavailable."""
         ...
 
 

@@ -21,7 +21,7 @@ from proxy.policy import MobiusPolicy
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.routing import Plan
 from proxy.snapshot import Snapshot
-from proxy.store import UsageQuery, UsageRow
+from proxy.store import UsageQuery, UsageReport, UsageRow
 from proxy.types import Call, Caller, Group, Ring, Tally
 
 CHAT: dict[str, Any] = {"model": "gpt", "messages": [{"role": "user", "content": "hi"}]}
@@ -121,13 +121,15 @@ class FakeBook:
 
     rows: list[UsageRow] = field(default_factory=list)
     trouble: Exception | None = None
+    replicas: int = 1
+    note: str = ""
     asked: list[UsageQuery] = field(default_factory=list)
 
-    async def totals(self, query: UsageQuery) -> list[UsageRow]:
+    async def report(self, query: UsageQuery) -> UsageReport:
         self.asked.append(query)
         if self.trouble is not None:
             raise self.trouble
-        return self.rows
+        return UsageReport(self.rows, self.replicas, self.note)
 
 
 async def nothing() -> None:
