@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypedDict, cast
 
@@ -10,7 +10,9 @@ from starlette.types import Scope
 
 from proxy.api.load import Drain
 from proxy.clock import Clock
+from proxy.everyone import Everyone
 from proxy.log import Log
+from proxy.numbers import Numbers
 from proxy.policy import RingPolicy
 from proxy.replies import Reply
 from proxy.routing import Plan
@@ -39,17 +41,13 @@ class Snapshots(Protocol):
         """What is wrong with the file, a line for each fault; None when it is in force."""
         ...
 
-    async def reload(self) -> str:
-        """Read the file again. Returns `ok`, `unchanged` or `error`."""
-        ...
-
 
 class Meters(Protocol):
     """The metrics that only the edge can count."""
 
     content_type: str
 
-    def render(self) -> bytes: ...
+    def render(self, numbers: Numbers) -> bytes: ...
     def rejected(self, reason: str) -> None:
         """Count a request that never reached the gateway; `reason` is from a closed set."""
         ...
@@ -84,7 +82,7 @@ class State(TypedDict):
     lanes: Callable[[], Mapping[str, str]]  # ready, loading or failed
     targets: Callable[[], Sequence[TargetHealth]]
     usage: UsageBook
-    show_remaining: Callable[[], Awaitable[None]]  # sets the gauges of what limits leave
+    everyone: Everyone  # all processes that serve at this address
     explain: Callable[[Ring, RingPolicy], Plan]  # the order in which targets would be asked now
 
 
