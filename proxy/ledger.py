@@ -30,6 +30,7 @@ from proxy.store import (
     Opened,
     RowInvalid,
     UsageQuery,
+    UsageReport,
     UsageRow,
     hour_of,
 )
@@ -213,6 +214,10 @@ class Ledger:
     async def totals(self, query: UsageQuery) -> list[UsageRow]:
         """Return what was used by each group that used anything, in order of the groups."""
         return await asyncio.to_thread(usage_by, self._path, query)
+
+    async def report(self, query: UsageQuery) -> UsageReport:
+        """Return the same, as a report on this replica."""
+        return UsageReport(await self.totals(query))
 
     async def rows(self, since: float, until: float | None = None) -> AsyncIterator[Attempt]:
         """Yield what was closed from `since` until before `until`, in that order, page by page."""
