@@ -23,6 +23,7 @@ from proxy.store.memory import MemoryStore
 from proxy.store.port import QuotaStore
 from proxy.store.redis import RedisStore
 from proxy.store.redis_client import doubts, open_client
+from proxy.store.redis_totals import RedisTotals
 
 DAY_S = 86_400
 PURGE_EVERY_S = 3600.0
@@ -30,10 +31,11 @@ PURGE_EVERY_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Accounts:
-    """Where use is counted and recorded."""
+    """Where use is counted, recorded and read."""
 
     ledger: Ledger
     store: QuotaStore
+    usage: Ledger | RedisTotals  # of this replica, or of all that share a Redis
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +69,30 @@ async def open_accounts(opened: AsyncExitStack, how: Opening) -> Accounts:
         log.line("recovered", attempts=len(left.rows), nano_usd=nano_usd)
     await _keep_short(opened, ledger, how)
     if how.redis is None:
-        return Accounts(ledger, MemoryStore(how.clock, ledger))
-    return Accounts(ledger, await _open_redis(opened, how, how.redis, ledger, left))
+        return Accounts(ledger, MemoryStore(how.clock, ledger), ledger)
+    usage = _tell_usage(opened, how, how.redis, Path(policy.ledger.path))
+    return Accounts(ledger, await _open_redis(opened, how, how.redis, ledger, left), usage)
+
+
+def _tell_usage(
+    opened: AsyncExitStack, how: Opening, settings: RedisSettings, path: Path
+) -> RedisTotals:
+    def told(why: str | None) -> None:
+        if why is None:
+            how.log.line("usage_shared")
+        else:
+            how.log.line("usage_not_shared", level="error", reason=why)
+
+    usage = RedisTotals(
+        open_client(settings),
+        how.clock,
+        path,
+        keep_days=lambda: how.policy().ledger.keep_days,
+        told=told,
+    )
+    opened.push_async_callback(usage.aclose)
+    usage.start()
+    return usage
 
 
 async def _open_redis(
@@ -79,10 +103,17 @@ async def _open_redis(
     left: Recovered,
 ) -> RedisStore:
     log = how.log
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def look() -> None:
+        for doubt in await doubts(client):
+            log.line("store_misconfigured", level="error", reason=doubt)
 
     def told(why: str | None) -> None:
         if why is None:
             log.line("store_back")
+            tasks.add(task := asyncio.create_task(look(), name="look at Redis' configuration"))
+            task.add_done_callback(tasks.discard)
         else:
             on_failure = how.policy().quota.on_store_failure
             log.line("store_gone", level="error", reason=why, on_store_failure=on_failure)
@@ -98,8 +129,8 @@ async def _open_redis(
     )
     opened.push_async_callback(store.aclose)
     await store.open(left.owners)
-    for doubt in await doubts(client) if store.trouble is None else ():
-        log.line("store_misconfigured", level="error", reason=doubt)
+    if store.trouble is None:
+        await look()
     return store
 
 

@@ -39,7 +39,7 @@ def _relay(opened: AsyncExitStack, config: Config, clock: Clock) -> Relay | None
     redis = _redis_of(config)
     if redis is None:
         return None
-    client = open_client(redis, single=False)
+    client = open_client(redis)
     opened.push_async_callback(client.aclose)
     return Relay(RedisBoard(client, clock, namespace=config.cache.namespace or ""))
 

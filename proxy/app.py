@@ -7,7 +7,6 @@ import contextlib
 import os
 import random
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -27,10 +26,11 @@ from proxy.attempts import Attempts
 from proxy.cache import Cache
 from proxy.clock import Clock, SystemClock
 from proxy.config import Config, ConfigError, Remark, load_config
+from proxy.everyone import Alone, Everyone
 from proxy.gateway import Gateway
 from proxy.headroom import Headroom
 from proxy.health import Health
-from proxy.log import LineWriter, Log
+from proxy.log import LineWriter, Log, write_lines
 from proxy.metrics import Metrics
 from proxy.quota import Quota
 from proxy.reload import Load, Reloader, Result
@@ -43,7 +43,6 @@ from proxy.upstream.unified import Unified
 from proxy.upstream.wire import Transport
 
 _MB = 1024 * 1024
-STDOUT = 1
 MOST_NAMES = 10  # of models, in a line about a reload
 NO_KEY = (
     "no key is configured, so Mobius answers on a loopback address only; to listen elsewhere set "
@@ -60,6 +59,7 @@ class Seams:
     clock: Clock
     chance: Callable[[], float]
     write: Callable[[bytes], object] | None
+    everyone: Everyone | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +87,18 @@ def create_app(
     clock: Clock | None = None,
     chance: Callable[[], float] = random.random,
     write: Callable[[bytes], object] | None = None,
+    everyone: Everyone | None = None,
 ) -> FastAPI:
     """
     Build the service for the file at `path`, which holds `config` now.
 
     `environ` is the environment as it was at start: what a file exports is no part of it, so that
-    what is deleted from the file is gone. The other keyword arguments are the seams tests use;
-    production passes none but `load`. `app.state` holds what a server needs: `drain` to end its
-    requests with, `grace` for the seconds of it, and `say`, which logs inside the lifespan.
+    what is deleted from the file is gone; `everyone` is given to one of several processes. The
+    other keyword arguments are the seams tests use; production passes none but `load`. `app.state`
+    holds what a server needs: `drain` to end its requests with, `grace` for the seconds of it, and
+    inside the lifespan `say`, which logs, and `alone`, which answers for this process.
     """
-    seams = Seams(load, upstream, clock or SystemClock(), chance, write)
+    seams = Seams(load, upstream, clock or SystemClock(), chance, write, everyone)
     start = dict(os.environ if environ is None else environ)
     drain = Drain(chance)
 
@@ -108,7 +110,8 @@ def create_app(
             app.state.say = parts.log.line
             app.state.grace = lambda: parts.reloader.current.policy.grace
             await _watch(opened, parts.reloader)
-            yield _state(parts, drain, seams)
+            app.state.alone = _alone(parts)
+            yield _state(parts, app.state.alone, drain, seams)
 
     # Without `openapi_url` it has no pages of its own.
     app = FastAPI(title="Mobius", version=__version__, lifespan=lifespan, openapi_url=None)
@@ -124,7 +127,7 @@ async def _open(
 ) -> Parts:
     """Open every resource; `opened` closes them, the last one first."""
     clock = seams.clock
-    write = seams.write or opened.enter_context(LineWriter(_write_lines, clock))
+    write = seams.write or opened.enter_context(LineWriter(write_lines, clock))
     log = Log(write, clock)
     opened.callback(log.line, "stopped")
     sdk = await open_sdk(opened, clock)
@@ -149,7 +152,17 @@ async def _open(
     return parts
 
 
-def _state(parts: Parts, drain: Drain, seams: Seams) -> State:
+def _alone(parts: Parts) -> Alone:
+    remaining = Remaining(parts.accounts.store, parts.metrics)
+
+    async def refresh() -> None:
+        _targets(parts)
+        await remaining.show(parts.reloader.current.allowances)
+
+    return Alone(parts.metrics, parts.reloader, refresh)
+
+
+def _state(parts: Parts, alone: Alone, drain: Drain, seams: Seams) -> State:
     """Return what requests may use: the path itself, on the parts that were opened."""
     reloader, health, metrics = parts.reloader, parts.health, parts.metrics
     headroom = parts.headroom
@@ -158,7 +171,6 @@ def _state(parts: Parts, drain: Drain, seams: Seams) -> State:
         sdk, clock, limit_bytes=lambda: _answer_limit(reloader.current)
     )
     quota = Quota(parts.accounts.store, parts.accounts.ledger, metrics, headroom)
-    remaining = Remaining(parts.accounts.store, metrics)
     attempts = Attempts(
         upstream, health, metrics, quota, headroom=headroom, clock=clock, chance=chance
     )
@@ -173,9 +185,9 @@ def _state(parts: Parts, drain: Drain, seams: Seams) -> State:
         drain=drain,
         lanes=lambda: {"unified": sdk.state},
         targets=lambda: _targets(parts),
-        usage=parts.accounts.ledger,
-        show_remaining=lambda: remaining.show(reloader.current.allowances),
+        usage=parts.accounts.usage,
         purge=parts.cache.purge,
+        everyone=seams.everyone or alone,
         explain=attempts.plan,
     )
 
@@ -323,15 +335,6 @@ def _health_of(target: Target, health: Health, snapshot: Snapshot) -> TargetHeal
     return TargetHealth(
         target.label, standing.healthy, None if standing.healthy else standing.word()
     )
-
-
-def _write_lines(lines: bytes) -> None:
-    """Write to standard output itself: a thread stuck in `sys.stdout` would break Python's end."""
-    if sys.stdout is None:
-        return  # it was closed at start, so that its number may be another file's by now
-    rest = memoryview(lines)
-    while rest:
-        rest = rest[os.write(STDOUT, rest) :]
 
 
 def loopback_only(load: Load) -> Load:

@@ -33,6 +33,7 @@ from proxy.store.cache_port import CacheStore, Entry, Kind
 from proxy.types import Json
 
 EVERYBODY_FAILED = (DeadlineExceeded, NoTargetAvailable, ProviderAuthFailed, RateLimited)
+LAST_WAIT_S = 2.0
 OF_THE_CACHE = "cache"  # the provider of a request that asked none: a metric label
 
 
@@ -59,8 +60,13 @@ class Cache:
         self._keeping = _Keeping()
 
     async def aclose(self) -> None:
-        """Return once all that was to be kept is."""
-        await asyncio.gather(*self._keeping.tasks, return_exceptions=True)
+        """Return once all that was to be kept is, or after two seconds."""
+        tasks = {*self._keeping.tasks, *self._flights.tasks}
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=LAST_WAIT_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     async def answer(self, asked: Asked, work: Work) -> Reply:
         """

@@ -20,6 +20,7 @@ Everything this service can answer with other than success.
   x PriceUnknown ............. 403 price_unknown              a budget, and a model without a price
   x QuotaUnavailable ......... 503 quota_unavailable          nobody knows what is left
   x UsageUnavailable ......... 503 usage_unavailable          nobody knows what was used
+  x WorkersSilent ............ 503 workers_unavailable        the other workers cannot be asked
   x Overloaded ............... 503 server_is_overloaded       our own load limit
   x ShuttingDown ............. 503 server_shutting_down       the grace is over
   x UpstreamFailure .......... 502 upstream_error             one attempt failed
@@ -167,6 +168,12 @@ class UsageUnavailable(ProxyError):
     status = 503
     type = "server_error"
     code = "usage_unavailable"
+
+
+class WorkersSilent(ProxyError):
+    status = 503
+    type = "server_error"
+    code = "workers_unavailable"
 
 
 class Overloaded(ProxyError):

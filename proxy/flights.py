@@ -97,9 +97,10 @@ class Flight:
         """The label of the target that answers, and its provider, once the answer has begun."""
         return self.asked.tally.target, self.asked.tally.provider
 
-    def start(self, work: Work, landed: Callable[[Flight], None]) -> None:
+    def start(self, work: Work, landed: Callable[[Flight], None]) -> asyncio.Task[None]:
         """Make the call; `landed` is told when nothing more comes, before anybody else."""
         self._task = asyncio.create_task(self._fly(work, landed), name="a call for many")
+        return self._task
 
     @contextmanager
     def seat(self) -> Iterator[None]:
@@ -205,6 +206,7 @@ class Flights:
 
     def __init__(self) -> None:
         self._flights: dict[str, Flight] = {}
+        self.tasks: set[asyncio.Task[None]] = set()  # the calls that are under way
 
     def __len__(self) -> int:
         return len(self._flights)
@@ -227,7 +229,9 @@ class Flights:
                 del self._flights[asked.key]
             see(flight)
 
-        flight.start(work, landed)
+        task = flight.start(work, landed)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
         return flight
 
 

@@ -30,6 +30,7 @@ from proxy.store import (
     Opened,
     RowInvalid,
     UsageQuery,
+    UsageReport,
     UsageRow,
     hour_of,
 )
@@ -175,12 +176,17 @@ class Ledger:
     def used_by_owner(
         self, scope: Scope, unit: Unit, *, since: float
     ) -> Awaitable[Mapping[str, int]]:
-        """Ask at once for the same, by process; those that live are left out, but for this one."""
+        """
+        Ask at once for the same, by process; those that live are left out, but for this one.
+
+        Of one that is gone all counts that it had reserved and not closed: it will be charged.
+        """
 
         def work(book: Book) -> dict[str, int]:
-            used = book.used(scope, unit, since)
-            silent = self._silent(used)
-            return {owner: amount for owner, amount in used.items() if owner in silent}
+            used, held = book.used(scope, unit, since), book.held(scope, unit)
+            held.pop(self.owner, None)
+            silent = self._silent({**used, **held})
+            return {name: used.get(name, 0) + held.get(name, 0) for name in silent}
 
         return self._ask(work)
 
@@ -208,6 +214,10 @@ class Ledger:
     async def totals(self, query: UsageQuery) -> list[UsageRow]:
         """Return what was used by each group that used anything, in order of the groups."""
         return await asyncio.to_thread(usage_by, self._path, query)
+
+    async def report(self, query: UsageQuery) -> UsageReport:
+        """Return the same, as a report on this replica."""
+        return UsageReport(await self.totals(query))
 
     async def rows(self, since: float, until: float | None = None) -> AsyncIterator[Attempt]:
         """Yield what was closed from `since` until before `until`, in that order, page by page."""

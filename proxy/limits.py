@@ -1,6 +1,7 @@
 """
 What may be used, of what, by whom and in which window: the words that quota and its stores share.
 
+Those that are made several times for each request are tuples, which are made fastest.
 Whole numbers only: requests, tokens, and money in nano-dollars (docs/design/0004).
 """
 
@@ -71,16 +72,14 @@ class Limit:
         return (self.scope, self.unit, self.window)
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """What one attempt may take of one limit."""
 
     limit: Limit
     amount: int
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """How one limit stands at a moment: settled and open together, and when it is all back."""
 
     limit: Limit
@@ -128,21 +127,16 @@ def worst(refusals: Sequence[Refusal]) -> Refusal | None:
     return max(never or told, key=lambda refusal: refusal.retry_after_s or 0.0, default=None)
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
+class Spent(NamedTuple):
     """What an attempt has taken in the end, whatever was reserved for it."""
 
     tokens: int = 0
     nano_usd: int = 0
 
     def of(self, unit: Unit) -> int:
-        match unit:
-            case Unit.TOKENS:
-                return self.tokens
-            case Unit.NANO_USD:
-                return self.nano_usd
-            case Unit.REQUESTS | Unit.PARALLEL:
-                return 0
+        if unit is Unit.TOKENS:
+            return self.tokens
+        return self.nano_usd if unit is Unit.NANO_USD else 0
 
 
 NOTHING = Spent()

@@ -6,7 +6,9 @@ When nobody reads the log, lines are lost and counted; no request waits for it o
 
 from __future__ import annotations
 
+import os
 import queue
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +22,8 @@ from proxy.clock import Clock
 from proxy.types import Tally
 
 MOST_LINES = 10_000  # that wait for a reader of the log
+STDOUT = 1
+WHOLE_BYTES = 4096  # that reach a pipe in one piece, whoever else writes to it
 LAST_WAIT_S = 1.0  # what is still queued at the end may take this long
 
 
@@ -130,6 +134,20 @@ class Log:
                 prompt_tokens=tally.usage.prompt_tokens if tally.usage else None,
                 completion_tokens=tally.usage.completion_tokens if tally.usage else None,
             )
+
+
+def write_lines(lines: bytes) -> None:
+    """
+    Write to standard output itself: a thread stuck in `sys.stdout` would break Python's end.
+
+    Workers share it. A line that is no longer than what a pipe takes at once stays whole.
+    """
+    if sys.stdout is None:
+        return  # it was closed at start, so that its number may be another file's by now
+    start = 0
+    while start < len(lines):
+        end = lines.rfind(b"\n", start, start + WHOLE_BYTES) + 1 or lines.find(b"\n", start) + 1
+        start += os.write(STDOUT, lines[start : end or len(lines)])
 
 
 def _as_line(clock: Clock, event: str, **facts: Any) -> bytes:

@@ -12,12 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import Metric as Page
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from proxy.clock import Clock
 from proxy.errors import ProxyError, UpstreamFailure
 from proxy.leeway import Leeway
 from proxy.limits import NANO, Limit, Standing, Unit
+from proxy.numbers import FamilyOf, Numbers, Together
 from proxy.types import Tally, Target, Usage
 
 # Seconds, half a millisecond to a quarter of an hour: our own time and a model's in one scale.
@@ -85,6 +87,16 @@ HEALTHY = Family(
     "mobius_target_healthy", "1 healthy; 0 open, cooling or unconfigured.", ("target",)
 )
 GENERATION = Family("mobius_config_generation", "The configuration in force.")
+
+# What a gauge is of all the workers at one address.
+GAUGES: Mapping[str, Together] = {
+    IN_FLIGHT.name: sum,  # each has its own requests
+    HEALTHY.name: min,  # each has breakers of its own: 0 where any of them passes the target over
+    GENERATION.name: min,  # at least that one is in force everywhere; a new worker begins at 1
+    REMAINING.name: min,  # all ask the same Redis, one after the other: what was there at the end
+    PROVIDER_REMAINING.name: min,  # each heard it from its own answers: nobody may count on more
+    PROVIDER_LIMIT.name: max,  # the same for all, and as the last that heard of a rise has it
+}
 
 
 class Metrics:
@@ -233,8 +245,35 @@ class Metrics:
         for label, healthy in targets.items():
             self._healthy.labels(label).set(healthy)
 
-    def render(self) -> bytes:
-        return generate_latest(self.registry)
+    def numbers(self) -> Numbers:
+        """Return all series as they are now."""
+        return tuple(
+            FamilyOf(
+                family.name,
+                family.type,
+                family.documentation,
+                {(s.name, tuple(s.labels.items())): float(s.value) for s in family.samples},
+            )
+            for family in self.registry.collect()
+        )
+
+    def render(self, numbers: Numbers | None = None) -> bytes:
+        """Return the page of these numbers, or of those of this process."""
+        return generate_latest(self.registry if numbers is None else _Shown(numbers))
+
+
+class _Shown:
+    """Numbers in the place of a registry."""
+
+    def __init__(self, numbers: Numbers) -> None:
+        self._numbers = numbers
+
+    def collect(self) -> Iterator[Page]:
+        for family in self._numbers:
+            page = Page(family.name, family.text, family.kind)
+            for (name, labels), value in family.samples.items():
+                page.add_sample(name, dict(labels), value)
+            yield page
 
 
 def outcome_of(exc: BaseException) -> tuple[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
@@ -255,7 +255,7 @@ class Tally:
         if self.tokens_left is not None:
             used = self.tokens_left.used - reserved_tokens
             used += usage.prompt_tokens + usage.completion_tokens
-            self.tokens_left = replace(self.tokens_left, used=used)
+            self.tokens_left = self.tokens_left._replace(used=used)
 
 
 def _tighter(one: Standing | None, other: Standing) -> Standing:

@@ -68,12 +68,14 @@ def _completion(usage: Json, reasoning: int) -> int | None:
 
 def _part(whole: int, *counts: object) -> int:
     """Return the first of `counts` that is a count, as a part of `whole`."""
-    known = (count for value in counts if (count := _count(value)) is not None)
-    return min(whole, next(known, 0))
+    for value in counts:
+        if value is not None and (count := _count(value)) is not None:
+            return min(whole, count)
+    return 0
 
 
 def _count(value: object) -> int | None:
-    if isinstance(value, float) and value.is_integer():
+    if type(value) is float and value.is_integer():
         value = int(value)
     return value if type(value) is int and 0 <= value <= TOKENS_LIMIT else None
 

@@ -220,6 +220,16 @@ def test_totals_are_told_apart_by_what_is_asked(
     with_ledger(path, script)
 
 
+def test_a_tag_can_be_told_apart_by_key(path: Path) -> None:
+    async def script(ledger: Ledger) -> None:
+        await fill(ledger)
+        found = await ledger.totals(UsageQuery((GroupBy.TAG, GroupBy.KEY)))
+        assert sum(row.attempts for row in found) == 4  # one of the three has two tags
+        assert {group for group, _ in (row.group for row in found)} == {"", "x=1", "y=2"}
+
+    with_ledger(path, script)
+
+
 def test_totals_hold_every_count_of_the_hours_that_are_asked(path: Path) -> None:
     async def script(ledger: Ledger) -> None:
         assert await ledger.totals(UsageQuery()) == []

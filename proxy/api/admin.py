@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -9,22 +11,19 @@ from proxy.access import model_unknown
 from proxy.api.deps import state_of
 from proxy.api.render import answer_json
 from proxy.api.small import admin_of
-from proxy.errors import RequestInvalid
+from proxy.errors import RequestInvalid, WorkersSilent
+from proxy.everyone import Silent
 from proxy.routing import Step
 
 
 async def reload_config(request: Request) -> Response:
     """Say what became of it. A file with an error changes nothing; the answer names its line."""
     admin_of(request)
-    snapshots = state_of(request.scope)["snapshots"]
-    result = await snapshots.reload()
-    error = snapshots.last_error
-    content = {
-        "result": result,
-        "error": None if error is None else str(error),
-        "generation": snapshots.generation,
-    }
-    return answer_json(request, content)
+    try:
+        found = await state_of(request.scope)["everyone"].reload()
+    except Silent as exc:
+        raise WorkersSilent(str(exc)) from exc
+    return answer_json(request, asdict(found))
 
 
 async def explain(request: Request) -> Response:

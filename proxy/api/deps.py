@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypedDict, cast
 
@@ -10,12 +10,14 @@ from starlette.types import Scope
 
 from proxy.api.load import Drain
 from proxy.clock import Clock
+from proxy.everyone import Everyone
 from proxy.log import Log
+from proxy.numbers import Numbers
 from proxy.policy import RingPolicy
 from proxy.replies import Reply
 from proxy.routing import Plan
 from proxy.snapshot import Snapshot
-from proxy.store import UsageQuery, UsageRow
+from proxy.store import UsageQuery, UsageReport
 from proxy.types import Call, Caller, Ring, Tally
 
 
@@ -39,17 +41,13 @@ class Snapshots(Protocol):
         """What is wrong with the file, a line for each fault; None when it is in force."""
         ...
 
-    async def reload(self) -> str:
-        """Read the file again. Returns `ok`, `unchanged` or `error`."""
-        ...
-
 
 class Meters(Protocol):
     """The metrics that only the edge can count."""
 
     content_type: str
 
-    def render(self) -> bytes: ...
+    def render(self, numbers: Numbers) -> bytes: ...
     def rejected(self, reason: str) -> None:
         """Count a request that never reached the gateway; `reason` is from a closed set."""
         ...
@@ -58,8 +56,8 @@ class Meters(Protocol):
 class UsageBook(Protocol):
     """Where it is written what was used."""
 
-    async def totals(self, query: UsageQuery) -> list[UsageRow]:
-        """Return a row for each group that used anything, in order. Raises LedgerUnavailable."""
+    async def report(self, query: UsageQuery) -> UsageReport:
+        """Return a row for each group that used anything. Raises LedgerUnavailable."""
         ...
 
 
@@ -90,8 +88,8 @@ class State(TypedDict):
     lanes: Callable[[], Mapping[str, str]]  # ready, loading or failed
     targets: Callable[[], Sequence[TargetHealth]]
     usage: UsageBook
-    show_remaining: Callable[[], Awaitable[None]]  # sets the gauges of what limits leave
     purge: Purge
+    everyone: Everyone  # all processes that serve at this address
     explain: Callable[[Ring, RingPolicy], Plan]  # the order in which targets would be asked now
 
 

@@ -10,6 +10,8 @@ from starlette.responses import Response
 from proxy.api.deps import state_of
 from proxy.api.render import answer, answer_json
 from proxy.api.small import caller_of
+from proxy.errors import WorkersSilent
+from proxy.everyone import Silent
 
 
 async def liveness(request: Request) -> Response:
@@ -56,12 +58,14 @@ async def metrics(request: Request) -> Response:
     if access != "open":
         # Nothing listens on a port of its own yet. Whoever wants one does not want them open here.
         caller_of(request)
-    # These gauges are set by whoever looks.
-    state["targets"]()
-    await state["show_remaining"]()
     meters = state["metrics"]
+    try:
+        numbers = await state["everyone"].numbers()
+    except Silent as exc:
+        # A part of the sums would look as if they had begun anew; a scrape that fails is a gap.
+        raise WorkersSilent(str(exc)) from exc
     kind = (b"content-type", meters.content_type.encode())
-    return answer(request, meters.render(), headers=[kind])
+    return answer(request, meters.render(numbers), headers=[kind])
 
 
 def _usable(lanes: Mapping[str, str]) -> bool:

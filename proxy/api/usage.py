@@ -4,6 +4,9 @@ GET /admin/usage: what was used, by whom and of what, in JSON or in CSV.
 It goes by whole hours of UTC: all of the hour that `since` lies in counts, and all of the one that
 `until` lies in, unless that is its first moment. Requests that made no attempt are known by key,
 team, user, model and time only: elsewhere their `admitted` stands under an empty name.
+
+Where replicas share a Redis it is what all of them used, and what is older than a week goes by
+whole days of UTC. While that Redis cannot be asked it is what this one used; a note says so.
 """
 
 from __future__ import annotations
@@ -17,14 +20,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from proxy.api.deps import state_of
+from proxy.api.headers import safe
 from proxy.api.render import JSON, answer
 from proxy.api.small import admin_of
 from proxy.errors import RequestInvalid, UsageUnavailable
 from proxy.period import FORMS, iso, moment_of
 from proxy.statement import csv_line, usage_columns, usage_fields
-from proxy.store import HOUR_S, GroupBy, LedgerUnavailable, UsageQuery, UsageRow, hour_of
+from proxy.store import HOUR_S, GroupBy, LedgerUnavailable, UsageQuery, UsageReport, hour_of
 
 CSV = (b"content-type", b"text/csv; charset=utf-8")
+NOTE = b"x-mobius-note"
 FORMATS = ("json", "csv")
 DEFAULT_GROUPS = "key,model"
 _GROUPS = ", ".join(GroupBy)
@@ -51,12 +56,14 @@ async def report(request: Request) -> Response:
     as_csv = _format_of(asked) == "csv"
     query = _query_of(asked, asked.getlist("group_by"), wall_s=state["clock"].wall())
     try:
-        rows = await state["usage"].totals(query)
+        found = await state["usage"].report(query)
     except LedgerUnavailable as exc:
         raise UsageUnavailable(str(exc)) from exc
     # Of many rows it takes a while, in which others are served.
-    body = await asyncio.to_thread(_as_csv if as_csv else _as_json, query, rows)
-    return answer(request, body, headers=[CSV if as_csv else JSON])
+    body = await asyncio.to_thread(_as_csv if as_csv else _as_json, query, found)
+    # Beside the body, because a CSV has no place for it.
+    note = [(NOTE, safe(found.note))] if found.note else []
+    return answer(request, body, headers=[CSV if as_csv else JSON, *note])
 
 
 def _query_of(asked: Mapping[str, str], groups: Sequence[str], *, wall_s: float) -> UsageQuery:
@@ -95,19 +102,21 @@ def _format_of(asked: Mapping[str, str]) -> str:
     return wanted
 
 
-def _as_json(query: UsageQuery, rows: Sequence[UsageRow]) -> bytes:
+def _as_json(query: UsageQuery, found: UsageReport) -> bytes:
     until = None if query.until is None else ceil(query.until / HOUR_S) * HOUR_S
     return orjson.dumps(
         {
-            "rows": [usage_fields(row, query.group_by) for row in rows],
+            "rows": [usage_fields(row, query.group_by) for row in found.rows],
             "since": iso(hour_of(query.since)) if query.since else None,
             "until": None if until is None else iso(until),
             "group_by": query.group_by,
+            "replicas": found.replicas,
+            "note": found.note or None,
         }
     )
 
 
-def _as_csv(query: UsageQuery, rows: Sequence[UsageRow]) -> bytes:
+def _as_csv(query: UsageQuery, found: UsageReport) -> bytes:
     lines = [csv_line(usage_columns(query.group_by))]
-    lines += [csv_line(usage_fields(row, query.group_by).values()) for row in rows]
+    lines += [csv_line(usage_fields(row, query.group_by).values()) for row in found.rows]
     return "".join(lines).encode()

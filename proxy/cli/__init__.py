@@ -17,14 +17,16 @@ from typing import NoReturn
 
 from proxy import __version__
 from proxy.accounts import check_ledger
-from proxy.app import create_app, loopback_only
+from proxy.app import create_app
 from proxy.cli import server
 from proxy.cli.ask import NoServer, ask
 from proxy.cli.cache_key import add_cache_key
+from proxy.cli.guard import guarded
 from proxy.cli.listen import CannotListen, bound
 from proxy.cli.live import ask_all
 from proxy.cli.options import DEFAULT, add_command, add_server, key_of
 from proxy.cli.report import print_plan, print_rings
+from proxy.cli.spawn import Order, supervise
 from proxy.cli.usage import CannotWrite, add_usage
 from proxy.clock import SystemClock
 from proxy.config import ConfigError, load_config
@@ -74,21 +76,25 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    load = load_config if _is_loopback(args.host) else loopback_only(load_config)
-    if args.workers > 1:
-        print(
-            "--workers: one process per address in this version, because metrics and breakers are "
-            "kept in the process; start several behind a load balancer instead",
-            file=sys.stderr,
-        )
-        return 1
+    several, loopback = args.workers > 1, _is_loopback(args.host)
+    load = guarded(loopback=loopback, several=several, redis=True)
     _check_tls_files(args)
     environ = dict(os.environ)
     config = load(args.config, environ)
-    app = create_app(args.config, config, environ=environ, load=load)
+    asyncio.run(check_ledger(config.snapshot.policy, SystemClock()))
     options = {name: value for name in PASSED_ON if (value := getattr(args, name)) is not None}
+    if several:
+        with bound(args.host, args.port) as listeners:
+            order = Order(
+                config=str(args.config),
+                listeners=[each.fileno() for each in listeners],
+                loopback=loopback,
+                redis=config.redis is not None,
+                options=options,
+            )
+            return supervise(order, workers=args.workers)
+    app = create_app(args.config, config, environ=environ, load=load)
     with bound(args.host, args.port) as listeners:
-        asyncio.run(check_ledger(config.snapshot.policy, SystemClock()))
         return server.run(app, listeners, **options)
 
 
@@ -162,7 +168,8 @@ def _parser() -> argparse.ArgumentParser:
         help=f"to listen on; localhost is 127.0.0.1 and ::1 {DEFAULT}",
     )
     serve.add_argument("--port", type=_port, default=4000, help=f"0 for any {DEFAULT}")
-    serve.add_argument("--workers", type=_workers, default=1, help=f"processes {DEFAULT}")
+    text = f"processes that share the address; with limits they need a Redis {DEFAULT}"
+    serve.add_argument("--workers", type=_workers, default=1, help=text)
     for name in PASSED_ON:
         serve.add_argument(f"--{name.replace('_', '-')}", help="as uvicorn's")
 

@@ -89,7 +89,13 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def run(app: FastAPI, listeners: list[socket.socket], **options: object) -> int:
+def run(
+    app: FastAPI,
+    listeners: list[socket.socket],
+    *,
+    kind: Callable[[uvicorn.Config, FastAPI], Server] = Server,
+    **options: object,
+) -> int:
     """
     Serve `app` on `listeners` until a signal; `options` are uvicorn's. Returns the exit code.
 
@@ -110,7 +116,7 @@ def run(app: FastAPI, listeners: list[socket.socket], **options: object) -> int:
         config.load()
     except OSError as error:
         raise CannotListen(f"--ssl-certfile, --ssl-keyfile: {error}") from error
-    server = Server(config, app)
+    server = kind(config, app)
     try:
         server.run(listeners)
     except KeyboardInterrupt:

@@ -64,13 +64,14 @@ def usage_table(report: Mapping[str, Any], total: Mapping[str, Any] | None = Non
     rows: Sequence[Mapping[str, Any]] = report["rows"]
     if _OF_ATTEMPTS & set(groups):
         rows = [row for row in rows if row["attempts"]]
+    missing = [report["note"]] if report.get("note") else []
     if not rows:
-        return [f"nothing was used: {period}"]
+        return [f"nothing was used: {period}", *missing]
     everything = _sum_of(rows) if total is None else total
     columns = [*_group_columns(rows, groups), *_number_columns(rows, everything, groups)]
     lines = [GAP.join(cells).rstrip() for cells in zip(*(c.lines() for c in columns), strict=True)]
     rule = "-" * max(map(len, lines))
-    notes = list(_notes(everything))
+    notes = [*missing, *_notes(everything)]
     return [
         period,
         "",

@@ -7,6 +7,7 @@ moment is seconds since 1970, UTC, and is always given by the caller.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -104,7 +105,7 @@ class GroupBy(StrEnum):
     TARGET = "target"
     PROVIDER = "provider"
     DAY = "day"  # of UTC, as 2026-01-31; empty for what is older than rows are kept
-    HOUR = "hour"  # as 2026-01-31T23:00Z; empty likewise
+    HOUR = "hour"  # as 2026-01-31T23:00Z; empty likewise, and the day where only that is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,15 @@ class UsageRow:
     nano_usd: int
     estimated: int  # attempts whose tokens are our own count
     unpriced: int  # attempts that are missing from the money
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReport:
+    """The answer to a query."""
+
+    rows: Sequence[UsageRow]  # in order of their groups
+    replicas: int = 1  # whose use is in them
+    note: str = ""  # what is missing from them and why, in a sentence
 
 
 def hour_of(moment: float) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from proxy.clock import Clock
 from proxy.limits import (
@@ -34,8 +35,7 @@ SOON_S = 1.0
 MOST_SCOPES = 100_000
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """One limit, its counter, and how much of it is wanted."""
 
     limit: Limit
@@ -129,12 +129,15 @@ class MemoryStore:
     def _standings(self, asked: Sequence[Asked]) -> Standings:
         now_s, wall_s = self._clock.now(), self._clock.wall()
         return tuple(
-            Standing(each.limit, each.counter.used, each.counter.empty_in_s(now_s, wall_s))
-            for each in asked
+            [
+                Standing(limit, counter.used, counter.empty_in_s(now_s, wall_s))
+                for limit, counter, _ in asked
+            ]
         )
 
     def _refusal(self, asked: Sequence[Asked]) -> Refusal | None:
-        return worst([self._refused(each) for each in asked if each.over > 0])
+        over = [each for each in asked if each.over > 0]
+        return worst([self._refused(each) for each in over]) if over else None
 
     def _refused(self, asked: Asked) -> Refusal:
         counter = asked.counter

@@ -13,55 +13,35 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Literal, TypeAlias
 
 from proxy.clock import Clock
-from proxy.limits import NOTHING, Claim, Limit, Refusal, Scope, ScopeKind, Spent, Unit, Window
+from proxy.limits import NOTHING, Claim, Limit, Refusal, Scope, ScopeKind, Spent, Window
 from proxy.store import LedgerUnavailable
-from proxy.store.memory import MemoryStore
-from proxy.store.port import NoHistory, SharedHistory, Standings, StoreUnavailable
-from proxy.store.redis_answers import US, refusal_of, standings_of
-from proxy.store.redis_link import Moment, Operation, RedisLink, Words
+from proxy.store.port import SharedHistory, Standings, StoreUnavailable
+from proxy.store.redis_answers import refusal_of, standings_of
+from proxy.store.redis_lease import Lent, lend
+from proxy.store.redis_link import SPANS, Moment, Operation, RedisLink, Spans, Words
 from proxy.store.redis_part import Part, Parts
 from proxy.store.redis_past import Past, entries_of
-from proxy.store.windows import Labels, labels_at
+from proxy.store.redis_take import Held, Take, is_held, look, note, settlement
+from proxy.store.windows import US, Labels, labels_at
 
-BEAT_S = 1.0  # between signs of life; an owner that gave none for 15 s is buried
 LOOK_S = 0.25  # between looks whether an empty Redis has heard of everybody
 MOST_SCOPES = 100_000
 MOST_LEASES = 500  # that are renewed with one beat
 LEAST_LEASED = 100  # of a smaller limit a hundredth is nothing
 LEASED_FOR_S = 60.0  # after a limit was last asked for
-# A dead owner's leases are kept for an hour, so a process that is only cut off ends using its own
-# some time before.
-LEASE_S = 3300.0
+# A process that is only cut off ends using its leases some time before Redis forgets them.
+IN_FORCE = 0.9
+SLICE = 50  # counters whose past is told together, between which others may use the ledger
 
-# What `take` of the script says first, and a limit that it never refuses for.
+# What `take` of the script says first.
 REFUSED, TAKEN, RECOVERING = 0, 1, 2
-NO_LIMIT = -1
 NOT_ALL_BACK = "Redis came back empty a moment ago, and not every process has told its part yet"
 
 OnFailure: TypeAlias = Literal["leased", "closed", "open"]
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What one request or attempt has set aside, and for whom it counts in the end."""
-
-    held: tuple[tuple[Part, int], ...]
-    scopes: tuple[Scope, ...]
-    local: MemoryStore | None = None  # that let it in while Redis was gone
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Take:
-    """One request or attempt that asks for room."""
-
-    id: str
-    claims: Sequence[Claim]
-    scopes: tuple[Scope, ...]
-    answer: asyncio.Future[Standings | Refusal]
 
 
 class RedisStore:
@@ -81,20 +61,28 @@ class RedisStore:
         owner: str,
         on_failure: Callable[[], OnFailure],
         told: Callable[[str | None], None] = lambda why: None,
+        spans: Spans = SPANS,
     ) -> None:
         self._clock = clock
         self._on_failure = on_failure
-        self._told = told
-        self._parts = Parts(MOST_SCOPES)
+        self._spans = spans
+        self._parts = Parts()
         self._held: dict[str, Held] = {}
         self._left: set[str] = set()  # ids whose asker went away before the answer came
-        self._leased: set[Part] = set()  # that a lease is asked for, or held
-        self._local = MemoryStore(clock, NoHistory())
+        # That a lease is asked for, or held; the longest not renewed first.
+        self._leased: dict[Part, None] = {}
         self._link = RedisLink(
-            client, clock, owner=owner, resync=self._words, told=self._heard_of_link
+            client,
+            clock,
+            owner=owner,
+            resync=self._words,
+            told=told,
+            synced=self._recall,
+            spans=spans,
         )
         self._past = Past(self._link, history)
         self._beats: asyncio.Task[None] | None = None
+        self._recalling: asyncio.Task[None] | None = None
 
     async def open(self, dead: Iterable[str] = ()) -> None:
         """
@@ -112,9 +100,10 @@ class RedisStore:
 
     async def aclose(self) -> None:
         """Have Redis know that this process holds nothing any more."""
-        if self._beats is not None:
-            self._beats.cancel()
-            await asyncio.gather(self._beats, return_exceptions=True)
+        tasks = [task for task in (self._beats, self._recalling) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._link.aclose()
 
     @property
@@ -149,23 +138,23 @@ class RedisStore:
             if amount and part.counts:
                 part.add(amount, moment.at_us, moment.labels)
                 used.append((part, amount))
-        if (held.held or used) and self._link.up:
-            self._link.put(_settlement(held, used, moment.labels))
-        if held.local is not None:
-            await held.local.settle(id, spent)
+        for lent in held.lent:
+            lent.settle(spent, self._clock.now(), self.wall())
+        if held.held or used:
+            self._link.tell(settlement(held, used, moment.labels))
 
     async def standings(self, limits: Sequence[Limit]) -> Standings:
         claims = [Claim(limit, 0) for limit in limits]
-        parts = await self._ready(claims)
-        asked = [(part.name, part.window, 0, NO_LIMIT) for part in parts]
-        code, *facts = await self._link.ask(("take", asked))
+        parts = self._parts_of(claims)
+        await self._past.tell(parts)
+        code, *facts = await self._link.ask(look(parts))
         if code == RECOVERING:
             raise StoreUnavailable(NOT_ALL_BACK)
         return standings_of(claims, facts, self.wall())
 
     async def learn(self, limits: Sequence[Limit]) -> None:
         with suppress(StoreUnavailable, LedgerUnavailable):
-            await self._ready([Claim(limit, 0) for limit in limits])
+            await self._past.tell(self._parts_of([Claim(limit, 0) for limit in limits]))
 
     async def _take(
         self, id: str, claims: Sequence[Claim], scopes: tuple[Scope, ...]
@@ -173,30 +162,28 @@ class RedisStore:
         if id in self._held:
             return await self.standings([claim.limit for claim in claims])
         answer: asyncio.Future[Standings | Refusal] = asyncio.get_running_loop().create_future()
-        take = Take(id, claims, scopes, answer)
+        take = Take(id, claims, scopes, self._parts_of(claims), answer)
         if not claims:
             self._hold(take, self._now())
             return ()
         try:
-            return await self._ask(take, await self._ready(claims))
+            self._touch(take)
+            await self._past.tell(take.parts)
+            return await self._ask(take)
         except StoreUnavailable:
             match self._on_failure():
                 case "leased":
-                    return await self._take_lease(take)
+                    return self._take_lease(take)
                 case "open":
-                    self._hold(take, self._now())
+                    self._hold_alone(take)
                     return ()
                 case "closed":
                     raise
 
-    async def _ask(self, take: Take, parts: Sequence[Part]) -> Standings | Refusal:
-        asked = [
-            (part.name, part.window, claim.amount, claim.limit.most, int(_is_held(claim.limit)))
-            for claim, part in zip(take.claims, parts, strict=True)
-        ]
+    async def _ask(self, take: Take) -> Standings | Refusal:
         self._link.put(
             Operation(
-                ("take", asked),
+                take.words(),
                 lambda result, moment: self._answered(take, result, moment),
                 lambda: self._not_answered(take),
             )
@@ -231,17 +218,23 @@ class RedisStore:
         if not take.answer.done():
             take.answer.set_exception(StoreUnavailable(self._link.trouble))
 
-    def _hold(self, take: Take, moment: Moment, local: MemoryStore | None = None) -> None:
+    def _hold(self, take: Take, moment: Moment, lent: tuple[Lent, ...] = ()) -> None:
         """Mirror what was taken."""
         held = []
-        for claim in take.claims:
-            part = self._parts.find(claim.limit)
-            if _is_held(claim.limit):
+        for claim, part in zip(take.claims, take.parts, strict=True):
+            if is_held(claim.limit):
                 part.open += claim.amount
                 held.append((part, claim.amount))
             elif part.counts:
                 part.add(claim.amount, moment.at_us, moment.labels)
-        self._held[take.id] = Held(tuple(held), take.scopes, local)
+        self._held[take.id] = Held(tuple(held), take.scopes, lent)
+
+    def _hold_alone(self, take: Take, lent: tuple[Lent, ...] = ()) -> None:
+        """Take without having asked Redis, which hears of it now or when it is back."""
+        moment = self._now()
+        self._hold(take, moment, lent)
+        if take.claims:
+            self._link.tell(note(take, moment.labels))
 
     def _let_go(self, id: str) -> None:
         """Give back what was taken for somebody who has left."""
@@ -250,41 +243,33 @@ class RedisStore:
             return
         for part, amount in held.held:
             part.open -= amount
-        if self._link.up:
-            self._link.put(_settlement(held, [], self._now().labels))
+        self._link.tell(settlement(held, [], self._now().labels))
 
-    async def _take_lease(self, take: Take) -> Standings | Refusal:
+    def _take_lease(self, take: Take) -> Standings | Refusal:
         """Let in what fits into the leases. Raises StoreUnavailable for what does not."""
-        in_force = self._clock.now() - self._link.heard_s < LEASE_S
-        local = self._local
-        own = [replace(each, limit=self._cut(each.limit, in_force)) for each in take.claims]
-        answer = await local.reserve(take.id, own, take.scopes)
-        if isinstance(answer, Refusal):
-            if answer.limit.scope.kind is ScopeKind.TARGET:
-                return answer
-            raise StoreUnavailable(self._link.trouble)
-        self._hold(take, self._now(), local)
+        now_s = self._clock.now()
+        in_force = now_s - self._link.heard_s < IN_FORCE * self._spans.lease_s
+        lent = lend(take.claims, take.parts, in_force=in_force, now_s=now_s, wall_s=self.wall())
+        if lent is None:
+            raise StoreUnavailable(self.trouble or NOT_ALL_BACK)
+        if isinstance(lent, Refusal):
+            return lent
+        self._hold_alone(take, lent)
         return ()
-
-    def _cut(self, limit: Limit, in_force: bool) -> Limit:
-        # A deployment's own limit protects no money: what it refuses, its provider would refuse.
-        if limit.scope.kind is ScopeKind.TARGET:
-            return limit
-        return replace(limit, most=self._parts.find(limit).lease if in_force else 0)
 
     def _now(self) -> Moment:
         wall_s = self.wall()
         return Moment(int(wall_s * US), labels_at(wall_s))
 
-    async def _ready(self, claims: Sequence[Claim]) -> list[Part]:
-        """Return the parts of the claims, once Redis has what the ledger knows of their past."""
-        parts = [self._parts.find(claim.limit) for claim in claims]
-        for claim, part in zip(claims, parts, strict=True):
+    def _parts_of(self, claims: Sequence[Claim]) -> list[Part]:
+        return [self._parts.find(claim.limit) for claim in claims]
+
+    def _touch(self, take: Take) -> None:
+        """Have leases of these limits asked for."""
+        for claim, part in zip(take.claims, take.parts, strict=True):
             part.most, part.touched_s = claim.limit.most, self._clock.now()
             if claim.limit.most >= LEAST_LEASED and claim.limit.scope.kind is not ScopeKind.TARGET:
-                self._leased.add(part)
-        await self._past.tell(parts)
-        return parts
+                self._leased.setdefault(part)
 
     def _words(self, labels: Labels) -> Iterable[Words]:
         """Return all that Redis should know of this process."""
@@ -295,45 +280,41 @@ class RedisStore:
                 yield entries_of(self._link.owner, part)
             yield part.words(labels)
 
-    def _heard_of_link(self, why: str | None) -> None:
-        if why is not None:
-            self._local = MemoryStore(self._clock, NoHistory())
-        self._told(why)
+    def _recall(self) -> None:
+        """Begin to tell a Redis that has lost everything of all that the ledger knows."""
+        lacking = [part for part in self._parts.all() if part.epoch != self._link.epoch]
+        if lacking and (self._recalling is None or self._recalling.done()):
+            self._recalling = asyncio.create_task(self._recalled(), name="tell Redis of the past")
+
+    async def _recalled(self) -> None:
+        # Whoever asks for one of them tries again, and is told what the trouble is.
+        with suppress(StoreUnavailable, LedgerUnavailable):
+            while self._link.up:
+                parts = (part for part in self._parts.all() if part.epoch != self._link.epoch)
+                some = list(islice(parts, SLICE))
+                if not some:
+                    return
+                await self._past.tell(some)
 
     async def _beat(self) -> None:
         while True:
             with suppress(StoreUnavailable):
                 self._renew()
                 await self._link.ask(("beat",))
-            await self._clock.sleep(BEAT_S)
+            self._parts.forget_users(MOST_SCOPES, int(self.wall() * US))
+            await self._clock.sleep(self._spans.beat_s)
 
     def _renew(self) -> None:
         """Ask for a lease of every limit that was asked for lately, and give back the others."""
         since_s = self._clock.now() - LEASED_FOR_S
         leased = self._on_failure() == "leased"
-        for part in tuple(self._leased)[:MOST_LEASES]:
+        for part in list(islice(self._leased, MOST_LEASES)):
+            del self._leased[part]
             wanted = leased and part.touched_s > since_s
             if not wanted and not part.lease:
-                self._leased.discard(part)
                 continue
-            words = ("lease", part.name, part.window, part.most if wanted else 0)
+            self._leased[part] = None
+            if not wanted:
+                part.lease = 0  # before Redis may give it to another
+            words = ("lease", part.name, part.window, part.most if wanted else 0, part.lease)
             self._link.put(Operation(words, part.grant))
-
-
-def _is_held(limit: Limit) -> bool:
-    """Say whether it is given back one day; a request that is made counts whatever comes of it."""
-    return limit.unit is not Unit.REQUESTS
-
-
-def _settlement(held: Held, used: Sequence[tuple[Part, int]], labels: Labels) -> Operation:
-    """Return the operation that tells what the mirror knows already."""
-
-    def done(_: object, moment: Moment) -> None:
-        for part, amount in used:
-            if moment.labels.of(part.window) != labels.of(part.window):
-                # Midnight came between: it counts for the day of Redis, not for the one before.
-                part.add(amount, moment.at_us, moment.labels)
-
-    releases = [(part.name, amount) for part, amount in held.held]
-    spent = [(part.name, part.window, amount) for part, amount in used]
-    return Operation(("settle", releases, spent), done, mirrored=True)

@@ -16,6 +16,13 @@ class RedisAddressInvalid(ValueError):
     """The settings name no Redis; the message says what is wrong, without the password."""
 
 
+# Without what could not be read, which may be a password before a forgotten `@`.
+UNREADABLE = (
+    "the URL of the Redis cannot be read: redis://user:password@host:6379/0 is one, and "
+    "redis+sentinel://…, redis+cluster://… name several hosts"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """One URL, read. `nodes` are (host, port)."""
@@ -43,10 +50,13 @@ def address_of(url: str) -> Address:
         credentials, _, hosts = found.netloc.rpartition("@")
         username, _, password = credentials.partition(":")
         port = SENTINEL_PORT if kind == SENTINEL else REDIS_PORT
+        nodes = tuple(_node(host, port) for host in hosts.split(",") if host)
+        if not nodes:
+            raise RedisAddressInvalid("the URL of the Redis names no host")
         return Address(
             kind=kind,
             tls=base == "rediss",
-            nodes=tuple(_node(host, port) for host in hosts.split(",") if host),
+            nodes=nodes,
             username=unquote(username) or None,
             password=unquote(password) or None,
             service=service,
@@ -54,8 +64,8 @@ def address_of(url: str) -> Address:
         )
     except RedisAddressInvalid:
         raise
-    except ValueError as exc:
-        raise RedisAddressInvalid(f"the URL of the Redis cannot be read: {exc}") from None
+    except ValueError:
+        raise RedisAddressInvalid(UNREADABLE) from None
 
 
 def _path_of(found: SplitResult, kind: str) -> tuple[str, int]:
@@ -83,3 +93,8 @@ def check_url(url: str) -> None:
     scheme = url.partition("://")[0]
     if scheme not in PLAIN:
         address_of(url)
+        return
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        raise RedisAddressInvalid(UNREADABLE) from None

@@ -19,15 +19,15 @@ from proxy.policy import RedisSettings
 from proxy.store.redis_address import (
     CLUSTER,
     REDIS_PORT,
+    UNREADABLE,
     Address,
     RedisAddressInvalid,
     address_of,
 )
 
-CONNECT_S = 0.1
+CONNECT_S = 0.5  # nobody waits for it: what is asked meanwhile is told that Redis is gone
 # Longer than what `RedisLink` waits: it alone knows a slow Redis from a busy event loop.
-BACKSTOP_S = 1.0
-
+BACKSTOP_S = 1.5
 
 NO_EVICTION = "noeviction"
 
@@ -35,17 +35,27 @@ Client: TypeAlias = Redis | RedisCluster
 Options: TypeAlias = dict[str, Any]
 
 
-def open_client(settings: RedisSettings, *, single: bool = True) -> Client:
+class Master(Redis):
+    """The master that Sentinels name; closing it closes the connections to them as well."""
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        try:
+            await super().aclose(close_connection_pool)
+        finally:
+            pool: Any = self.connection_pool  # of Sentinels, which its type does not say
+            for sentinel in pool.sentinel_manager.sentinels:
+                await sentinel.aclose()
+
+
+def open_client(settings: RedisSettings) -> Client:
     """
     Return a client that connects when it is first asked. Raises RedisAddressInvalid.
 
-    A `single` one has one connection where it can, for who asks one thing after the other. It may
-    be used from one event loop only, and whoever opens it closes it.
+    It may be used from one event loop only, and whoever opens it closes it.
     """
     url = settings.url or _url_of_several(settings)
     if url is None:
         return Redis(
-            single_connection_client=single,
             ssl=settings.ssl,
             host=settings.host or "localhost",
             port=settings.port or REDIS_PORT,
@@ -57,11 +67,9 @@ def open_client(settings: RedisSettings, *, single: bool = True) -> Client:
     if "+" in scheme:
         return _of_several(address_of(url), settings.password)
     try:
-        return Redis.from_url(
-            url, single_connection_client=single, **_given(settings), **_options()
-        )
-    except ValueError as exc:
-        raise RedisAddressInvalid(f"{exc} (or redis+sentinel://, redis+cluster://)") from None
+        return Redis.from_url(url, **_given(settings), **_options())
+    except ValueError:
+        raise RedisAddressInvalid(UNREADABLE) from None
 
 
 def _url_of_several(settings: RedisSettings) -> str | None:
@@ -90,7 +98,7 @@ def _options(*, standalone: bool = True) -> Options:
         "retry": Retry(NoBackoff(), 0),
         "retry_on_error": [],
     }
-    # One connection serves all: what is asked meanwhile goes out together with the next batch.
+    # Mostly one connection is open: what is asked meanwhile goes out with the next batch.
     return options | {"health_check_interval": 0} if standalone else options
 
 
@@ -101,10 +109,10 @@ def _of_several(address: Address, password: str | None) -> Client:
     if address.kind == CLUSTER:
         nodes = [ClusterNode(host, port) for host, port in address.nodes]
         options = _options(standalone=False)
-        return RedisCluster(startup_nodes=nodes, cluster_error_retry_attempts=0, **own, **options)
+        return RedisCluster(startup_nodes=nodes, **own, **options)
     options = _options()
     nodes_of = Sentinel(list(address.nodes), sentinel_kwargs=_options(), **own, **options)  # type: ignore[no-untyped-call]  # redis-py has no annotations here
-    master: Redis = nodes_of.master_for(address.service, db=address.db)
+    master: Redis = nodes_of.master_for(address.service, redis_class=Master, db=address.db)
     return master
 
 

@@ -11,12 +11,16 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
-from proxy.limits import Limit, Scope, Unit, Window
-from proxy.store.windows import Labels
+from proxy.limits import Limit, Scope, ScopeKind, Unit, Window
+from proxy.store.counters import Counter
+from proxy.store.windows import US, Labels
 
-MINUTE_US = 60_000_000
+MINUTE_US = 60 * US
+# Entries in so short a time are one, which leaves the minute when the last of them would.
+STEP_US = 50_000
 
 
 @dataclass(slots=True, eq=False)
@@ -30,6 +34,7 @@ class Part:
     settled: int = 0  # of a calendar window
     open: int = 0
     lease: int = 0  # that may be spent while Redis is gone
+    lent: Counter | None = None  # what was let in on the lease since Redis gave it
     most: int = 0  # of the limit that was asked for last
     touched_s: float = 0.0  # the moment of that, monotonic
     entries: deque[tuple[int, int]] = field(default_factory=deque)  # of MINUTE: at_us, amount
@@ -51,10 +56,20 @@ class Part:
         """Say whether use is to be added here. Before that it will be read from the ledger."""
         return self.known or self.loading is not None
 
-    @property
-    def idle(self) -> bool:
+    def is_idle(self, now_us: int) -> bool:
         """Say whether nothing would be lost if this was forgotten: the ledger knows the rest."""
+        self.forget(now_us)
         return not (self.open or self.lease or self.entries or self.loading)
+
+    def used_lately(self, now_us: int) -> int:
+        """Return what this process holds, and what it settled in the last minute."""
+        self.forget(now_us)
+        return self.open + sum(amount for _, amount in self.entries)
+
+    def is_before(self, labels: Labels, then: Labels) -> bool:
+        """Say whether another window has begun by `labels` than it was `then`."""
+        now, before = labels.of(self.window), then.of(self.window)
+        return bool(now) and int(now) > int(before)
 
     def turn(self, labels: Labels) -> None:
         """Begin anew where another day or month has come; one that is over changes nothing."""
@@ -70,18 +85,32 @@ class Part:
             case Window.MINUTE:
                 self.forget(at_us)
                 if amount:
-                    self.entries.append((at_us, amount))
+                    self._enter(-(-at_us // STEP_US) * STEP_US, amount)
             case Window.DAY | Window.MONTH | Window.TOTAL:
                 self.turn(labels)
                 self.settled += amount
 
+    def _enter(self, at_us: int, amount: int) -> None:
+        if self.entries and self.entries[-1][0] >= at_us:
+            at_us, before = self.entries.pop()
+            amount += before
+        self.entries.append((at_us, amount))
+
     def grant(self, amount: int, _: object = None) -> None:
-        """Take note of the lease that Redis has given."""
-        self.lease = amount
+        """Take note of the lease that Redis has given; below 0 it has said nothing yet."""
+        if amount >= 0:
+            self.lease, self.lent = amount, None
 
     def remember(self, entries: Iterable[tuple[int, int]]) -> None:
-        """Put what was used before the first entry in front of it."""
-        self.entries.extendleft(sorted(entries, reverse=True))
+        """Put what was used before among the entries."""
+        found, self.entries = sorted([*self.entries, *entries]), deque()
+        for at_us, amount in found:
+            self._enter(at_us, amount)
+
+    def unlearn(self) -> None:
+        """Have nothing counted here: the ledger, which could not be read, has it all."""
+        self.settled = 0
+        self.entries.clear()
 
     def forget(self, now_us: int) -> None:
         """Drop the entries that have left the minute."""
@@ -97,17 +126,17 @@ class Part:
 
 @dataclass(slots=True)
 class Parts:
-    """All parts of a process, by scope. Of the longest idle end users only the ledger knows."""
+    """All parts of a process, by scope: those of end users in the order in which they came last."""
 
-    most_scopes: int
     of_scope: dict[Scope, dict[tuple[Unit, Window], Part]] = field(default_factory=dict)
 
     def find(self, limit: Limit) -> Part:
-        found = self.of_scope.get(limit.scope)
+        scope = limit.scope
+        found = self.of_scope.get(scope)
         if found is None:
-            if len(self.of_scope) >= self.most_scopes:
-                self._forget_some()
-            found = self.of_scope[limit.scope] = {}
+            found = self.of_scope[scope] = {}
+        elif scope.kind is ScopeKind.USER:
+            self.of_scope[scope] = self.of_scope.pop(scope)
         key = (limit.unit, limit.window)
         part = found.get(key)
         if part is None:
@@ -120,8 +149,14 @@ class Parts:
     def all(self) -> list[Part]:
         return [part for parts in self.of_scope.values() for part in parts.values()]
 
-    def _forget_some(self) -> None:
-        oldest = list(self.of_scope)[: self.most_scopes // 10]
-        for scope in oldest:
-            if all(part.idle for part in self.of_scope[scope].values()):
+    def forget_users(self, most: int, now_us: int) -> None:
+        """
+        Forget the longest idle end users, where there are more than `most`.
+
+        They are endless, and what they used stands in the ledger; all others are configured.
+        """
+        over = len(self.of_scope) - most
+        users = (scope for scope in self.of_scope if scope.kind is ScopeKind.USER)
+        for scope in list(islice(users, max(0, over))):
+            if all(part.is_idle(now_us) for part in self.of_scope[scope].values()):
                 del self.of_scope[scope]

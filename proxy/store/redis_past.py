@@ -8,16 +8,15 @@ took that are gone. Those that are alive speak for themselves.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from proxy.limits import ScopeKind, Window
 from proxy.store.port import SharedHistory
 from proxy.store.redis_link import Operation, RedisLink, Words
 from proxy.store.redis_part import Part
-from proxy.store.windows import Labels, bounds, labels_at
+from proxy.store.windows import US, Labels, bounds, labels_at
 
-US = 1_000_000
 MINUTE_S = 60.0
 
 
@@ -25,31 +24,34 @@ class Past:
     def __init__(self, link: RedisLink, history: SharedHistory) -> None:
         self._link = link
         self._history = history
+        self._buried: set[str] = set()  # in the epoch
+        self._buried_in = ""
 
-    async def tell(self, parts: Iterable[Part]) -> None:
+    async def tell(self, parts: Sequence[Part]) -> None:
         """
         Return once what the ledger knows of these counters is in Redis or on its way there.
 
         While Redis is gone nothing is told. Raises LedgerUnavailable and StoreUnavailable.
         """
-        loading = [
-            part.loading or self._load(part)
-            for part in parts
-            if part.epoch != self._link.epoch and self._link.up
-        ]
-        if loading:
+        # Meanwhile Redis may come back empty once more.
+        while loading := [part.loading or self._load(part) for part in parts if self._lacks(part)]:
             # Shielded: others wait for the same past, and this caller may be leaving.
             every = asyncio.gather(*loading, return_exceptions=True)
             for outcome in await asyncio.shield(every):
                 if isinstance(outcome, BaseException):
                     raise outcome
 
+    def _lacks(self, part: Part) -> bool:
+        return part.epoch != self._link.epoch and self._link.up
+
     def _load(self, part: Part) -> asyncio.Task[None]:
         task = asyncio.create_task(self._work(part))
         part.loading = task
 
-        def loaded(_: object) -> None:
+        def loaded(done: asyncio.Task[None]) -> None:
             part.loading = None
+            if not part.known and (done.cancelled() or done.exception()):
+                part.unlearn()
 
         task.add_done_callback(loaded)
         return task
@@ -82,10 +84,10 @@ class Past:
             part.known = True
             if own and part.label == label:  # else midnight has come meanwhile
                 part.settled += own
-                self._link.put(Operation(part.words(labels), mirrored=True))
+                self._link.tell(Operation(part.words(labels), mirrored=True))
         for owner, amount in used.items():
             words = ("inherit", owner, part.name, part.window, label, amount)
-            self._link.put(Operation(words))
+            self._inherit(owner, part, words)
         part.epoch = epoch
 
     async def _minute(
@@ -99,12 +101,29 @@ class Past:
             part.known = True
             if own:
                 part.remember(own)
-                self._link.put(Operation(entries_of(self._link.owner, part), mirrored=True))
+                self._link.tell(Operation(entries_of(self._link.owner, part), mirrored=True))
         for owner, entries in by_owner.items():
-            self._link.put(Operation(("entries", owner, part.name, entries)))
+            self._inherit(owner, part, ("entries", owner, part.name, entries))
         part.epoch = epoch
+
+    def _inherit(self, owner: str, part: Part, words: Words) -> None:
+        """Tell what a dead owner settled, in place of what Redis still holds for it."""
+        if self._buried_in != self._link.epoch:
+            self._buried_in, self._buried = self._link.epoch, set()
+        if owner not in self._buried:
+            self._buried.add(owner)
+            self._put(("bury", owner), lambda: self._buried.discard(owner))
+        self._put(words, lambda: _lack(part))
+
+    def _put(self, words: Words, failed: Callable[[], None]) -> None:
+        self._link.put(Operation(words, failed=failed))
 
 
 def entries_of(owner: str, part: Part) -> Words:
     """Return the operation that has Redis know exactly these entries of the last minute."""
     return ("entries", owner, part.name, list(part.entries))
+
+
+def _lack(part: Part) -> None:
+    """Have the past of the part told again: nobody knows whether Redis has heard it."""
+    part.epoch = ""

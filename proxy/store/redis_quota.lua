@@ -12,6 +12,9 @@
 -- ARGV[5]  `ask`, or `sync` for the batches that replace the owner's part, or `synced` for the last
 -- ARGV[6]  JSON: [[number, first second], ...] of the UTC months around now
 -- ARGV[7]  JSON: the operations
+-- ARGV[8]  JSON, microseconds: how long owners have to find out that Redis came back empty; for how
+--          long an owner may be silent before it is taken for dead; and how long a dead one's leases
+--          are kept after that, for it may only be cut off
 --
 -- Keys behind the prefix: `epoch`; `owners` and `gone` (when each was seen); `p:OWNER` (its session
 -- and sequence); `w:OWNER` (the counters it holds something of); and for a counter C: `h:C` what is
@@ -23,10 +26,11 @@ local owner, session, sequence = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local mode = ARGV[5]
 
 local MINUTE_US = 60 * 1000000
-local RECOVERY_US = 3 * 1000000   -- in which owners find out that Redis came back empty
-local OWNER_US = 15 * 1000000     -- an owner that was not seen for so long is taken for dead
-local LEASE_US = 3600 * 1000000   -- a dead owner's leases are kept so long: it may only be cut off
+local RECOVERY_US, OWNER_US, LEASE_US = unpack(cjson.decode(ARGV[8]))
 local DAY_S = 86400
+local CROWD = 1000          -- entries of a minute; of more, those of one owner in ...
+local STEP_US = 50 * 1000   -- ... so short a time are one, which leaves when the last of them would
+local PAGE = 100            -- entries that are read at a time
 
 local time = redis.call('TIME')
 local now_s = tonumber(time[1])
@@ -47,7 +51,8 @@ if epoch ~= ARGV[4] then
   reply[1] = 'EPOCH'
   return reply
 end
-local recovering = now < tonumber(string.match(epoch, ':(%d+)$')) + RECOVERY_US
+local age = now - tonumber(string.match(epoch, ':(%d+)$'))
+local recovering = age >= 0 and age < RECOVERY_US  -- below 0 the clock was set back since
 
 local mine = prefix .. 'p:' .. owner
 local known = redis.call('HMGET', mine, 'session', 'sequence')
@@ -65,9 +70,11 @@ else
   end
   redis.call('HSET', mine, 'session', session, 'sequence', mode == 'synced' and sequence or -1)
   redis.call('ZADD', prefix .. 'owners', now, owner)
+  redis.call('ZREM', prefix .. 'gone', owner)
 end
 
-local label = {day = text(math.floor(now_s / DAY_S)), total = '0'}
+-- An owner whose clock is far off learns the time from this reply, and knows the month next time.
+local label = {day = text(math.floor(now_s / DAY_S)), month = '', total = '0'}
 for _, month in ipairs(cjson.decode(ARGV[6])) do
   if month[2] <= now_s then label.month = text(month[1]) end
 end
@@ -113,11 +120,28 @@ local function keep_a_while(key, window)
   if window == 'month' then redis.call('EXPIRE', key, 40 * DAY_S) end
 end
 
+local function enter(entries, amount, who)
+  local at = now
+  if redis.call('LLEN', entries) >= CROWD then
+    at = math.ceil(now / STEP_US) * STEP_US
+    local last = redis.call('LRANGE', entries, -4, -1)
+    for place, line in ipairs(last) do
+      local of_at, of_amount, of_who = entry_of(line)
+      if of_at == at and of_who == who then
+        line = text(at) .. ':' .. text(of_amount + amount) .. ':' .. who
+        redis.call('LSET', entries, place - 1 - #last, line)
+        return
+      end
+    end
+  end
+  redis.call('RPUSH', entries, text(at) .. ':' .. text(amount) .. ':' .. who)
+end
+
 local function settle(counter, window, amount, who)
   if amount <= 0 or window == 'now' then return end
   if window == 'minute' then
     local entries, sum = entries_key(counter), sum_key(counter)
-    redis.call('RPUSH', entries, text(now) .. ':' .. text(amount) .. ':' .. who)
+    enter(entries, amount, who)
     redis.call('INCRBY', sum, text(amount))
     redis.call('EXPIRE', entries, 120)
     redis.call('EXPIRE', sum, 120)
@@ -149,7 +173,7 @@ end
 local function standing_of(counter, window)
   local of = settled(counter, window)
   local held = redis.call('HMGET', held_key(counter), 'open', 'lease')
-  return of, tonumber(held[1] or 0) + tonumber(held[2] or 0)
+  return of, tonumber(held[1] or 0), tonumber(held[2] or 0)
 end
 
 -- How many microseconds from now the minute's newest entry leaves it.
@@ -163,43 +187,60 @@ end
 -- How many microseconds from now `amount` will have left the minute.
 local function free_us(counter, window, amount)
   if window ~= 'minute' then return 0 end
-  local freed = 0
-  for _, line in ipairs(redis.call('LRANGE', entries_key(counter), 0, -1)) do
-    local at, of = entry_of(line)
-    freed = freed + of
-    if freed >= amount then return at + MINUTE_US - now end
+  local freed, start = 0, 0
+  while true do
+    local page = redis.call('LRANGE', entries_key(counter), start, start + PAGE - 1)
+    for _, line in ipairs(page) do
+      local at, of = entry_of(line)
+      freed = freed + of
+      if freed >= amount then return at + MINUTE_US - now end
+    end
+    if #page < PAGE then return 0 end
+    start = start + PAGE
   end
-  return 0
+end
+
+local function take_one(counter, window, amount, is_held)
+  if amount > 0 and is_held == 1 then
+    hold(counter, amount)
+  else
+    settle(counter, window, amount, owner)
+  end
 end
 
 local operations = {}
 
 -- [[counter, window, amount, most, held?], ...]: all or none. `most` below 0: without a limit.
--- Returns 1 and for each what is used, settled and when that is empty; or 0 and for each that is
--- over its place in the list, the same, and when there is room; or 2 while owners are coming back.
+-- Returns 1 and for each what is used, settled, open and when the settled has left; or 0 and for each
+-- that is over its place in the list, the same, and when there is room; or 2 while owners are coming
+-- back. What is used has leases in it, which come back to nobody.
 function operations.take(asked)
   if recovering then return {2} end
   local found, over = {1}, {0}
   for place, each in ipairs(asked) do
     local counter, window, amount, most = each[1], each[2], each[3], each[4]
-    local of, held = standing_of(counter, window)
-    local used, empty = of + held, empty_us(counter, window)
+    local of, open, lease = standing_of(counter, window)
+    local used, empty = of + open + lease, empty_us(counter, window)
     if most >= 0 and used + amount > most then
       local room = free_us(counter, window, used + amount - most)
-      for _, fact in ipairs({place, used, of, empty, room}) do over[#over + 1] = fact end
+      for _, fact in ipairs({place, used, of, open, empty, room}) do over[#over + 1] = fact end
     end
-    for _, fact in ipairs({used + amount, of, empty}) do found[#found + 1] = fact end
+    if each[5] == 1 then
+      open = open + amount
+    elseif amount > 0 then
+      of, empty = of + amount, MINUTE_US
+    end
+    for _, fact in ipairs({used + amount, of, open, empty}) do found[#found + 1] = fact end
   end
   if #over > 1 then return over end
-  for _, each in ipairs(asked) do
-    local counter, window, amount = each[1], each[2], each[3]
-    if amount > 0 and each[5] == 1 then
-      hold(counter, amount)
-    else
-      settle(counter, window, amount, owner)
-    end
-  end
+  for _, each in ipairs(asked) do take_one(each[1], each[2], each[3], each[5]) end
   return found
+end
+
+-- [[counter, window, amount, held?], ...]: was let in by the owner itself, whatever there is.
+function operations.note(taken)
+  for _, each in ipairs(taken) do take_one(each[1], each[2], each[3], each[4]) end
+  return 1
 end
 
 -- [[[counter, amount], ...], [[counter, window, amount], ...]]: what is held no longer, and what was
@@ -220,9 +261,11 @@ function operations.settle(releases, spent)
   return 1
 end
 
--- [counter, window, most]: a share of the limit to spend while Redis is gone; all owners together
--- have a hundredth of it. Returns how much this owner holds now.
-function operations.lease(counter, window, most)
+-- [counter, window, most, had]: a share of the limit to spend while Redis is gone; all owners
+-- together have a hundredth of it. Returns how much the owner may spend, or -1 when it is too early
+-- to say. Until the owner says that it has heard of it, what it `had` stays set aside.
+function operations.lease(counter, window, most, had)
+  if recovering then return -1 end
   local of = settled(counter, window)
   local key = held_key(counter)
   local held = redis.call('HMGET', key, 'open', 'lease', 'l:' .. owner)
@@ -231,8 +274,9 @@ function operations.lease(counter, window, most)
   local share = math.floor(hundredth / math.max(1, redis.call('ZCARD', prefix .. 'owners')))
   local others = leases - own
   local granted = math.max(0, math.min(share, hundredth - others, most - of - open - others))
-  replace(key, 'lease', 'l:' .. owner, granted)
-  if granted > 0 then
+  local aside = math.max(granted, had)
+  replace(key, 'lease', 'l:' .. owner, aside)
+  if aside > 0 then
     redis.call('SADD', prefix .. 'w:' .. owner, counter)
     redis.call('EXPIRE', key, DAY_S)
   end
@@ -256,9 +300,14 @@ function operations.set(counter, window, of, spent, open, lease)
   return 1
 end
 
--- [who, counter, window, label, settled]: exactly this was settled by an owner that is dead.
+-- [who, counter, window, label, settled]: exactly this was settled by an owner that is dead. A
+-- request that was killed before it made its first attempt was let in all the same: only Redis
+-- knows of it.
 function operations.inherit(who, counter, window, of, spent)
   local place = settled_key(counter, of)
+  if unit_and_window(counter) == 'requests' then
+    spent = math.max(spent, tonumber(redis.call('HGET', place, who) or 0))
+  end
   replace(place, 'sum', who, spent)
   keep_a_while(place, window)
   return 1
@@ -267,7 +316,10 @@ end
 -- [who, counter, [[at, amount], ...]]: exactly these entries of the last minute are the owner's, or
 -- those of a dead one whom this Redis has never seen.
 function operations.entries(who, counter, given)
-  if who ~= owner and redis.call('EXISTS', prefix .. 'p:' .. who) == 1 then return 0 end
+  if who ~= owner and (redis.call('EXISTS', prefix .. 'p:' .. who) == 1
+      or redis.call('ZSCORE', prefix .. 'gone', who)) then
+    return 0
+  end
   local all, sum, key = {}, 0, entries_key(counter)
   for _, line in ipairs(redis.call('LRANGE', key, 0, -1)) do
     local at, amount, by = entry_of(line)
@@ -301,8 +353,9 @@ function operations.bury(who)
     if not redis.call('HGET', key, 'l:' .. who) then redis.call('SREM', prefix .. 'w:' .. who, counter) end
   end
   redis.call('DEL', prefix .. 'p:' .. who)
-  redis.call('ZREM', prefix .. 'owners', who)
-  redis.call('ZADD', prefix .. 'gone', now, who)
+  if redis.call('ZREM', prefix .. 'owners', who) == 1 then
+    redis.call('ZADD', prefix .. 'gone', now, who)
+  end
   return 1
 end
 
@@ -317,7 +370,6 @@ end
 -- []: the owner is alive. Buries those that are not; returns how many it has buried.
 function operations.beat()
   redis.call('ZADD', prefix .. 'owners', now, owner)
-  redis.call('ZREM', prefix .. 'gone', owner)
   local buried = 0
   local silent = redis.call('ZRANGEBYSCORE', prefix .. 'owners', '-inf', text(now - OWNER_US))
   for _, who in ipairs(silent) do buried = buried + operations.bury(who) end
@@ -334,6 +386,7 @@ function operations.retire()
   end
   redis.call('DEL', prefix .. 'w:' .. owner, mine)
   redis.call('ZREM', prefix .. 'owners', owner)
+  redis.call('ZADD', prefix .. 'gone', now, owner)
   return 1
 end
 

@@ -62,6 +62,17 @@ _SUM = {
     for kind, is_ in _IS.items()
     for unit, amount in _AMOUNT.items()
 }
+_RESERVED = {
+    Unit.REQUESTS: "0",  # they are counted when they are admitted
+    Unit.TOKENS: "reserved_prompt_tokens + reserved_completion_tokens",
+    Unit.NANO_USD: "reserved_nano_usd",
+}
+_HELD = {
+    (kind, unit): f"SELECT owner, coalesce(sum({amount}), 0) FROM open_attempts"  # noqa: S608
+    f" WHERE {is_} GROUP BY owner"
+    for kind, is_ in _IS.items()
+    for unit, amount in _RESERVED.items()
+}
 _RECENT = {
     (kind, unit): f"SELECT owner, closed_at, coalesce({amount}, 0) FROM attempts"  # noqa: S608
     f" WHERE closed_at >= ?2 AND {is_} ORDER BY 2"
@@ -157,6 +168,10 @@ class Book:
     def used(self, scope: Scope, unit: Unit, since: float) -> dict[str, int]:
         """Return what each owner used."""
         return dict(self._run(_SUM[_kind(scope), unit], (scope.name, since)).fetchall())
+
+    def held(self, scope: Scope, unit: Unit) -> dict[str, int]:
+        """Return what each owner has reserved in its open rows."""
+        return dict(self._run(_HELD[_kind(scope), unit], (scope.name,)).fetchall())
 
     def recent(self, scope: Scope, unit: Unit, since: float) -> list[tuple[str, float, int]]:
         """Return the owner, the moment and the amount of each use, in order of the moments."""

@@ -88,6 +88,32 @@ class Owner:
         self._held = None
 
 
+class Turn:
+    """What one process of those at a ledger's file does for all of them, until it ends."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        self._file = path.with_name(f"{path.name}.{what}")
+        self._held: int | None = None
+
+    def take(self) -> bool:
+        """Say whether it is this process: from now on it is, where no other was. Raises OSError."""
+        if self._held is None or not _is_at(self._held, self._file):
+            self._let_go()
+            self._held = _take(self._file)
+        return self._held is not None
+
+    def release(self) -> None:
+        """Leave it to the others."""
+        if self._held is not None:
+            self._file.unlink(missing_ok=True)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._held is not None:
+            os.close(self._held)
+        self._held = None
+
+
 def _take(file: Path) -> int | None:
     """Return the open file with its lock, or nothing if another holds it."""
     lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)

@@ -10,6 +10,7 @@ from math import inf
 from proxy.limits import Window
 
 DAY_S = 86_400
+US = 1_000_000  # microseconds in a second: so the shared state counts time
 
 
 @dataclass(frozen=True, slots=True)

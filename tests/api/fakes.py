@@ -16,12 +16,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from proxy.api.deps import State
 from proxy.api.load import Drain
 from proxy.api.routes import install
+from proxy.everyone import Reloaded, Silent
 from proxy.log import Log
+from proxy.numbers import FamilyOf, Numbers
 from proxy.policy import MobiusPolicy
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.routing import Plan
 from proxy.snapshot import Snapshot
-from proxy.store import UsageQuery, UsageRow
+from proxy.store import UsageQuery, UsageReport, UsageRow
 from proxy.types import Call, Caller, Group, Ring, Tally
 
 CHAT: dict[str, Any] = {"model": "gpt", "messages": [{"role": "user", "content": "hi"}]}
@@ -108,8 +110,8 @@ class FakeMeters:
     content_type: str = "text/plain; version=1.0.0; charset=utf-8"
     reasons: list[str] = field(default_factory=list)
 
-    def render(self) -> bytes:
-        return b"mobius_up 1\n"
+    def render(self, numbers: Numbers) -> bytes:
+        return b"mobius_up %d\n" % sum(sum(family.samples.values()) for family in numbers)
 
     def rejected(self, reason: str) -> None:
         self.reasons.append(reason)
@@ -121,17 +123,38 @@ class FakeBook:
 
     rows: list[UsageRow] = field(default_factory=list)
     trouble: Exception | None = None
+    replicas: int = 1
+    note: str = ""
     asked: list[UsageQuery] = field(default_factory=list)
 
-    async def totals(self, query: UsageQuery) -> list[UsageRow]:
+    async def report(self, query: UsageQuery) -> UsageReport:
         self.asked.append(query)
         if self.trouble is not None:
             raise self.trouble
-        return self.rows
+        return UsageReport(self.rows, self.replicas, self.note)
 
 
-async def nothing() -> None:
-    """What is left under no limits."""
+UP = FamilyOf("mobius_up", "gauge", "", {("mobius_up", ()): 1})
+
+
+@dataclass
+class FakeEveryone:
+    """One process with a number; or nobody who answers, for this reason."""
+
+    snapshots: FakeSnapshots
+    silent: str = ""
+
+    async def numbers(self) -> Numbers:
+        if self.silent:
+            raise Silent(self.silent)
+        return (UP,)
+
+    async def reload(self) -> Reloaded:
+        if self.silent:
+            raise Silent(self.silent)
+        error = self.snapshots.last_error
+        result = await self.snapshots.reload()
+        return Reloaded(result, str(error) if error else None, self.snapshots.generation)
 
 
 class Upstream:
@@ -191,6 +214,7 @@ class Edge:
     def __post_init__(self) -> None:
         self.gateway = FakeGateway(self.script)
         self.snapshots = FakeSnapshots(self.configured)
+        self.everyone = FakeEveryone(self.snapshots)
         self.drain = Drain(chance=lambda: 0.5)
         self.state = State(
             gateway=self.gateway,
@@ -202,8 +226,8 @@ class Edge:
             lanes=lambda: {"unified": "ready"},
             targets=lambda: (),
             usage=self.book,
-            show_remaining=nothing,
             purge=self.purge,
+            everyone=self.everyone,
             explain=lambda ring, policy: Plan(()),
         )
 

@@ -185,35 +185,14 @@ async def test_metrics_for_a_port_that_nobody_serves_yet_are_here_for_those_with
     assert (await edge(metrics={"access": {"port": 9090}}).get("/metrics").run()).status == 200
 
 
-async def test_the_health_of_targets_is_looked_at_before_the_metrics_are_told() -> None:
+async def test_the_metrics_are_those_of_all_or_none() -> None:
     server = edge()
-    looked: list[int] = []
-
-    def look() -> tuple[TargetHealth, ...]:
-        looked.append(len(looked))
-        return ()
-
-    server.state["targets"] = look
-    await server.get("/metrics").run()
-    await server.get("/metrics").run()
-    assert looked == [0, 1]
-
-
-async def test_what_limits_leave_is_looked_up_before_the_metrics_are_told() -> None:
-    server = edge()
-    happened: list[str] = []
-
-    async def look() -> None:
-        happened.append("looked")
-
-    def render() -> bytes:
-        happened.append("told")
-        return b""
-
-    server.state["show_remaining"] = look
-    server.meters.render = render  # type: ignore[method-assign]
-    await server.get("/metrics").run()
-    assert happened == ["looked", "told"]
+    assert (await server.get("/metrics").run()).bodies == [b"mobius_up 1\n"]
+    server.everyone.silent = "the supervisor does not answer"
+    for client in (server.get("/metrics"), server.get("/admin/reload", "POST")):
+        await client.run()
+        assert (client.status, client.error["code"]) == (503, "workers_unavailable")
+        assert client.error["message"] == "the supervisor does not answer"
 
 
 async def test_reload_is_for_administrators() -> None:

@@ -52,6 +52,8 @@ async def test_without_a_question_it_is_everything_by_key_and_model() -> None:
         "since": None,
         "until": None,
         "group_by": ["key", "model"],
+        "replicas": 1,
+        "note": None,
     }
     assert found["rows"][0] == {
         "key": "web",
@@ -88,7 +90,9 @@ async def test_without_a_question_it_is_everything_by_key_and_model() -> None:
 async def test_it_is_grouped_by_what_is_named_each_once(given: str, groups: list[str]) -> None:
     server = edge(FakeBook())
     client = await ask(server, group_by=given)
-    assert client.json == {"rows": [], "since": None, "until": None, "group_by": groups}
+    found = client.json
+    assert (found["rows"], found["since"], found["until"]) == ([], None, None)
+    assert found["group_by"] == groups
     assert server.book.asked[0].group_by == tuple(groups)
 
 
@@ -161,3 +165,17 @@ async def test_a_ledger_that_cannot_be_read_is_a_503_that_says_what_to_do() -> N
     assert client.status == 503
     assert client.error["code"] == "usage_unavailable"
     assert client.error["message"] == "the ledger m.db is not available: mount a volume there"
+
+
+async def test_what_is_missing_is_told_in_the_body_and_beside_it() -> None:
+    book = FakeBook(list(ROWS), note="This is what one replica alone used: Redis is gone.")
+    client = await ask(edge(book))
+    assert (client.json["replicas"], client.json["note"]) == (1, book.note)
+    assert client.headers["x-mobius-note"] == book.note
+    assert (await ask(edge(book), format="csv")).headers["x-mobius-note"] == book.note
+
+
+async def test_nothing_is_missing_where_all_replicas_are_counted() -> None:
+    client = await ask(edge(FakeBook(list(ROWS), replicas=3)))
+    assert (client.json["replicas"], client.json["note"]) == (3, None)
+    assert "x-mobius-note" not in client.headers

@@ -102,3 +102,10 @@ def test_a_name_can_neither_steer_the_terminal_nor_push_the_numbers_away() -> No
     lines = usage_table(report(row("\x1b[2J\nx", "m" * 300), row("", "m")))
     assert lines[4].startswith("?[2J?x  " + "m" * 47 + "…  ")
     assert lines[5].startswith("-       m  ")
+
+
+def test_what_is_missing_from_the_rows_stands_beneath_them() -> None:
+    note = "This is what one replica alone used: Redis is gone."
+    assert usage_table(report(row("a", "m"), note=note))[-2:] == ["", note]
+    assert usage_table(report(note=note))[-1] == note
+    assert usage_table(report(row("a", "m"), note=None))[-1].startswith("total")

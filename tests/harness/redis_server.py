@@ -8,7 +8,7 @@ import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -21,11 +21,23 @@ from tests.providers.ports import bound, port_of
 class RedisServer:
     """A Redis on one port, which keeps nothing on disk: every start is an empty one."""
 
-    def __init__(self, executable: str, port: int, folder: Path, args: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        executable: str,
+        port: int,
+        folder: Path,
+        args: tuple[str, ...],
+        *,
+        file: str = "",
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        """`file` is that of a Sentinel, which needs one."""
         self.port = port
         self._folder = folder
-        quiet = ("--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--port", str(port))
-        self._command = (executable, *quiet, *args)
+        self._env = dict(env or {})
+        where = ("--bind", "127.0.0.1", "--port", str(port))
+        quiet = () if file else ("--save", "", "--appendonly", "no")
+        self._command = (executable, *((file,) if file else ()), *where, *quiet, *args)
         self._child: Child | None = None
 
     @property
@@ -40,7 +52,7 @@ class RedisServer:
 
     def start(self) -> None:
         """It runs, empty, and answers."""
-        env = clean_env(self._folder, {})
+        env = clean_env(self._folder, self._env)
         self._child = Child(self._command, env=env, folder=self._folder, name="redis")
         wait_until(self._answers, 20.0, "a Redis that answers")
 
@@ -78,7 +90,7 @@ class RedisServer:
 
 
 @contextlib.contextmanager
-def redis_server(*args: str) -> Iterator[RedisServer]:
+def redis_server(*args: str, env: Mapping[str, str] | None = None) -> Iterator[RedisServer]:
     """A running Redis, with further command-line options; the test is skipped where none is."""
     executable = redis_executable()
     if executable is None:
@@ -86,7 +98,7 @@ def redis_server(*args: str) -> Iterator[RedisServer]:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="redis-")))
         port = port_of(stack.enter_context(bound()))
-        server = RedisServer(executable, port, folder, args)
+        server = RedisServer(executable, port, folder, args, env=env)
         server.start()
         stack.callback(server.stop)
         yield server

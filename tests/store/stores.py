@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
-from typing import TypeAlias, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias, TypeVar
+
+import pytest
 
 from proxy.limits import Claim, Limit, Refusal, Scope, ScopeKind, Unit, Window
 from proxy.store import LedgerUnavailable
 from proxy.store.memory import MemoryStore
 from proxy.store.port import QuotaStore, Standings
 from tests.fakes import FakeClock
+from tests.harness import redis_server
+from tests.store.redis_stand import SHORT, replica
 
 T = TypeVar("T")
 
@@ -65,6 +69,22 @@ class FakeHistory:
         return answer
 
 
+class OfOneWhoIsGone(FakeHistory):
+    """A replica's ledger in which all was used by one process, which has ended."""
+
+    def used_by_owner(
+        self, scope: Scope, unit: Unit, *, since: float
+    ) -> Awaitable[Mapping[str, int]]:
+        answer = self._answer(scope, unit, since)
+        return self._later({"gone": sum(amount for _, amount in answer)} if answer else {})
+
+    def recent_by_owner(
+        self, scope: Scope, unit: Unit, *, since: float
+    ) -> Awaitable[Sequence[tuple[str, float, int]]]:
+        answer = self._answer(scope, unit, since)
+        return self._later([("gone", at, amount) for at, amount in answer])
+
+
 @dataclass(frozen=True)
 class Stand:
     """A store that is open, the ledger that it learns from, and its clock where that is a fake."""
@@ -88,9 +108,20 @@ async def memory() -> AsyncIterator[Stand]:
     yield Stand(MemoryStore(clock, history), history, clock)
 
 
-STORES: dict[str, Opening] = {"memory": memory}
+@asynccontextmanager
+async def redis() -> AsyncIterator[Stand]:
+    """A store on a Redis of its own, which has nothing to recover from."""
+    with redis_server() as server:
+        history = OfOneWhoIsGone()
+        spans = replace(SHORT, recovery_s=0.0)
+        async with replica(server.url, history=history, spans=spans) as one:
+            yield Stand(one.store, history)
+
+
+ON_REDIS = pytest.param(redis, marks=pytest.mark.redis)
+STORES: dict[str, Any] = {"memory": memory, "redis": ON_REDIS}
 TIMED: dict[str, Opening] = {"memory": memory}  # those whose time a test can make pass
-LEARNING: dict[str, Opening] = {"memory": memory}  # those that ask the ledger for the past
+LEARNING: dict[str, Any] = {"memory": memory, "redis": ON_REDIS}  # that ask the ledger for the past
 
 
 def run(opening: Opening, script: Script) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.store.sqlite_owner import Owner
+from proxy.store.sqlite_owner import Owner, Turn
 
 
 def locks(path: Path) -> list[str]:
@@ -58,3 +58,25 @@ def test_a_lock_that_another_looks_at_is_waited_for(tmp_path: Path) -> None:
     owner.hold()
     assert locks(path) == ["m.db.owner.lock"]
     owner.release()
+
+
+def test_a_turn_is_one_process_s_until_it_ends(tmp_path: Path) -> None:
+    path = tmp_path / "m.db"
+    first, second = Turn(path, "usage"), Turn(path, "usage")
+    assert first.take()
+    assert first.take()
+    assert not second.take()
+    first.release()
+    assert second.take()
+    assert not first.take()
+    second.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_turn_whose_file_is_gone_is_taken_again(tmp_path: Path) -> None:
+    path = tmp_path / "m.db"
+    first, second = Turn(path, "usage"), Turn(path, "usage")
+    assert first.take()
+    (tmp_path / "m.db.usage").unlink()
+    assert second.take()
+    assert not first.take()
