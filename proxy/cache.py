@@ -136,7 +136,7 @@ class Cache:
                 asked.tally.cache = "shared"
                 asked.tally.target, asked.tally.provider = flight.answered_by
             if isinstance(reply, Completion) and asked.call.stream:
-                return _streamed(events_of(reply.body, usage=asked.call.wants_usage))
+                return _streamed(events_of(reply.body, usage=asked.call.wants_usage), reply.dropped)
             if isinstance(reply, ChunkStream):
                 if mine:
                     stream = reply
@@ -175,7 +175,16 @@ class Cache:
             return None
         ttl_s = asked.caching.ttl_s if asked.wishes.ttl_s is None else asked.wishes.ttl_s
         target, provider = flight.answered_by
-        entry = Entry(kind, payloads, self._clock.wall(), ttl_s, asked.model, target, provider)
+        entry = Entry(
+            kind,
+            payloads,
+            self._clock.wall(),
+            ttl_s,
+            asked.model,
+            target,
+            provider,
+            flight.dropped,
+        )
         return entry if entry.size_bytes <= asked.caching.max_entry_bytes else None
 
     def _age_s(self, entry: Entry) -> float:
@@ -195,13 +204,15 @@ class Cache:
         tally.cache, tally.cache_age_s = how, self._age_s(entry)
         tally.target, tally.provider = entry.target, OF_THE_CACHE
         if entry.kind is Kind.WHOLE and not call.stream:
-            return Completion(entry.payloads[0])
+            return Completion(entry.payloads[0], dropped=entry.dropped)
         if entry.kind is Kind.WHOLE:
-            return _streamed(events_of(orjson.loads(entry.payloads[0]), usage=call.wants_usage))
+            events = events_of(orjson.loads(entry.payloads[0]), usage=call.wants_usage)
+            return _streamed(events, entry.dropped)
         events = [orjson.loads(payload) for payload in entry.payloads]
         if not call.stream:
-            return Completion(orjson.dumps(body_of(events)))
-        return _streamed([e for e in events if call.wants_usage or e.get("choices")])
+            return Completion(orjson.dumps(body_of(events)), dropped=entry.dropped)
+        shown = [each for each in events if call.wants_usage or each.get("choices")]
+        return _streamed(shown, entry.dropped)
 
 
 def _shares(asked: Asked) -> bool:
@@ -214,11 +225,11 @@ async def _whole(stream: ChunkStream) -> Completion:
         events = [event async for chunk in stream for event in chunk.events]
     finally:
         await stream.aclose()
-    return Completion(orjson.dumps(body_of(events)))
+    return Completion(orjson.dumps(body_of(events)), dropped=stream.dropped)
 
 
-def _streamed(events: Sequence[Json]) -> ChunkStream:
-    return ChunkStream((Chunk.of_events(events),), _nothing())
+def _streamed(events: Sequence[Json], dropped: Sequence[str]) -> ChunkStream:
+    return ChunkStream((Chunk.of_events(events),), _nothing(), dropped=dropped)
 
 
 async def _nothing() -> AsyncGenerator[Chunk, None]:

@@ -8,7 +8,7 @@ JSON (order of keys, white space, `1.0` for `1`) have the same key; nothing else
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -22,7 +22,8 @@ FORMAT = 1
 # A whole answer and a stream are the same answer; what of its options reaches a client is added or
 # left out when it is sent.
 NOT_OF_THE_ANSWER = frozenset({"model", "stream", "stream_options"})
-WHOLE_NUMBERS = 2.0**63  # above it, a float has no whole number that JSON writers agree on
+# Floats that can be written as a whole number: orjson reads one beyond these bounds as a float.
+LEAST_WHOLE, MOST_WHOLE = -(2.0**63), 2.0**64
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,32 +36,57 @@ class KeyParts:
     model: str  # its group's own name: an alias is the same model
     ring: tuple[str, ...]  # a digest for each target that may answer, in the order of the file
     body: bytes  # canonical JSON
+    # What an answer is cut at, by the caller's limits and not by the body: another caller's is not.
+    bound: tuple[int, int | None] | None = None
 
 
 def key_of(parts: KeyParts) -> str:
     """Return the key, 64 hex digits."""
     texts = (parts.surface, parts.tenant, parts.namespace, parts.model)
-    head = orjson.dumps([FORMAT, *texts, parts.ring])
+    head = orjson.dumps([FORMAT, *texts, parts.ring, parts.bound])
     return hashlib.sha256(head + b"\n" + parts.body).hexdigest()
 
 
-def canonical(body: Json) -> bytes:
-    """Return the JSON of what of a body can change the answer, in its one spelling."""
+def canonical(body: Json) -> bytes | None:
+    """
+    Return the JSON of what of a body can change the answer, in its one spelling.
+
+    None for one that is nested too deep to be written: it has no key.
+    """
     kept = {name: value for name, value in body.items() if name not in NOT_OF_THE_ANSWER}
-    return orjson.dumps(_plain(kept), option=orjson.OPT_SORT_KEYS)
+    try:
+        return orjson.dumps(_plain(kept), option=orjson.OPT_SORT_KEYS)
+    except (RecursionError, orjson.JSONEncodeError):
+        return None
 
 
 def ring_digests(ring: Ring) -> tuple[str, ...]:
     """Return the digests of the targets that may answer, those of special fallbacks last."""
     groups = (*ring.groups, *ring.oversized, *ring.content)
-    return tuple(_digest(target) for group in groups for target in group.targets)
+    return tuple(_digest(_This(target)) for group in groups for target in group.targets)
 
 
-@lru_cache(maxsize=10_000)
-def _digest(target: Target) -> str:
+class _This:
+    """A target that is no other one. Equal ones need not be the same: to Python, true is 1."""
+
+    __slots__ = ("target",)
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _This) and self.target is other.target
+
+    def __hash__(self) -> int:
+        return id(self.target)
+
+
+@lru_cache(maxsize=1000)
+def _digest(this: _This) -> str:
     # All that the file says of the target, not only its place: a default, a header or a parameter
     # that is dropped changes the answer too. Its secrets are in the digest; none can be read there.
-    said = [target.identity, target.params, target.defaults, target.drop_params]
+    target = this.target
+    said = [target.identity, dict(target.params), dict(target.defaults), target.drop_params]
     text = orjson.dumps(said, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS, default=repr)
     return hashlib.sha256(text).hexdigest()[:16]
 
@@ -74,7 +100,7 @@ def _plain(value: Any) -> Any:
         return {name: _plain(inner) for name, inner in value.items()}
     if kind is list:
         return [_plain(inner) for inner in value]
-    if kind is float and value.is_integer() and abs(value) < WHOLE_NUMBERS:
+    if kind is float and value.is_integer() and LEAST_WHOLE <= value < MOST_WHOLE:
         return int(value)
     return value
 
@@ -99,10 +125,7 @@ def explain(parts: KeyParts) -> Mapping[str, object]:
         "tenant": parts.tenant,
         "namespace": parts.namespace,
         "model": parts.model,
-        "ring": _numbered(parts.ring),
+        "ring": list(parts.ring),
+        "bound": parts.bound,
         "body": orjson.loads(parts.body),
     }
-
-
-def _numbered(digests: Iterable[str]) -> list[str]:
-    return list(digests)

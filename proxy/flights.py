@@ -93,6 +93,12 @@ class Flight:
         return not self.gone and self.kept_bytes <= self.asked.caching.max_entry_bytes
 
     @property
+    def dropped(self) -> tuple[str, ...]:
+        """The parameters that the target would not have understood."""
+        reply = self.whole or self._source
+        return () if reply is None else reply.dropped
+
+    @property
     def answered_by(self) -> tuple[str, str]:
         """The label of the target that answers, and its provider, once the answer has begun."""
         return self.asked.tally.target, self.asked.tally.provider
@@ -125,7 +131,7 @@ class Flight:
             return self.whole
         if self.failure is not None and not self.came:
             raise self.failure
-        return ChunkStream((), self._read(call))
+        return ChunkStream((), self._read(call), dropped=self.dropped)
 
     def tell_wait(self, stream: ChunkStream) -> None:
         """Have the first reader's stream say how long the provider was waited for."""

@@ -17,7 +17,7 @@ from proxy.access import check_model, model_unknown
 from proxy.attempts import Attempts
 from proxy.cache import Cache
 from proxy.cache_key import KeyParts, canonical, key_of, ring_digests, tenant_of
-from proxy.caching import Caching, applies
+from proxy.caching import applies
 from proxy.flights import Asked
 from proxy.log import Log
 from proxy.metrics import Metrics
@@ -81,8 +81,10 @@ class Gateway:
         wishes = call.wishes.cache
         if self._cache is None or not applies(caching, wishes):
             return await ask()
-        key = key_of(key_parts(call, admission.caller, ring, caching))
-        asked = Asked(key, call, tally.model, caching, wishes, tally)
+        parts = key_parts(call, admission.caller, ring, snapshot)
+        if parts is None:
+            return await ask()
+        asked = Asked(key_of(parts), call, tally.model, caching, wishes, tally)
         return await self._cache.answer(asked, ask)
 
     def _see(self, chunk: Chunk, tally: Tally) -> None:
@@ -91,15 +93,23 @@ class Gateway:
                 self._metrics.content(tally)
 
 
-def key_parts(call: Call, caller: Caller, ring: Ring, caching: Caching) -> KeyParts:
-    """Return what the key of an answer to `call` is made of."""
+def key_parts(call: Call, caller: Caller, ring: Ring, snapshot: Snapshot) -> KeyParts | None:
+    """Return what the key of an answer to `call` is made of; None for one that has no key."""
+    caching, model = snapshot.caching, ring.groups[0].name  # of an alias, what it stands for
+    body = canonical(call.body)
+    if body is None:
+        return None
+    allowance = snapshot.allowances.of(caller, user=call.user, model=model)
+    most = allowance.most_tokens[1] if allowance.most_tokens else None
+    bounded = bool(allowance.spending or most)
     return KeyParts(
         surface=call.surface,
         tenant=tenant_of(caching.scope_of(caller.name), key=caller.name, team=caller.team),
         namespace=call.wishes.cache.namespace or caching.namespace,
-        model=ring.groups[0].name,  # of an alias, what it stands for
+        model=model,
         ring=ring_digests(ring),
-        body=canonical(call.body),
+        body=body,
+        bound=(snapshot.policy.quota.default_max_tokens, most) if bounded else None,
     )
 
 

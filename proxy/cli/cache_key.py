@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
     except ProxyError as error:
         print(error.message, file=sys.stderr)
         return 1
-    parts = explain(key_parts(call, caller, ring, snapshot.caching))
-    used = applies(snapshot.caching, call.wishes.cache)
-    report = {"used": used, **parts}
+    parts = key_parts(call, caller, ring, snapshot)
+    used = parts is not None and applies(snapshot.caching, call.wishes.cache)
+    report = {"used": used, **({} if parts is None else explain(parts))}
     print(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode())
     return 0

@@ -5,13 +5,17 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from itertools import accumulate, pairwise
+from typing import Any, Protocol
 
 import orjson
 
 MAGIC = b"mobius1\n"
+LONGEST_LINE = 64  # the checksum and the length of what comes before the payloads
 COMPRESSED_ABOVE_BYTES = 4096
-OVERHEAD_BYTES = 512  # of an entry in memory, beside its payloads
+# What Python takes beside the bytes themselves, for an entry and for each payload of it.
+OVERHEAD_BYTES = 896
+PAYLOAD_BYTES = 56
 
 
 class Kind(StrEnum):
@@ -32,10 +36,13 @@ class Entry:
     model: str  # the name that it was asked for by
     target: str  # the label of the target that gave it
     provider: str
+    dropped: tuple[str, ...] = ()  # the parameters that the target would not have understood
 
     @property
     def size_bytes(self) -> int:
-        return OVERHEAD_BYTES + sum(map(len, self.payloads))
+        """How much memory it takes."""
+        payloads = PAYLOAD_BYTES * len(self.payloads) + sum(map(len, self.payloads))
+        return OVERHEAD_BYTES + payloads
 
 
 class CacheStore(Protocol):
@@ -56,42 +63,62 @@ class CacheStore(Protocol):
         ...
 
 
-def packed(entry: Entry) -> bytes:
-    """Return the entry as bytes that `unpacked` reads."""
+def packed(key: str, entry: Entry) -> bytes:
+    """Return the entry as bytes that `unpacked` reads, for this key and no other."""
     lengths = [len(payload) for payload in entry.payloads]
-    head = [entry.kind, entry.kept_at, entry.ttl_s, entry.model, entry.target, entry.provider]
+    texts = [entry.model, entry.target, entry.provider, *entry.dropped]
     body = b"".join(entry.payloads)
     compressed = len(body) > COMPRESSED_ABOVE_BYTES
     if compressed:
         body = zlib.compress(body, level=1)
-    facts = orjson.dumps([*head, lengths, compressed, zlib.crc32(body)])
-    return b"%s%d\n%s%s" % (MAGIC, len(facts), facts, body)
+    facts = orjson.dumps([key, entry.kind, entry.kept_at, entry.ttl_s, texts, lengths, compressed])
+    checksum = zlib.crc32(body, zlib.crc32(facts))
+    return b"%s%d %d\n%s%s" % (MAGIC, checksum, len(facts), facts, body)
 
 
-def unpacked(raw: bytes, *, most_bytes: int) -> Entry | None:
-    """Return the entry, or None for what is corrupt, foreign, of another format or too large."""
+def unpacked(key: str, raw: bytes, *, most_bytes: int) -> Entry | None:
+    """
+    Return the entry, or None for what is corrupt, foreign, of another format or too large.
+
+    What is kept under another key is foreign too: a value may have been copied, and a connection
+    may have mixed up its replies.
+    """
     if not raw.startswith(MAGIC):
         return None
     try:
-        length, _, rest = raw[len(MAGIC) :].partition(b"\n")
-        facts, body = orjson.loads(rest[: int(length)]), rest[int(length) :]
-        kind, kept_at, ttl_s, model, target, provider, lengths, compressed, checksum = facts
-        if zlib.crc32(body) != checksum or sum(lengths) > most_bytes:
+        line, _, rest = raw[len(MAGIC) : len(MAGIC) + LONGEST_LINE].partition(b"\n")
+        checksum, length = map(int, line.split(b" "))
+        start = len(raw) if not rest else len(MAGIC) + len(line) + 1
+        if length < 0 or zlib.crc32(memoryview(raw)[start:]) != checksum:
             return None
-        if compressed:
-            body = _inflated(body, sum(lengths))
-        payloads, place = [], 0
-        for each in lengths:
-            payloads.append(body[place : place + each])
-            place += each
-        if place != len(body):
-            return None
-        entry = Entry(
-            Kind(kind), tuple(payloads), float(kept_at), float(ttl_s), model, target, provider
-        )
-    except (ValueError, TypeError, zlib.error):
+        facts, body = orjson.loads(raw[start : start + length]), raw[start + length :]
+        return _read(key, facts, body, most_bytes)
+    except (ValueError, TypeError, OverflowError, zlib.error):
         return None
-    return entry
+
+
+def _read(key: str, facts: list[Any], body: bytes, most_bytes: int) -> Entry | None:
+    """Return the entry. Raises ValueError, TypeError, OverflowError, zlib.error."""
+    own, kind, kept_at, ttl_s, texts, lengths, compressed = facts
+    numbers = isinstance(kept_at, int | float) and isinstance(ttl_s, int | float)
+    if own != key or not numbers or not _all(texts, str) or not _all(lengths, int):
+        return None
+    if sum(lengths) > most_bytes or min(lengths, default=0) < 0:
+        return None
+    if compressed:
+        body = _inflated(body, sum(lengths))
+    ends = list(accumulate(lengths, initial=0))
+    if ends[-1] != len(body) or (kind == Kind.WHOLE and len(lengths) != 1):
+        return None
+    payloads = tuple(body[start:end] for start, end in pairwise(ends))
+    model, target, provider, *dropped = texts
+    return Entry(
+        Kind(kind), payloads, float(kept_at), float(ttl_s), model, target, provider, tuple(dropped)
+    )
+
+
+def _all(values: Any, kind: type) -> bool:
+    return isinstance(values, list) and all(type(value) is kind for value in values)
 
 
 def _inflated(body: bytes, size: int) -> bytes:

@@ -56,11 +56,11 @@ class DiskCache:
         raw = await self._ask(lambda: self._cache.get(key), None)
         if not isinstance(raw, bytes):
             return None
-        return unpacked(raw, most_bytes=self._most_bytes)
+        return unpacked(key, raw, most_bytes=self._most_bytes)
 
     async def keep(self, key: str, entry: Entry, *, for_s: float) -> None:
         if for_s > 0:
-            value = packed(entry)
+            value = packed(key, entry)
             await self._ask(
                 lambda: self._cache.set(key, value, expire=for_s, tag=entry.model), False
             )

@@ -41,12 +41,12 @@ class RedisCache:
             raw = await self._finder.find(self._place(key))
         except Failed:
             return None
-        return self._read(raw)
+        return self._read(key, raw)
 
     async def keep(self, key: str, entry: Entry, *, for_s: float) -> None:
         milliseconds = int(for_s * 1000)
         if milliseconds > 0:
-            value = packed(entry)
+            value = packed(key, entry)
             with suppress(Failed):
                 await self._patience.ask(
                     lambda: self._client.set(self._place(key), value, px=milliseconds)
@@ -66,13 +66,14 @@ class RedisCache:
         with suppress(RedisError, OSError):
             await self._client.aclose()
 
-    def _read(self, raw: object) -> Entry | None:
+    def _read(self, key: str, raw: object) -> Entry | None:
         if not isinstance(raw, bytes) or len(raw) > self._most_bytes + HEADROOM_BYTES:
             return None
-        return unpacked(raw, most_bytes=self._most_bytes)
+        return unpacked(key, raw, most_bytes=self._most_bytes)
 
     async def _is_of(self, place: bytes, model: str) -> bool:
-        entry = self._read(await self._patience.ask(lambda: self._client.get(place)))
+        key = place.decode()[len(self._prefix) :]
+        entry = self._read(key, await self._patience.ask(lambda: self._client.get(place)))
         return entry is not None and entry.model == model
 
     def _place(self, key: str) -> str:
