@@ -213,8 +213,12 @@ def mobius_command(
     env: Mapping[str, str] | None = None,
     command: Sequence[str] = MOBIUS,
     timeout_s: float = 60.0,
+    text: str = "",
 ) -> subprocess.CompletedProcess[str]:
-    """The command, run once to its end in an empty folder; with `config`, `--config` is given."""
+    """The command, run once to its end in an empty folder; with `config`, `--config` is given.
+
+    `text` is what it reads from its standard input.
+    """
     with tempfile.TemporaryDirectory(prefix="mobius-") as name:
         folder = Path(name)
         where = [] if config is None else ["--config", str(ConfigFile(folder, config).path)]
@@ -222,7 +226,7 @@ def mobius_command(
             [*command, *args, *where],
             env=clean_env(folder, env or {}),
             cwd=folder,
-            stdin=subprocess.DEVNULL,
+            input=text,
             capture_output=True,
             text=True,
             timeout=timeout_s,

@@ -1,0 +1,174 @@
+"""Where answers are kept: whole or not at all, for no longer and no more than they may be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxy.clock import SystemClock
+from proxy.policy import RedisSettings
+from proxy.store.cache_port import CacheStore, Entry, Kind, packed, unpacked
+from proxy.store.disk_cache import DiskCache
+from proxy.store.memory_cache import MemoryCache
+from proxy.store.redis_cache import RedisCache
+from proxy.store.redis_client import open_client
+from tests.fakes import FakeClock
+from tests.harness import redis_server
+
+MB = 1024 * 1024
+ENTRY = Entry(
+    Kind.STREAM, (b'{"a":1}', b'{"b":2}'), 1.5, 600.0, "m", "m/openai/x", "openai", ("n",)
+)
+Opens: TypeAlias = Callable[[Path], AbstractAsyncContextManager[CacheStore]]
+
+ENTRIES = st.builds(
+    Entry,
+    st.just(Kind.STREAM),
+    st.lists(st.binary(max_size=3000), max_size=6).map(tuple),
+    st.floats(0, 2e9),
+    st.floats(0, 1e6),
+    st.text(max_size=5),
+    st.text(max_size=5),
+    st.text(max_size=5),
+    st.lists(st.text(max_size=3), max_size=2).map(tuple),
+)
+
+
+@given(ENTRIES, st.text(max_size=5))
+def test_what_is_packed_is_read_again(entry: Entry, key: str) -> None:
+    assert unpacked(key, packed(key, entry), most_bytes=MB) == entry
+    assert unpacked(key + "x", packed(key, entry), most_bytes=MB) is None
+
+
+@settings(max_examples=300)
+@given(ENTRIES, st.data())
+def test_what_is_damaged_is_a_miss(entry: Entry, data: st.DataObject) -> None:
+    raw = bytearray(packed("k", entry))
+    place = data.draw(st.integers(0, len(raw) - 1))
+    raw[place] ^= 1 << data.draw(st.integers(0, 7))
+    assert unpacked("k", bytes(raw), most_bytes=MB) is None
+    assert unpacked("k", bytes(raw[:place]), most_bytes=MB) is None
+
+
+@pytest.mark.parametrize("raw", [b"", b"x", b"mobius1\n", b"mobius1\n1 2\n", b"\x80\x04N."])
+def test_what_is_foreign_is_a_miss(raw: bytes) -> None:
+    assert unpacked("k", raw, most_bytes=MB) is None
+
+
+def test_what_is_too_large_is_a_miss() -> None:
+    large = replace(ENTRY, payloads=(b"x" * 5000,))
+    assert unpacked("k", packed("k", large), most_bytes=4999) is None
+    assert len(packed("k", large)) < 1000  # it is compressed
+
+
+@asynccontextmanager
+async def in_memory(folder: Path) -> AsyncIterator[CacheStore]:
+    yield MemoryCache(SystemClock(), most_bytes=MB)
+
+
+@asynccontextmanager
+async def on_disk(folder: Path) -> AsyncIterator[CacheStore]:
+    store = DiskCache(str(folder / "cache"), SystemClock(), most_bytes=MB)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@asynccontextmanager
+async def in_redis(folder: Path) -> AsyncIterator[CacheStore]:
+    with redis_server() as server:
+        client = open_client(RedisSettings(url=server.url))
+        store = RedisCache(client, SystemClock(), namespace="x", most_bytes=MB)
+        try:
+            yield store
+        finally:
+            await store.aclose()
+
+
+EVERYWHERE = pytest.mark.parametrize(
+    "opens", [in_memory, on_disk, pytest.param(in_redis, marks=pytest.mark.redis)]
+)
+
+
+@EVERYWHERE
+def test_an_answer_is_kept_found_and_dropped(opens: Opens, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opens(tmp_path) as store:
+            assert await store.find("a") is None
+            for key, model in (("a", "m"), ("b", "m"), ("c", "other"), ("d", "other")):
+                await store.keep(key, replace(ENTRY, model=model), for_s=60)
+            assert await store.find("a") == ENTRY
+            assert await store.purge(key="a") == 1
+            assert await store.purge(key="a") == 0
+            assert await store.find("a") is None
+            assert await store.purge(model="m") == 1
+            assert await store.find("b") is None
+            assert await store.find("c") == replace(ENTRY, model="other")
+            assert await store.purge() == 2
+            assert await store.find("c") is None
+            await store.keep("e", ENTRY, for_s=0)
+            assert await store.find("e") is None
+
+    asyncio.run(main())
+
+
+def test_memory_holds_no_more_bytes_than_it_may_and_drops_the_longest_unused() -> None:
+    async def main() -> None:
+        clock = FakeClock()
+        store = MemoryCache(clock, most_bytes=10 * (ENTRY.size_bytes + 1))
+        for name in "abcdefghij":
+            await store.keep(name, ENTRY, for_s=60)
+        assert await store.find("a") == ENTRY
+        await store.keep("k", ENTRY, for_s=60)
+        assert [name for name in "abcdefghijk" if await store.find(name) is None] == ["b"]
+        assert store.size_bytes == 10 * (ENTRY.size_bytes + 1)
+        await store.keep("large", replace(ENTRY, payloads=(b"x" * MB,)), for_s=60)
+        assert await store.find("large") is None
+        await clock.sleep(61)
+        assert await store.find("k") is None
+        assert store.size_bytes == 9 * (ENTRY.size_bytes + 1)
+
+    asyncio.run(main())
+
+
+def test_a_disk_is_found_again_after_a_restart(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with on_disk(tmp_path) as store:
+            await store.keep("a", ENTRY, for_s=60)
+        async with on_disk(tmp_path) as store:
+            assert await store.find("a") == ENTRY
+
+    asyncio.run(main())
+
+
+@pytest.mark.redis
+def test_a_redis_that_is_gone_or_holds_junk_is_a_miss() -> None:
+    async def main() -> None:
+        with redis_server() as server:
+            client = open_client(RedisSettings(url=server.url))
+            clock = FakeClock()
+            store = RedisCache(client, clock, namespace="", most_bytes=MB)
+            await store.keep("a", ENTRY, for_s=60)
+            assert await store.find("a") == ENTRY
+            server.command("SET", "mobius:cache:b", "junk")
+            assert await store.find("b") is None
+            server.command("RPUSH", "mobius:cache:c", "junk")
+            assert await store.find("c") is None
+            server.hang()
+            assert await store.find("a") is None
+            server.resume()
+            assert await store.find("a") is None  # it is not asked for a while
+            await clock.sleep(2)
+            assert await store.find("a") == ENTRY
+            await store.aclose()
+
+    asyncio.run(main())
