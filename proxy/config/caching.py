@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from proxy.caching import CHAT_TYPES, FINISHED, TTL_S, Caching, Mode
+from proxy.config.remarks import shown
 from proxy.config.sections import Reader, note_literal
 from proxy.config.settings import Read, Settings, port_of, read_later, redis_of
 from proxy.config.source import Fields, Items, Tree
@@ -15,6 +16,13 @@ T = TypeVar("T")
 
 LOCAL, REDIS, DISK = "local", "redis", "disk"
 TYPES = (LOCAL, REDIS, DISK)
+PARAMS = frozenset(
+    {
+        *("type", "ttl", "namespace", "mode", "supported_call_types", "disk_cache_dir"),
+        *("url", "host", "port", "password", "db", "ssl", "redis_startup_nodes"),
+        *("sentinel_nodes", "service_name"),
+    }
+)
 DISK_FOLDER = "data/cache"
 _MB = 1024 * 1024
 
@@ -42,6 +50,11 @@ def read_cache(settings: Settings) -> CacheSettings:
         return CacheSettings(enabled=enabled)
     if enabled:
         note_literal(reader, params.entries.get("password"), "cache_params.password")
+
+    for name, place in params.places.items():
+        known = name in PARAMS or reader.unknown(name, place, PARAMS, where="cache_params")
+        if not known:
+            reader.findings.warn(place, f"cache_params.{shown(name)}: Mobius does not act on it")
 
     def get(name: str, read: Read[T]) -> T | None:
         return read_later(reader, params.entries.get(name), f"cache_params.{name}", read)

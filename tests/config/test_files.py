@@ -252,8 +252,6 @@ def test_every_name_that_is_not_acted_on_is_named_with_its_line() -> None:
         (12, f"{strategy}; health-based is used"),
         (13, f"router_settings.enable_pre_call_checks {not_acted}"),
         (16, f"litellm_settings.callbacks {not_acted}"),
-        (17, f"litellm_settings.cache {not_yet}"),
-        (18, f"litellm_settings.cache_params {not_yet}"),
         (19, f"litellm_settings.json_logs {not_acted}"),
         (20, "litellm_settings.team_colours is not known; it is ignored"),
         (22, f"general_settings.database_url {not_acted}"),
@@ -262,7 +260,6 @@ def test_every_name_that_is_not_acted_on_is_named_with_its_line() -> None:
         (25, "colophon: this section is not known; it is ignored"),
         (27, f"mobius.on_midstream {not_yet}"),
         (28, f"mobius.hedge {not_yet}"),
-        (29, f"mobius.cache {not_yet}"),
     ]
     target = targets(config.snapshot, "gpt-4o")[0]
     assert target.params["quantum_flux"] == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import openai
@@ -130,7 +131,7 @@ def test_what_a_request_says_of_the_cache_is_heeded_and_reaches_no_provider(
     assert ask(extra_headers={"cache-control": "no-cache"}) == "miss"
     assert ask(extra_body={"cache": {"no-cache": True, "no-store": True}}) == "bypass"
     assert ask(extra_body={"cache": {"namespace": "x"}}) == "miss"
-    assert "cache" not in provider.journal.requests()[-1].body
+    assert b"cache" not in provider.journal.requests()[-1].body
     with pytest.raises(openai.BadRequestError, match=r"cache\.ttl"):
         ask(extra_body={"cache": {"ttl": "x"}})
 
@@ -224,8 +225,11 @@ def without(server: RedisServer, mobius: Mobius, provider: FakeOpenAI) -> None:
         for number in range(5):
             assert asked(mobius, f"without {stop.__name__} {number}") == (SAID, "miss")
         start()
-        text = f"again {stop.__name__}"
-        wait_until(lambda t=text: asked(mobius, t)[1] == "hit")
+        wait_until(partial(is_hit, mobius, f"again {stop.__name__}"))
+
+
+def is_hit(mobius: Mobius, text: str) -> bool:
+    return asked(mobius, text)[1] == "hit"
 
 
 def test_a_disk_keeps_answers_over_a_restart(provider: FakeOpenAI) -> None:
