@@ -47,8 +47,8 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
 mobius:
   cache: {scope: team, max_entry_mb: 1, stale_if_error: 60, finish_reasons: [stop, length]}
   keys:
-    - {name: web, key: os.environ/HOME, cache_scope: shared}
-""",
+    - {name: web, key_sha256: HASH, cache_scope: shared}
+""".replace("HASH", "0" * 64),
     )
     assert settings.redis == RedisSettings(url="redis://cache:6379/1", ssl=True)
     assert rules == Caching(
@@ -93,16 +93,13 @@ def test_several_nodes_are_read_as_litellm_writes_them(
     ],
 )
 def test_what_is_wrong_is_an_error(tmp_path: Path, params: str, expected: str) -> None:
-    error = refusal(
-        tmp_path, f"{MODELS}litellm_settings: {{cache: true, cache_params: {params}}}\n"
-    )
+    text = f"litellm_settings: {{cache: true, cache_params: {params}}}\n"
+    error = refusal(tmp_path, MODELS + text)
     assert any(expected in remark.text for remark in error.remarks)
 
 
 def test_what_is_not_acted_on_is_named(tmp_path: Path) -> None:
-    config = load_text(
-        tmp_path,
-        f"{MODELS}litellm_settings:\n  cache: true\n  cache_params: {{similarity_threshold: 0.8}}\n",
-    )
+    text = "litellm_settings:\n  cache: true\n  cache_params: {similarity_threshold: 0.8}\n"
+    config = load_text(tmp_path, MODELS + text)
     (warning,) = lines(config.warnings)
     assert warning[1] == "cache_params.similarity_threshold: Mobius does not act on it"
