@@ -48,7 +48,7 @@ mobius:
   cache: {scope: team, max_entry_mb: 1, stale_if_error: 60, finish_reasons: [stop, length]}
   keys:
     - {name: web, key_sha256: HASH, cache_scope: shared}
-""".replace("HASH", "0" * 64),
+""".replace("HASH", "ab" * 32),
     )
     assert settings.redis == RedisSettings(url="redis://cache:6379/1", ssl=True)
     assert rules == Caching(
