@@ -20,7 +20,7 @@ run: .venv/.run-stamp ## Serve on 127.0.0.1:4000 with ./litellm_config.yaml (ARG
 
 test: .venv/.dev-stamp ## Unit and end-to-end tests, with coverage (ARGS="-k quota")
 	@$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -m "not proof" $(ARGS)
+	$(BIN)/coverage run -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not proof" $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
