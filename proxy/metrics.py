@@ -112,6 +112,7 @@ class Metrics:
         self._inter = self._histogram(INTER)
         self._attempt = self._histogram(ATTEMPT)
         self._overhead = self._histogram(OVERHEAD)
+        self._found: dict[tuple[Counter, tuple[str, ...]], Counter] = {}
         self._tokens = self._counter(TOKENS)
         self._cost = self._counter(COST)
         self._refused = self._counter(REFUSED)
@@ -189,9 +190,16 @@ class Metrics:
         """Count what one attempt of the request took."""
         for kind, tokens in usage.kinds():
             if tokens:
-                self._tokens.labels(tally.model, kind).inc(tokens)
+                self._series(self._tokens, tally.model, kind).inc(tokens)
         if nano_usd:
-            self._cost.labels(tally.model, tally.caller).inc(nano_usd / NANO)
+            self._series(self._cost, tally.model, tally.caller).inc(nano_usd / NANO)
+
+    def _series(self, counter: Counter, *labels: str) -> Counter:
+        """Return the series with these labels, which the library takes long to find."""
+        found = self._found.get((counter, labels))
+        if found is None:
+            found = self._found[counter, labels] = counter.labels(*labels)
+        return found
 
     def refused(self, limit: Limit) -> None:
         """Count a request, or an attempt at a deployment, that `limit` left no room for."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from proxy.types import Json, Usage
 
+PLAIN = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
 TOKENS_LIMIT = 100_000_000  # no model has such a window: a count above it is a mistake
 BYTES_PER_TOKEN = 4
 
@@ -25,6 +26,8 @@ def usage_of(body: Json) -> Usage | None:
     completion = _completion(usage, _count(outward.get("reasoning_tokens")) or 0)
     if prompt is None or completion is None:
         return None
+    if not (inward or outward or usage.keys() - PLAIN):
+        return Usage(prompt, completion)
     cached = _part(
         prompt,
         inward.get("cached_tokens"),
