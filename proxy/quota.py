@@ -315,6 +315,8 @@ def _claims(allowance: Allowance, reservation: Reservation) -> list[Claim]:
         Claim(limit, tokens if limit.unit is Unit.TOKENS else reservation.nano_usd)
         for limit in allowance.spending
     ]
+    if target.rpm is target.tpm is target.max_parallel is None:
+        return claims
     own = (
         (target.rpm, Unit.REQUESTS, Window.MINUTE, "rpm", 1),
         (target.tpm, Unit.TOKENS, Window.MINUTE, "tpm", tokens),

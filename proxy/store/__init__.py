@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from proxy.types import Usage
 
@@ -26,8 +26,7 @@ class RowInvalid(ValueError):
     """This row can never be recorded, whatever the state of the file."""
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """What is known of an attempt before its call. A name that there is none of is empty."""
 
     id: str  # unique over all replicas, and the reservation's
@@ -47,8 +46,7 @@ class Opened:
     nano_usd: int
 
 
-@dataclass(frozen=True, slots=True)
-class Closed:
+class Closed(NamedTuple):
     """What an attempt came to."""
 
     id: str

@@ -89,7 +89,7 @@ def unpacked(key: str, raw: bytes, *, most_bytes: int) -> Entry | None:
         line, _, rest = raw[len(MAGIC) : len(MAGIC) + LONGEST_LINE].partition(b"\n")
         checksum, length = map(int, line.split(b" "))
         start = len(raw) if not rest else len(MAGIC) + len(line) + 1
-        if length < 0 or zlib.crc32(memoryview(raw)[start:]) != checksum:
+        if not 0 <= length <= len(raw) - start or zlib.crc32(memoryview(raw)[start:]) != checksum:
             return None
         facts, body = orjson.loads(raw[start : start + length]), raw[start + length :]
         return _read(key, facts, body, most_bytes)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from proxy.clock import Clock
@@ -48,8 +47,7 @@ class Asked(NamedTuple):
         return self.counter.used + self.amount - self.limit.most
 
 
-@dataclass(frozen=True, slots=True)
-class Reserved:
+class Reserved(NamedTuple):
     """What one attempt has set aside, and for whom it counts in the end."""
 
     held: tuple[Asked, ...]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -37,11 +36,11 @@ _CLOSED = Closed("a1", _USAGE, 50, "ok", answered=True, closed_at=T0 + 2.5)
 
 
 def opened(row_id: str = "a1", **changes: Any) -> Opened:
-    return dataclasses.replace(_OPENED, id=row_id, request_id=f"r-{row_id}", **changes)
+    return _OPENED._replace(id=row_id, request_id=f"r-{row_id}", **changes)
 
 
 def closed(row_id: str = "a1", **changes: Any) -> Closed:
-    return dataclasses.replace(_CLOSED, id=row_id, **changes)
+    return _CLOSED._replace(id=row_id, **changes)
 
 
 def select(path: Path, statement: str) -> list[tuple[Any, ...]]:
