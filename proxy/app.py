@@ -25,7 +25,7 @@ from proxy.api.load import Drain
 from proxy.attempts import Attempts
 from proxy.cache import Cache
 from proxy.clock import Clock, SystemClock
-from proxy.config import Config, ConfigError, Remark, load_config
+from proxy.config import Config, ConfigError, load_config
 from proxy.everyone import Alone, Everyone
 from proxy.gateway import Gateway
 from proxy.headroom import Headroom
@@ -44,10 +44,6 @@ from proxy.upstream.wire import Transport
 
 _MB = 1024 * 1024
 MOST_NAMES = 10  # of models, in a line about a reload
-NO_KEY = (
-    "no key is configured, so Mobius answers on a loopback address only; to listen elsewhere set "
-    "the variable MOBIUS_MASTER_KEY, or general_settings.master_key"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,20 +331,3 @@ def _health_of(target: Target, health: Health, snapshot: Snapshot) -> TargetHeal
     return TargetHealth(
         target.label, standing.healthy, None if standing.healthy else standing.word()
     )
-
-
-def loopback_only(load: Load) -> Load:
-    """
-    Return `load` for a server that others can reach: a file without any key is refused.
-
-    Also on a live edit, so that nobody opens a server to the world by deleting a line.
-    """
-
-    def guarded(path: Path, environ: Mapping[str, str]) -> Config:
-        config = load(path, environ)
-        if not config.snapshot.callers:
-            remark = Remark(str(path), 1, NO_KEY)
-            raise ConfigError([remark], config.files)
-        return config
-
-    return guarded

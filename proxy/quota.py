@@ -85,12 +85,11 @@ class Quota:
         Let the request in, and give back its place when the block ends.
 
         `counted_as` is the model whose limits it is under, where that was asked for by an alias.
-
         Raises LimitReached, TooManyTokens, QuotaUnavailable.
         """
         model = counted_as or call.model
         admission = Admission(
-            id=self._ids.next(),
+            self._ids.next(),
             call=call,
             caller=caller,
             model=model,
@@ -116,6 +115,7 @@ class Quota:
                     model=admission.model,
                     at=admission.at,
                 )
+                admission.recorded = True  # a call that is shared may go on, and is no second one
             if limits:
                 await self._store.leave(admission.id)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from proxy.app import NO_KEY
+from proxy.cli.guard import NO_KEY
 from proxy.config.mobius import MASTER_VARIABLE
 from proxy.policy import MobiusPolicy
 

@@ -499,3 +499,16 @@ def test_what_is_left_is_told_of_the_tightest_limit() -> None:
     assert tokens is not None
     assert (left.limit.word, left.remaining) == ("rpd", 4)
     assert (tokens.limit.word, tokens.used) == ("tpd", 10)
+
+
+def test_a_call_that_outlives_its_request_is_no_second_request() -> None:
+    place = bench(OK)
+
+    async def main() -> None:
+        async with place.quota.admit(ask(), WEB, place._snapshot(), place.tally) as admission:
+            pass
+        async with place.quota.reserve(admission, target("a")):
+            pass
+
+    asyncio.run(main())
+    assert (place.ledger.admitted, len(place.ledger.opened)) == (["web"], 1)

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from proxy.app import loopback_only
 from proxy.config import Config, ConfigError, Remark, load_config
 from proxy.reload import Load
+
+NO_KEY = (
+    "no key is configured, so Mobius answers on a loopback address only; to listen elsewhere set "
+    "the variable MOBIUS_MASTER_KEY, or general_settings.master_key"
+)
 
 
 def guarded(*, loopback: bool, several: bool, redis: bool) -> Load:
@@ -46,3 +50,20 @@ def _shared_only(load: Load, *, redis: bool) -> Load:
         return config
 
     return shared
+
+
+def loopback_only(load: Load) -> Load:
+    """
+    Return `load` for a server that others can reach: a file without any key is refused.
+
+    Also on a live edit, so that nobody opens a server to the world by deleting a line.
+    """
+
+    def guarded(path: Path, environ: Mapping[str, str]) -> Config:
+        config = load(path, environ)
+        if not config.snapshot.callers:
+            remark = Remark(str(path), 1, NO_KEY)
+            raise ConfigError([remark], config.files)
+        return config
+
+    return guarded
