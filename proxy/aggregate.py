@@ -215,7 +215,7 @@ def aggregate(events: Iterable[Json]) -> Json:
             known = key in body if not value else key in _FIRST and body.get(key)
             if not known and key not in _NOT_OF_THE_BODY:
                 body[key] = value
-        for index, choice in _choices(event):
+        for index, choice in choices_of(event):
             if index not in choices:
                 choices[index] = _Choice()
             choices[index].add(choice)
@@ -224,7 +224,8 @@ def aggregate(events: Iterable[Json]) -> Json:
     return {**body, "choices": [choices[index].whole(index) for index in sorted(choices)]}
 
 
-def _choices(event: Json) -> Iterator[tuple[int, Json]]:
+def choices_of(event: Json) -> Iterator[tuple[int, Json]]:
+    """Yield the choices of an event, or of a whole answer, each with its index."""
     choices = event.get("choices")
     for choice in choices if isinstance(choices, list) else ():
         if isinstance(choice, Mapping):
@@ -253,7 +254,7 @@ def has_content(event: Json) -> bool:
     """Say whether `event` brings anything of an answer: the least piece of it, or its end."""
     return any(
         choice.get("finish_reason") or choice.get("text") or _says(_of(choice.get("delta")))
-        for _, choice in _choices(event)
+        for _, choice in choices_of(event)
     )
 
 
@@ -288,7 +289,7 @@ def text_bytes(event: Json) -> int:
             return len(said.encode(errors="surrogatepass"))
     return sum(
         len(text.encode(errors="surrogatepass"))
-        for _, choice in _choices(event)
+        for _, choice in choices_of(event)
         for text in _generated(choice)
     )
 

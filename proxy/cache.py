@@ -10,12 +10,13 @@ cannot be read is a miss.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 import orjson
 
+from proxy import sse
 from proxy.caching import Freshness, freshness, may_be_kept
 from proxy.clock import Clock
 from proxy.errors import (
@@ -24,15 +25,19 @@ from proxy.errors import (
     ProviderAuthFailed,
     ProxyError,
     RateLimited,
+    UpstreamFailure,
 )
 from proxy.flights import Asked, Flight, Flights, Work, next_number
 from proxy.relay import Relay
-from proxy.replay import body_of, events_of, finish_reasons
-from proxy.replies import Chunk, ChunkStream, Completion, Reply
+from proxy.replay import body_of, events_of, finish_reasons, is_usage
+from proxy.replies import NO_HEADERS, Chunk, ChunkStream, Completion, Reply
 from proxy.store.cache_port import CacheStore, Entry, Kind
-from proxy.types import Json
+from proxy.types import Call, Json
 
-EVERYBODY_FAILED = (DeadlineExceeded, NoTargetAvailable, ProviderAuthFailed, RateLimited)
+EVERYBODY_FAILED = (
+    *(DeadlineExceeded, NoTargetAvailable, ProviderAuthFailed, RateLimited),
+    UpstreamFailure,  # a stream that broke under a request that wants a whole answer
+)
 LAST_WAIT_S = 2.0
 OF_THE_CACHE = "cache"  # the provider of a request that asked none: a metric label
 
@@ -42,6 +47,8 @@ class _Keeping:
     """What is being written: nobody waits for it, and it ends before the cache does."""
 
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    # So that who comes after a call and before its answer is in the store makes no second call.
+    entries: dict[str, Entry] = field(default_factory=dict)
 
     def begin(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
@@ -74,21 +81,35 @@ class Cache:
 
         Raises what `work` raises, unless an answer that has expired may stand in for it.
         """
-        entry = await self._store.find(asked.key) if asked.wishes.reads else None
+        entry = await self._find(asked)
         state = Freshness.GONE if entry is None else self._state(asked, entry)
         if entry is not None and state is Freshness.FRESH:
-            return self._given(asked, entry, "hit")
+            reply = self._given(asked, entry, "hit")
+            if reply is not None:
+                return reply
         asked.tally.cache = "miss"
         try:
             return await self._fly(asked, work)
         except EVERYBODY_FAILED:
-            if entry is None or state is not Freshness.STALE:
+            reply = None
+            if entry is not None and self._state(asked, entry) is Freshness.STALE:
+                reply = self._given(asked, entry, "stale")
+            if reply is None:
                 raise
-            return self._given(asked, entry, "stale")
+            return reply
 
     async def purge(self, *, key: str | None = None, model: str | None = None) -> int:
         """Drop one answer, those of a model, or all; return how many it were."""
+        await asyncio.gather(*self._keeping.tasks, return_exceptions=True)
         return await self._store.purge(key=key, model=model)
+
+    async def _find(self, asked: Asked) -> Entry | None:
+        """Return what is kept, or about to be."""
+        if not asked.wishes.reads:
+            return None
+        written = self._keeping.entries
+        found = written.get(asked.key) or await self._store.find(asked.key)
+        return found or written.get(asked.key)
 
     async def _fly(self, asked: Asked, work: Work) -> Reply:
         number, shared = 1, _shares(asked)
@@ -113,7 +134,7 @@ class Cache:
             return work
 
         async def look() -> Reply | None:
-            entry = await self._store.find(asked.key)
+            entry = await self._find(asked)
             if entry is None or self._state(asked, entry) is not Freshness.FRESH:
                 return None
             return self._given(asked, entry, "hit")
@@ -124,9 +145,9 @@ class Cache:
         """Return the flight's answer in the way that the request wants it."""
         start_s = self._clock.now()
         async with AsyncExitStack() as owed:
-            owed.enter_context(flight.seat())
+            seat = owed.enter_context(flight.seat())
             try:
-                reply = await flight.reply(asked.call)
+                reply = await seat.reply(asked.call)
                 if isinstance(reply, ChunkStream) and not asked.call.stream:
                     reply = await _whole(reply)
             finally:
@@ -136,7 +157,8 @@ class Cache:
                 asked.tally.cache = "shared"
                 asked.tally.target, asked.tally.provider = flight.answered_by
             if isinstance(reply, Completion) and asked.call.stream:
-                return _streamed(events_of(reply.body, usage=asked.call.wants_usage), reply.dropped)
+                events = events_of(reply.body, usage=asked.call.wants_usage)
+                return _streamed(Chunk.of_events(events), reply.dropped, reply.headers)
             if isinstance(reply, ChunkStream):
                 if mine:
                     stream = reply
@@ -147,32 +169,39 @@ class Cache:
     def _landed(self, flight: Flight) -> None:
         """Keep the answer, if it is whole and may be kept, and let other replicas know."""
         asked = flight.asked
-        entry = None if asked.wishes.no_store else self._entry_of(flight)
-        if entry is not None or self._relay is not None:
-            self._keeping.begin(self._keep(asked, entry, ok=flight.complete))
+        ours = asked.tally.cache == "miss"  # another replica keeps what it has made
+        entry = self._entry_of(flight) if ours and not asked.wishes.no_store else None
+        if entry is not None:
+            self._keeping.entries[asked.key] = entry
+        if entry is not None or (flight.shared and self._relay is not None):
+            self._keeping.begin(self._keep(flight, entry))
 
-    async def _keep(self, asked: Asked, entry: Entry | None, *, ok: bool) -> None:
+    async def _keep(self, flight: Flight, entry: Entry | None) -> None:
         # First kept, then told: who comes in between finds it, and makes no call of its own.
-        if entry is not None and asked.tally.cache == "miss":
+        asked = flight.asked
+        if entry is not None:
             for_s = entry.ttl_s + asked.caching.stale_if_error_s
-            await self._store.keep(asked.key, entry, for_s=for_s)
-        if self._relay is not None:
-            await self._relay.land(asked.key, ok=ok)
+            try:
+                await self._store.keep(asked.key, entry, for_s=for_s)
+            finally:
+                if self._keeping.entries.get(asked.key) is entry:
+                    del self._keeping.entries[asked.key]
+        # A call that is not shared is told to nobody: another one of the same key may be.
+        if flight.shared and self._relay is not None:
+            await self._relay.land(asked.key, ok=flight.whole_said)
 
     def _entry_of(self, flight: Flight) -> Entry | None:
         """Return the answer as it is kept; None for one that is not."""
         asked, whole = flight.asked, flight.whole
-        payloads: tuple[bytes, ...]
         if not flight.complete:
             return None
         if whole is not None:
-            kind, reasons, payloads = Kind.WHOLE, _reasons(whole), (whole.raw,)
+            kind, events = Kind.WHOLE, [whole.body]
         else:
-            events = [event for chunk in flight.chunks for event in chunk.events]
-            kind, reasons = Kind.STREAM, finish_reasons(events)
-            payloads = tuple(orjson.dumps(event) for event in events)
-        if not may_be_kept(reasons, asked.caching):
+            kind, events = Kind.STREAM, [e for chunk in flight.chunks for e in chunk.events]
+        if not may_be_kept(finish_reasons(events), asked.caching):
             return None
+        payloads = (whole.raw,) if whole is not None else tuple(map(orjson.dumps, events))
         ttl_s = asked.caching.ttl_s if asked.wishes.ttl_s is None else asked.wishes.ttl_s
         target, provider = flight.answered_by
         entry = Entry(
@@ -198,21 +227,32 @@ class Cache:
             stale_if_error_s=asked.caching.stale_if_error_s,
         )
 
-    def _given(self, asked: Asked, entry: Entry, how: str) -> Reply:
-        """Return what is kept, in the way that the request wants it."""
-        tally, call = asked.tally, asked.call
+    def _given(self, asked: Asked, entry: Entry, how: str) -> Reply | None:
+        """Return what is kept, in the way that the request wants it; None if it is no answer."""
+        tally = asked.tally
+        try:
+            reply = _reply_of(entry, asked.call)
+        except ValueError:
+            return None
         tally.cache, tally.cache_age_s = how, self._age_s(entry)
         tally.target, tally.provider = entry.target, OF_THE_CACHE
-        if entry.kind is Kind.WHOLE and not call.stream:
-            return Completion(entry.payloads[0], dropped=entry.dropped)
-        if entry.kind is Kind.WHOLE:
-            events = events_of(orjson.loads(entry.payloads[0]), usage=call.wants_usage)
-            return _streamed(events, entry.dropped)
-        events = [orjson.loads(payload) for payload in entry.payloads]
+        return reply
+
+
+def _reply_of(entry: Entry, call: Call) -> Reply:
+    """Return the answer in the way that `call` wants it. Raises ValueError where it is none."""
+    if entry.kind is Kind.WHOLE:
+        whole = Completion(entry.payloads[0], dropped=entry.dropped)
         if not call.stream:
-            return Completion(orjson.dumps(body_of(events)), dropped=entry.dropped)
-        shown = [each for each in events if call.wants_usage or each.get("choices")]
-        return _streamed(shown, entry.dropped)
+            return whole
+        events: Sequence[Json] = events_of(whole.body, usage=call.wants_usage)
+        return _streamed(Chunk.of_events(events), entry.dropped)
+    events = Chunk.of_payloads(entry.payloads).events
+    if not call.stream:
+        return Completion(orjson.dumps(body_of(events)), dropped=entry.dropped)
+    shown = [place for place, each in enumerate(events) if call.wants_usage or not is_usage(each)]
+    raw = b"".join(sse.frame(entry.payloads[place]) for place in shown)
+    return _streamed(Chunk(raw, events=tuple(events[place] for place in shown)), entry.dropped)
 
 
 def _shares(asked: Asked) -> bool:
@@ -228,15 +268,12 @@ async def _whole(stream: ChunkStream) -> Completion:
     return Completion(orjson.dumps(body_of(events)), dropped=stream.dropped)
 
 
-def _streamed(events: Sequence[Json], dropped: Sequence[str]) -> ChunkStream:
-    return ChunkStream((Chunk.of_events(events),), _nothing(), dropped=dropped)
+def _streamed(
+    chunk: Chunk, dropped: Sequence[str], headers: Mapping[str, str] = NO_HEADERS
+) -> ChunkStream:
+    return ChunkStream((chunk,), _nothing(), headers=headers, dropped=dropped)
 
 
 async def _nothing() -> AsyncGenerator[Chunk, None]:
     return
     yield
-
-
-def _reasons(whole: Completion) -> list[object]:
-    choices = whole.body.get("choices")
-    return [choice.get("finish_reason") for choice in choices] if isinstance(choices, list) else []

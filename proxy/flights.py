@@ -13,7 +13,7 @@ alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -21,12 +21,14 @@ from typing import TypeAlias
 from proxy.caching import CacheWishes, Caching
 from proxy.errors import (
     LimitReached,
+    NoTargetAvailable,
     PriceUnknown,
     QuotaUnavailable,
     Refused,
     TooManyTokens,
 )
-from proxy.replies import Chunk, ChunkStream, Completion, Reply
+from proxy.replay import is_usage
+from proxy.replies import NO_HEADERS, Chunk, ChunkStream, Completion, Reply
 from proxy.types import Call, Tally
 
 OWN = (LimitReached, PriceUnknown, QuotaUnavailable, TooManyTokens)  # of one caller, not of others
@@ -51,20 +53,21 @@ Work: TypeAlias = Callable[[], Awaitable[Reply]]
 class Flight:
     """One call and its answer, as far as it has come."""
 
-    def __init__(self, asked: Asked, number: int) -> None:
+    def __init__(self, asked: Asked, number: int, *, shared: bool) -> None:
         self.asked = asked  # by the first on board
         self.number = number  # of the calls that were made for the same requests
+        self.shared = shared  # others may come on board
         self.whole: Completion | None = None
         self.chunks: list[Chunk] = []  # without the first `gone`, which all on board have read
         self.gone = 0
         self.kept_bytes = 0
-        self.failure: BaseException | None = None
+        self.failure: Exception | None = None
         self.ended = False  # nothing more comes
+        self._left = False  # by everybody, and cancelled for that
         self._source: ChunkStream | None = None
         self._task: asyncio.Task[None] | None = None
-        self._seats = 0
+        self._seats: set[Seat] = set()
         self._wanted = 0  # chunks: so many the fastest reader has asked for
-        self._places: dict[object, int] = {}  # of the readers: how many chunks each has read
         self._came = asyncio.Event()
         self._asked = asyncio.Event()
 
@@ -81,12 +84,17 @@ class Flight:
     @property
     def open(self) -> bool:
         """Say whether somebody may still come on board: all that was said is still here."""
-        return not self.ended and self._is_kept
+        return not self.ended and not self._left and self._is_kept
+
+    @property
+    def whole_said(self) -> bool:
+        """Say whether the answer came to its end."""
+        return self.ended and self.failure is None
 
     @property
     def complete(self) -> bool:
         """Say whether all of the answer is here, from its first word to its last."""
-        return self.ended and self.failure is None and self._is_kept
+        return self.whole_said and self._is_kept
 
     @property
     def _is_kept(self) -> bool:
@@ -99,6 +107,12 @@ class Flight:
         return () if reply is None else reply.dropped
 
     @property
+    def headers(self) -> Mapping[str, str]:
+        """What the provider said beside its answer."""
+        reply = self.whole or self._source
+        return NO_HEADERS if reply is None else reply.headers
+
+    @property
     def answered_by(self) -> tuple[str, str]:
         """The label of the target that answers, and its provider, once the answer has begun."""
         return self.asked.tally.target, self.asked.tally.provider
@@ -109,56 +123,30 @@ class Flight:
         return self._task
 
     @contextmanager
-    def seat(self) -> Iterator[None]:
+    def seat(self) -> Iterator[Seat]:
         """Be on board inside the block. Without anybody on board the call is cancelled."""
-        self._seats += 1
+        seat = Seat(self)
+        self._seats.add(seat)
         try:
-            yield
+            yield seat
         finally:
-            self._seats -= 1
-            if not self._seats and self._task is not None:
+            self._seats.discard(seat)
+            if not self._seats and not self.ended and self._task is not None:
+                # What it owes is still paid, which takes a moment; nobody may board it meanwhile.
+                self._left = True
                 self._task.cancel()
-
-    async def reply(self, call: Call) -> Reply:
-        """
-        Return the answer in the way that `call` wants it, once it has begun.
-
-        Raises what the call failed with before that.
-        """
-        while not self.begun:
-            await self._came.wait()
-        if self.whole is not None:
-            return self.whole
-        if self.failure is not None and not self.came:
-            raise self.failure
-        return ChunkStream((), self._read(call), dropped=self.dropped)
 
     def tell_wait(self, stream: ChunkStream) -> None:
         """Have the first reader's stream say how long the provider was waited for."""
         if self._source is not None:
             stream.waited_s = self._source.waited_s
 
-    async def _read(self, call: Call) -> AsyncGenerator[Chunk, None]:
-        reader = object()
-        place = self._places[reader] = 0
-        try:
-            while True:
-                if place < self.came:
-                    chunk = self.chunks[place - self.gone]
-                    place = self._places[reader] = place + 1
-                    same = call.wants_usage is self.asked.call.wants_usage
-                    yield chunk if same else _seen_by(call, chunk)
-                elif self.failure is not None:
-                    raise self.failure
-                elif self.ended:
-                    return
-                else:
-                    self._want(place + 1)
-                    await self._came.wait()
-        finally:
-            del self._places[reader]
+    async def news(self) -> None:
+        """Return when more has come, or when nothing will."""
+        await self._came.wait()
 
-    def _want(self, chunks: int) -> None:
+    def want(self, chunks: int) -> None:
+        """Have so many chunks read, from the first one on."""
         if chunks > self._wanted:
             self._wanted = chunks
             self._asked.set()
@@ -176,14 +164,18 @@ class Flight:
                     self.kept_bytes = len(reply.raw)
                 case ChunkStream():
                     await self._pump(reply)
-        except BaseException as exc:
+        except Exception as exc:
             self.failure = exc
-            if not isinstance(exc, Exception):
-                raise
+        except BaseException:
+            # Whoever is still on board was not cancelled itself.
+            self.failure = NoTargetAvailable("the call that was to answer was cancelled")
+            raise
         finally:
             self.ended = True
-            landed(self)
-            self._tell()
+            try:
+                landed(self)
+            finally:
+                self._tell()
 
     async def _pump(self, reply: ChunkStream) -> None:
         """Read as fast as the fastest reader does, and not faster."""
@@ -201,10 +193,49 @@ class Flight:
 
     def _forget(self) -> None:
         """Drop what all on board have read, once nobody may come on board any more."""
-        if not self.open and self._places:
-            read = min(self._places.values()) - self.gone
+        if not self.open:
+            read = min((seat.place for seat in self._seats), default=self.came) - self.gone
             del self.chunks[:read]
             self.gone += read
+
+
+class Seat:
+    """One request on board: what it has read is its own, what it has not read is kept for it."""
+
+    def __init__(self, flight: Flight) -> None:
+        self._flight = flight
+        self.place = 0  # how many chunks it has read
+
+    async def reply(self, call: Call) -> Reply:
+        """
+        Return the answer in the way that `call` wants it, once it has begun.
+
+        Raises what the call failed with before that.
+        """
+        flight = self._flight
+        while not flight.begun:
+            await flight.news()
+        if flight.whole is not None:
+            return flight.whole
+        if flight.failure is not None and not flight.came:
+            raise _afresh(flight.failure)
+        return ChunkStream((), self._read(call), headers=flight.headers, dropped=flight.dropped)
+
+    async def _read(self, call: Call) -> AsyncGenerator[Chunk, None]:
+        flight = self._flight
+        same = call.wants_usage is flight.asked.call.wants_usage
+        while True:
+            if self.place < flight.came:
+                chunk = flight.chunks[self.place - flight.gone]
+                self.place += 1
+                yield chunk if same else _seen_by(call, chunk)
+            elif flight.failure is not None:
+                raise _afresh(flight.failure)
+            elif flight.ended:
+                return
+            else:
+                flight.want(self.place + 1)
+                await flight.news()
 
 
 class Flights:
@@ -226,7 +257,7 @@ class Flights:
         self, asked: Asked, work: Work, see: Callable[[Flight], None], *, number: int, shared: bool
     ) -> Flight:
         """Return a flight that has begun; `see` is told of it when it has landed."""
-        flight = Flight(asked, number)
+        flight = Flight(asked, number, shared=shared)
         if shared:
             self._flights[asked.key] = flight
 
@@ -250,12 +281,13 @@ def next_number(failure: BaseException, number: int) -> int | None:
     return number + 1
 
 
+def _afresh(failure: Exception) -> Exception:
+    """Return the failure, to be raised by one of many: the way of the others is no part of it."""
+    return failure.with_traceback(None)
+
+
 def _seen_by(call: Call, chunk: Chunk) -> Chunk:
     """Return the chunk with the usage that this call asked for, or without it."""
     if call.wants_usage:
         return Chunk.of_events(chunk.events)
-    return chunk.without([event for event in chunk.events if _is_usage(event)])
-
-
-def _is_usage(event: object) -> bool:
-    return isinstance(event, dict) and not event.get("choices") and bool(event.get("usage"))
+    return chunk.without([event for event in chunk.events if is_usage(event)])

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from proxy.aggregate import aggregate
+from proxy.aggregate import aggregate, choices_of
 from proxy.types import Json
 
 _NOT_OF_AN_EVENT = frozenset({"choices", "object", "usage"})
@@ -33,12 +33,16 @@ def body_of(events: Iterable[Json]) -> Json:
     return aggregate(events)
 
 
+def is_usage(event: Json) -> bool:
+    """Say whether the event is there for whoever asked for the usage, and for nobody else."""
+    return not event.get("choices") and bool(event.get("usage"))
+
+
 def finish_reasons(events: Iterable[Json]) -> list[object]:
     """Return why each choice of a stream ended; None for one that did not."""
-    reasons: dict[object, object] = {}
+    reasons: dict[int, object] = {}
     for event in events:
-        for choice in event.get("choices") or ():
-            index = choice.get("index", 0)
+        for index, choice in choices_of(event):
             reasons[index] = choice.get("finish_reason") or reasons.get(index)
     return list(reasons.values())
 
