@@ -3,122 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-import orjson
 import pytest
 
-from proxy.aggregate import aggregate
-from proxy.cache import Cache
-from proxy.caching import NO_WISHES, CacheWishes, Caching
+from proxy.caching import CacheWishes
 from proxy.errors import LimitReached, NoTargetAvailable, ProxyError, Refused, UpstreamFailure
-from proxy.flights import Asked
-from proxy.replies import Chunk, ChunkStream, Completion, Reply
+from proxy.replies import ChunkStream
 from proxy.retry import Kind
+from proxy.store.cache_port import Entry
+from proxy.store.cache_port import Kind as EntryKind
 from proxy.store.memory_cache import MemoryCache
-from proxy.types import Call, Json, Surface, Tally
-from tests.fakes import FakeClock, answer, ask, delta, finish, role, sent, usage
-
-WORDS = [role(), delta("t0 "), delta("t1 "), delta("t2"), finish(), usage()]
-SAID = "t0 t1 t2"
-MB = 1024 * 1024
-
-
-class Provider:
-    """What is called: it waits until it is let go, and counts."""
-
-    def __init__(self, *outcomes: Reply | Exception | list[Json]) -> None:
-        self._outcomes = list(outcomes)
-        self.calls = 0
-        self.closed = 0
-        self.go = asyncio.Event()
-        self.steps = asyncio.Semaphore(0)
-        self.paced = False
-
-    async def __call__(self) -> Reply:
-        self.calls += 1
-        outcome = self._outcomes.pop(0)
-        await self.go.wait()
-        if isinstance(outcome, Exception):
-            raise outcome
-        if isinstance(outcome, list):
-            return ChunkStream((), self._chunks(outcome))
-        return outcome
-
-    async def _chunks(self, events: Iterable[Json | Exception]) -> AsyncGenerator[Chunk, None]:
-        try:
-            for event in events:
-                if self.paced:
-                    await self.steps.acquire()
-                if isinstance(event, Exception):
-                    raise event
-                yield Chunk.of_events([event])
-        finally:
-            self.closed += 1
-
-
-class Place:
-    def __init__(self, **caching: Any) -> None:
-        self.clock = FakeClock()
-        self.store = MemoryCache(self.clock, most_bytes=MB)
-        self.cache = Cache(self.store, self.clock)
-        self.caching = Caching(enabled=True, **caching)
-
-    def asked(self, call: Call, wishes: CacheWishes = NO_WISHES, key: str = "k") -> Asked:
-        tally = Tally("req", Surface.CHAT, "m", call.stream, 0.0)
-        return Asked(key, call, "m", self.caching, wishes, tally)
-
-    async def ask(
-        self,
-        work: Callable[[], Awaitable[Reply]],
-        call: Call | None = None,
-        wishes: CacheWishes = NO_WISHES,
-    ) -> tuple[str, str]:
-        """What the caller read, and what the cache did."""
-        asked = self.asked(call or ask(), wishes)
-        reply = await self.cache.answer(asked, work)
-        return await read(reply), asked.tally.cache
-
-    def start(self, work: Provider, count: int = 1, **more: Any) -> list[asyncio.Task[Any]]:
-        return [asyncio.create_task(self.ask(work, **more)) for _ in range(count)]
-
-
-async def read(reply: Reply) -> str:
-    if isinstance(reply, Completion):
-        return str(reply.body["choices"][0]["message"]["content"])
-    try:
-        events = sent([chunk async for chunk in reply])
-    finally:
-        await reply.aclose()
-    return str(aggregate(events)["choices"][0]["message"]["content"])
-
-
-def whole(text: str = "t0", reason: str = "stop") -> Completion:
-    body = {**answer(), "choices": [{"index": 0, "message": {"content": text}}]}
-    body["choices"][0]["finish_reason"] = reason
-    return Completion(orjson.dumps(body), body)
-
-
-async def turns(count: int = 20) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-def run(main: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(20):
-            await main()
-        await turns()
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        assert not left, left
-
-    asyncio.run(bounded())
-
-
-STREAM = ask(stream=True)
+from proxy.types import Call, Json
+from tests.cache_place import MB, SAID, STREAM, WORDS, Place, Provider, read, run, turns, whole
+from tests.fakes import FakeClock, ask, delta, finish, role, sent
 
 
 @pytest.mark.parametrize("first", [ask(), STREAM])
@@ -403,5 +303,100 @@ def test_what_everybody_has_read_of_a_large_answer_is_forgotten() -> None:
         assert most < 10
         assert place.cache._flights.find("k") is None
         assert place.store.size_bytes == 0
+
+    run(main)
+
+
+class SlowStore(MemoryCache):
+    """Keeps what it is given once `go` is set."""
+
+    go: asyncio.Event
+
+    async def keep(self, key: str, entry: Entry, *, for_s: float) -> None:
+        await self.go.wait()
+        await super().keep(key, entry, for_s=for_s)
+
+
+def test_what_is_being_kept_is_found() -> None:
+    async def main() -> None:
+        store = SlowStore(FakeClock(), most_bytes=MB)
+        store.go = asyncio.Event()
+        place, provider = Place(store), Provider(whole(SAID))
+        provider.go.set()
+        assert await place.ask(provider) == (SAID, "miss")
+        assert await place.ask(provider) == (SAID, "hit")
+        assert await place.ask(provider, STREAM) == (SAID, "hit")
+        store.go.set()
+        await turns()
+        assert not place.cache._keeping.entries
+        assert await place.ask(provider) == (SAID, "hit")
+        assert provider.calls == 1
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("kind", "payloads"),
+    [
+        (EntryKind.STREAM, (b"junk",)),
+        (EntryKind.STREAM, (b"[]",)),
+        (EntryKind.STREAM, (b'{"choices": [{"delta": {"content": "a"}}]}', b"3")),
+        (EntryKind.WHOLE, (b"junk",)),
+    ],
+)
+def test_what_is_kept_and_is_no_answer_is_a_miss(
+    kind: EntryKind, payloads: tuple[bytes, ...]
+) -> None:
+    async def main() -> None:
+        place, provider = Place(), Provider(WORDS)
+        provider.go.set()
+        junk = Entry(kind, payloads, place.clock.wall(), 60.0, "m", "a", "openai")
+        await place.store.keep("k", junk, for_s=60)
+        assert await place.ask(provider, STREAM) == (SAID, "miss")
+
+    run(main)
+
+
+def test_a_stream_is_given_again_event_by_event() -> None:
+    """Also those that say nothing to most readers, such as Azure's first one."""
+    first = {"choices": [], "prompt_filter_results": [{"prompt_index": 0}]}
+
+    async def main() -> None:
+        place, provider = Place(), Provider([first, *WORDS])
+        provider.go.set()
+        await place.ask(provider, STREAM)
+        await turns()
+        for call, events in (
+            (STREAM, [first, *WORDS[:-1]]),
+            (replace(STREAM, wants_usage=True), [first, *WORDS]),
+        ):
+            reply = await place.cache.answer(place.asked(call), provider)
+            assert isinstance(reply, ChunkStream)
+            assert sent([chunk async for chunk in reply]) == events
+            await reply.aclose()
+
+    run(main)
+
+
+def test_an_expired_answer_stands_in_for_a_stream_that_breaks_for_whoever_waits() -> None:
+    async def main() -> None:
+        place = Place(ttl_s=10.0, stale_if_error_s=60.0)
+        broken = UpstreamFailure("cut", kind=Kind.BROKEN)
+        cut: list[Json | Exception] = [role(), delta("x"), broken]
+        provider = Provider(whole(SAID), cut, cut)
+        provider.go.set()
+        assert await place.ask(provider) == (SAID, "miss")
+        await turns()
+        place.clock.pass_(30)
+        provider.paced = True
+        (reader,) = place.start(provider, call=STREAM)
+        await turns()
+        (waits,) = place.start(provider, call=ask())
+        for _ in range(6):
+            provider.steps.release()
+            await turns()
+        outcomes = await asyncio.gather(reader, waits, return_exceptions=True)
+        assert isinstance(outcomes[0], UpstreamFailure)
+        assert outcomes[1] == (SAID, "stale")
 
     run(main)

@@ -65,7 +65,7 @@ def read_cache(settings: Settings) -> CacheSettings:
         ttl_s=get("ttl", lambda r, t, w: r.number(t, w, above=0)),
         namespace=get("namespace", Reader.name),
         mode=get("mode", _mode) or Mode.DEFAULT_ON,
-        types=get("supported_call_types", _call_types) or CHAT_TYPES,
+        types=CHAT_TYPES if (types := get("supported_call_types", _call_types)) is None else types,
         folder=get("disk_cache_dir", Reader.name) or DISK_FOLDER,
         redis=_redis(reader, params),
     )
@@ -125,8 +125,9 @@ def _one_of(reader: Reader, tree: Tree | None, what: str, names: tuple[str, ...]
     return None
 
 
-def _call_types(reader: Reader, tree: Tree | None, what: str) -> frozenset[str]:
-    return frozenset(reader.names(tree, what))
+def _call_types(reader: Reader, tree: Tree | None, what: str) -> frozenset[str] | None:
+    """Return the names; an empty list, as in LiteLLM, is none of them."""
+    return frozenset(reader.names(tree, what)) if isinstance(tree, Items) else None
 
 
 def _nodes(reader: Reader, tree: Tree | None, what: str) -> tuple[tuple[str, int], ...]:

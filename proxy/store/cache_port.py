@@ -14,7 +14,7 @@ MAGIC = b"mobius1\n"
 LONGEST_LINE = 64  # the checksum and the length of what comes before the payloads
 COMPRESSED_ABOVE_BYTES = 4096
 # What Python takes beside the bytes themselves, for an entry and for each payload of it.
-OVERHEAD_BYTES = 896
+OVERHEAD_BYTES = 640
 PAYLOAD_BYTES = 56
 
 

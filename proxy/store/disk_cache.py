@@ -1,8 +1,9 @@
 """
 Answers kept on this machine's disk, over restarts: the `diskcache` library, and only bytes of ours.
 
-It works in threads, so that no request but the one that asks waits for the disk. What cannot be
-read is a miss, what cannot be written is not kept.
+It works in a thread of its own, so that no request but the one that asks waits for the disk. What
+cannot be read is a miss, what cannot be written is not kept; a disk that hangs is not asked for a
+while.
 """
 
 from __future__ import annotations
@@ -10,17 +11,22 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
-from diskcache import Cache, Disk, Timeout
+from diskcache import Cache, Disk
 
 from proxy.clock import Clock
 from proxy.store.cache_port import Entry, packed, unpacked
+from proxy.store.patience import Failed, Patience
 
 PATIENCE_S = 0.1  # with another process that writes
+CLOSING_S = 1.0
 MOST_ON_DISK_BYTES = 4 * 1024**3
 MODE_PICKLE = 4  # of diskcache
+FILES = ("cache.db", "cache.db-wal", "cache.db-shm")  # of diskcache
 
 T = TypeVar("T")
 
@@ -42,21 +48,29 @@ class DiskCache:
     """Keeps entries in files of `folder`; `most_bytes` is the most that one may take."""
 
     def __init__(self, folder: str, clock: Clock, *, most_bytes: int) -> None:
-        self._clock = clock
+        """Raises OSError or sqlite3.Error where nothing can be kept in that folder."""
         self._most_bytes = most_bytes
-        self._cache = Cache(
-            folder,
-            timeout=PATIENCE_S,
-            disk=BytesOnly,
-            size_limit=MOST_ON_DISK_BYTES,
-            eviction_policy="least-recently-used",
-        )
+        self._patience = Patience(clock)
+        self._turn = asyncio.Lock()
+        # One thread: the library has a connection for each, and closes that of its caller only.
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="answers on disk")
+        self._looking: dict[str, asyncio.Task[object]] = {}
+        try:
+            self._cache = self._pool.submit(_opened, Path(folder)).result()
+        except BaseException:
+            self._pool.shutdown(wait=False)
+            raise
 
     async def find(self, key: str) -> Entry | None:
-        raw = await self._ask(lambda: self._cache.get(key), None)
-        if not isinstance(raw, bytes):
-            return None
-        return unpacked(key, raw, most_bytes=self._most_bytes)
+        # What many ask for at once is looked up once.
+        found = self._looking.get(key)
+        if found is None:
+            found = self._looking[key] = asyncio.create_task(
+                self._ask(lambda: self._get(key), None)
+            )
+            found.add_done_callback(lambda _: self._looking.pop(key))
+        raw = await asyncio.shield(found)
+        return unpacked(key, raw, most_bytes=self._most_bytes) if isinstance(raw, bytes) else None
 
     async def keep(self, key: str, entry: Entry, *, for_s: float) -> None:
         if for_s > 0:
@@ -73,11 +87,43 @@ class DiskCache:
         return int(await self._ask(self._cache.clear, 0))
 
     def close(self) -> None:
-        with suppress(sqlite3.Error, OSError):
-            self._cache.close()
+        with suppress(sqlite3.Error, OSError, TimeoutError):
+            self._pool.submit(self._cache.close).result(CLOSING_S)
+        self._pool.shutdown(wait=False)
+
+    def _get(self, key: str) -> object:
+        try:
+            return self._cache.get(key)
+        except ValueError:  # a pickle, or no text where there should be one
+            return None
 
     async def _ask(self, work: Callable[[], T], otherwise: T) -> T:
-        try:
-            return await asyncio.to_thread(work)
-        except (sqlite3.Error, OSError, Timeout, Foreign):
-            return otherwise
+        loop = asyncio.get_running_loop()
+        async with self._turn:  # so that who has to wait for others does not blame the disk
+            try:
+                return await self._patience.ask(lambda: loop.run_in_executor(self._pool, work))
+            except Failed:
+                return otherwise
+
+
+def _opened(folder: Path) -> Any:
+    """Return the cache in this folder. What is there and is none is moved out of the way."""
+    try:
+        return _open(folder)
+    except sqlite3.DatabaseError as exc:
+        if isinstance(exc, sqlite3.OperationalError):  # it cannot be reached: no word on its health
+            raise
+    for name in FILES:
+        with suppress(FileNotFoundError):
+            (folder / name).replace(folder / f"{name}.damaged")
+    return _open(folder)
+
+
+def _open(folder: Path) -> Any:
+    return Cache(
+        str(folder),
+        timeout=PATIENCE_S,
+        disk=BytesOnly,
+        size_limit=MOST_ON_DISK_BYTES,
+        eviction_policy="least-recently-used",
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from proxy.clock import Clock
 from proxy.store.cache_port import Entry
@@ -40,7 +40,7 @@ class MemoryCache:
         size_bytes = entry.size_bytes + len(key)
         if size_bytes > self._most_bytes or for_s <= 0:
             return
-        self._kept[key] = Kept(entry, self._clock.now() + for_s, size_bytes)
+        self._kept[key] = Kept(_compact(entry), self._clock.now() + for_s, size_bytes)
         self.size_bytes += size_bytes
         while self.size_bytes > self._most_bytes:
             self._drop(next(iter(self._kept)))
@@ -56,3 +56,8 @@ class MemoryCache:
         if kept is not None:
             self.size_bytes -= kept.size_bytes
         return kept is not None
+
+
+def _compact(entry: Entry) -> Entry:
+    """Return the entry without the room behind each payload: orjson leaves up to 4 KB there."""
+    return replace(entry, payloads=tuple(bytes(memoryview(each)) for each in entry.payloads))

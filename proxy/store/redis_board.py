@@ -20,7 +20,7 @@ import orjson
 from proxy.clock import Clock
 from proxy.ids import Ids
 from proxy.store.board import Begun, Following, LeaderLost, Leading
-from proxy.store.redis_patient import Failed, Patience
+from proxy.store.patience import Failed, Patience
 from proxy.types import Json
 
 LEADER_MS = 700  # without a sign of life after which a leader is gone

@@ -16,8 +16,8 @@ from redis.exceptions import RedisError
 
 from proxy.clock import Clock
 from proxy.store.cache_port import Entry, packed, unpacked
+from proxy.store.patience import Failed, Patience
 from proxy.store.redis_finder import Finder
-from proxy.store.redis_patient import Failed, Patience
 
 PREFIX = "mobius:cache:"
 MANY = 500  # keys that are looked at together

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 from redis.asyncio import RedisCluster
 
-from proxy.store.redis_patient import Failed, Patience
+from proxy.store.patience import Failed, Patience
 
 MOST_KEYS = 100  # in one command
 
@@ -48,7 +49,7 @@ class Finder:
                         found.set_exception(exc)
                         found.exception()  # whoever asked may have left
                 else:
-                    for found, value in zip(asked.values(), values, strict=True):
+                    for found, value in zip_longest(asked.values(), values[: len(places)]):
                         found.set_result(value)
         finally:
             self._task = None

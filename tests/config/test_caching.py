@@ -103,3 +103,15 @@ def test_what_is_not_acted_on_is_named(tmp_path: Path) -> None:
     config = load_text(tmp_path, MODELS + text)
     (warning,) = lines(config.warnings)
     assert warning[1] == "cache_params.similarity_threshold: Mobius does not act on it"
+
+
+@pytest.mark.parametrize(
+    ("types", "chat"),
+    [("[]", False), ("[aembedding]", False), ("[completion]", True), ("null", True)],
+)
+def test_only_the_kinds_of_calls_that_are_named_are_cached(
+    tmp_path: Path, types: str, chat: bool
+) -> None:
+    params = f"{{type: local, supported_call_types: {types}}}"
+    text = f"litellm_settings:\n  cache: true\n  cache_params: {params}\n"
+    assert load(tmp_path, text)[1].chat is chat

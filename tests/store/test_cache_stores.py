@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import threading
+import tracemalloc
+import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
+from os import urandom
 from pathlib import Path
 from typing import TypeAlias
 
+import diskcache
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -61,6 +68,20 @@ def test_what_is_damaged_is_a_miss(entry: Entry, data: st.DataObject) -> None:
 @pytest.mark.parametrize("raw", [b"", b"x", b"mobius1\n", b"mobius1\n1 2\n", b"\x80\x04N."])
 def test_what_is_foreign_is_a_miss(raw: bytes) -> None:
     assert unpacked("k", raw, most_bytes=MB) is None
+
+
+def test_what_says_it_is_smaller_than_it_is_is_not_read_whole() -> None:
+    bomb = zlib.compress(b"x" * 200 * MB)
+    facts = orjson.dumps(["k", "whole", 1.0, 1.0, ["m", "t", "p"], [10], True])
+    checksum = zlib.crc32(bomb, zlib.crc32(facts))
+    raw = b"mobius1\n%d %d\n%s%s" % (checksum, len(facts), facts, bomb)
+    tracemalloc.start()
+    try:
+        assert unpacked("k", raw, most_bytes=MB) is None
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 4 * MB
 
 
 def test_what_is_too_large_is_a_miss() -> None:
@@ -146,6 +167,105 @@ def test_a_disk_is_found_again_after_a_restart(tmp_path: Path) -> None:
             await store.keep("a", ENTRY, for_s=60)
         async with on_disk(tmp_path) as store:
             assert await store.find("a") == ENTRY
+
+    asyncio.run(main())
+
+
+def test_a_disk_that_holds_junk_is_a_miss_and_one_that_is_damaged_begins_anew(
+    tmp_path: Path,
+) -> None:
+    async def main() -> None:
+        async with on_disk(tmp_path) as store:
+            await store.keep("a", ENTRY, for_s=60)
+            await store.keep("large", replace(ENTRY, payloads=(urandom(100_000),)), for_s=60)
+        with diskcache.Cache(str(tmp_path / "cache")) as other:
+            for key, value in (("b", {"a": 1}), ("c", "text"), ("d", b"junk"), ("e", 7)):
+                other[key] = value
+        for file in (tmp_path / "cache").rglob("*.val"):
+            file.write_bytes(b"junk")
+        async with on_disk(tmp_path) as store:
+            assert [key for key in ("large", *"abcde") if await store.find(key)] == ["a"]
+        (tmp_path / "cache" / "cache.db").write_bytes(b"no database" * 1000)
+        async with on_disk(tmp_path) as store:
+            assert await store.find("a") is None
+            await store.keep("a", ENTRY, for_s=60)
+            assert await store.find("a") == ENTRY
+
+    asyncio.run(main())
+
+
+def test_what_many_look_for_at_once_on_a_disk_is_looked_up_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with on_disk(tmp_path) as store:
+            await store.keep("a", ENTRY, for_s=60)
+            found = await asyncio.gather(*(store.find("a") for _ in range(1000)))
+            assert found == [ENTRY] * 1000
+            several = await asyncio.gather(*(store.find(str(number)) for number in range(1000)))
+            assert several == [None] * 1000
+            assert await store.find("a") == ENTRY  # nothing of this was the disk's fault
+
+    asyncio.run(main())
+
+
+def test_a_disk_that_hangs_is_a_miss(tmp_path: Path) -> None:
+    async def main() -> None:
+        clock, go = FakeClock(), threading.Event()
+        store = DiskCache(str(tmp_path / "cache"), clock, most_bytes=MB)
+        await store.keep("a", ENTRY, for_s=60)
+        hung = store._pool.submit(go.wait)
+        assert await store.find("a") is None
+        assert await store.find("a") is None
+        assert await store.purge() == 0
+        go.set()
+        await asyncio.wrap_future(hung)
+        clock.pass_(2)
+        assert await store.find("a") == ENTRY
+        store.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.redis
+def test_a_redis_whose_callers_leave_gives_nobody_anothers_answer() -> None:
+    async def main() -> None:
+        with redis_server() as server:
+            store = RedisCache(
+                open_client(RedisSettings(url=server.url)),
+                SystemClock(),
+                namespace="",
+                most_bytes=MB,
+            )
+            entries = {f"k{n}": replace(ENTRY, target=f"k{n}") for n in range(20)}
+            for key, entry in entries.items():
+                await store.keep(key, entry, for_s=60)
+            order = random.Random(7)  # noqa: S311  # no secret
+            for _ in range(100):
+                tasks = {key: asyncio.create_task(store.find(key)) for key in entries}
+                for _ in range(order.randrange(6)):
+                    await asyncio.sleep(0)
+                for key in order.sample(sorted(tasks), 10):
+                    tasks[key].cancel()
+                found = await asyncio.gather(*tasks.values(), return_exceptions=True)
+                for key, got in zip(tasks, found, strict=True):
+                    assert isinstance(got, asyncio.CancelledError) or got == entries[key]
+            await store.aclose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.redis
+def test_a_redis_that_is_full_still_gives_what_it_holds() -> None:
+    async def main() -> None:
+        with redis_server("--maxmemory", "3mb", "--maxmemory-policy", "noeviction") as server:
+            client = open_client(RedisSettings(url=server.url))
+            store = RedisCache(client, FakeClock(), namespace="", most_bytes=MB)
+            await store.keep("a", ENTRY, for_s=60)
+            for number in range(20):
+                large = replace(ENTRY, payloads=(urandom(500_000),))
+                await store.keep(f"large {number}", large, for_s=60)
+            assert await store.find("large 19") is None
+            assert await store.find("a") == ENTRY
+            await store.aclose()
 
     asyncio.run(main())
 

@@ -1,0 +1,195 @@
+"""One call for several replicas that meet at a board; on fakes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import pytest
+
+from proxy.caching import CacheWishes
+from proxy.errors import NoTargetAvailable
+from proxy.relay import Relay
+from proxy.store.board import Begun, Following, LeaderLost, Leading
+from proxy.store.memory_cache import MemoryCache
+from proxy.types import Json
+from tests.cache_place import MB, SAID, STREAM, WORDS, Place, Provider, run, turns, whole
+from tests.fakes import FakeClock, ask, delta, finish, role
+
+LONG = [role(), *(delta("x" * 100) for _ in range(30)), finish()]
+LONG_SAID = "x" * 3000
+
+
+@dataclass
+class Said(Following):
+    """What one leader says, in the memory of both."""
+
+    board: FakeBoard
+    key: str
+    begins_with: Begun | None = None
+    lines: list[tuple[bytes, int]] = field(default_factory=list)
+    landed: bool | None = None
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def begins(self, begun: Begun) -> None:
+        self.begins_with = begun
+        self._tell()
+
+    def says(self, said: bytes, events: int) -> None:
+        self.lines.append((said, events))
+        self._tell()
+
+    async def land(self, *, ok: bool) -> None:
+        self.landed = ok
+        self.board.leaders.pop(self.key, None)
+        self._tell()
+
+    async def begun(self) -> Begun:
+        while self.begins_with is None and self.landed is None:
+            await self.news.wait()
+        if self.begins_with is None:
+            raise LeaderLost
+        return self.begins_with
+
+    async def events(self) -> AsyncGenerator[list[Json], None]:
+        place = 0
+        while True:
+            if place < len(self.lines):
+                yield orjson.loads(self.lines[place][0])
+                place += 1
+            elif self.landed is None:
+                await self.news.wait()
+            elif self.landed:
+                return
+            else:
+                raise LeaderLost
+
+    async def whole(self) -> bytes:
+        while not self.lines and self.landed is None:
+            await self.news.wait()
+        if not self.lines:
+            raise LeaderLost
+        return self.lines[0][0]
+
+    def _tell(self) -> None:
+        news, self.news = self.news, asyncio.Event()
+        news.set()
+
+
+class FakeBoard:
+    def __init__(self) -> None:
+        self.leaders: dict[str, Said] = {}
+
+    async def take(self, key: str) -> Leading | Following | None:
+        found = self.leaders.get(key)
+        if found is not None:
+            return found
+        self.leaders[key] = Said(self, key)
+        return Leader(self.leaders[key])
+
+
+class Leader(Leading):
+    """The same, as the leader sees it: `Said` alone would be a Following too."""
+
+    def __init__(self, said: Said) -> None:
+        self._said = said
+
+    def begins(self, begun: Begun) -> None:
+        self._said.begins(begun)
+
+    def says(self, said: bytes, events: int) -> None:
+        self._said.says(said, events)
+
+    async def land(self, *, ok: bool) -> None:
+        await self._said.land(ok=ok)
+
+
+def replicas(count: int = 2, **caching: Any) -> tuple[list[Place], FakeBoard]:
+    """Replicas that share a board and what is kept."""
+    board, store = FakeBoard(), MemoryCache(FakeClock(), most_bytes=MB)
+    return [Place(store, Relay(board), **caching) for _ in range(count)], board
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_replicas_share_one_call(stream: bool) -> None:
+    async def main() -> None:
+        places, board = replicas(3)
+        provider = Provider(WORDS if stream else whole(SAID))
+        tasks = [
+            task for place in places for task in place.start(provider, 20, call=ask(stream=stream))
+        ]
+        await turns()
+        provider.go.set()
+        assert {text for text, _ in await asyncio.gather(*tasks)} == {SAID}
+        assert provider.calls == 1
+        await turns()
+        assert not board.leaders
+
+    run(main)
+
+
+def test_a_call_of_ones_own_ends_no_call_that_is_shared() -> None:
+    """One that said `no-cache` has the same key, and lands while the shared one goes on."""
+
+    async def main() -> None:
+        (one, two), _ = replicas()
+        provider = Provider(WORDS, whole("own"))
+        provider.paced = True
+        provider.go.set()
+        tasks = one.start(provider, call=STREAM)
+        await turns()
+        provider.steps.release()
+        provider.steps.release()
+        await turns()
+        tasks += two.start(provider, call=STREAM)
+        await turns()
+        assert await one.ask(provider, wishes=CacheWishes(no_cache=True)) == ("own", "miss")
+        await turns()
+        for _ in WORDS:
+            provider.steps.release()
+            await turns()
+        assert {text for text, _ in await asyncio.gather(*tasks)} == {SAID}
+        assert provider.calls == 2
+
+    run(main)
+
+
+def test_an_answer_that_is_too_large_to_be_kept_is_read_to_its_end_elsewhere() -> None:
+    async def main() -> None:
+        (one, two), _ = replicas(max_entry_bytes=500)
+        provider = Provider(LONG)
+        provider.go.set()
+        provider.paced = True
+        tasks = one.start(provider, call=STREAM)
+        await turns()
+        provider.steps.release()
+        await turns()
+        tasks += two.start(provider, call=STREAM)
+        await turns()
+        for _ in LONG:
+            provider.steps.release()
+            await turns()
+        assert {text for text, _ in await asyncio.gather(*tasks)} == {LONG_SAID}
+        assert provider.calls == 1
+
+    run(main)
+
+
+def test_a_leader_that_fails_is_replaced_by_another_replica() -> None:
+    async def main() -> None:
+        (one, two), _ = replicas()
+        provider = Provider(NoTargetAvailable("gone"), whole(SAID))
+        (first,) = one.start(provider)
+        await turns()
+        (second,) = two.start(provider)
+        await turns()
+        provider.go.set()
+        outcomes = await asyncio.gather(first, second, return_exceptions=True)
+        assert isinstance(outcomes[0], NoTargetAvailable)
+        assert outcomes[1] == (SAID, "miss")
+        assert provider.calls == 2
+
+    run(main)
