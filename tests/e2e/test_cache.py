@@ -145,7 +145,9 @@ def test_a_crowd_is_one_call(mobius: Mobius, provider: FakeOpenAI, stream: bool)
     assert calls(provider) == before + 1
 
 
-async def crowd(servers: list[Mobius], text: str, *, stream: bool) -> Counter[tuple[str, str]]:
+async def crowd(
+    servers: list[Mobius], text: str, *, stream: bool, count: int = CROWD
+) -> Counter[tuple[str, str]]:
     """What so many read who ask at once, in turn at each of the servers."""
     clients = [server.async_openai(secret("web")) for server in servers]
 
@@ -160,7 +162,7 @@ async def crowd(servers: list[Mobius], text: str, *, stream: bool) -> Counter[tu
             return "".join(pieces), raw.headers["x-mobius-cache"]
         return parsed.choices[0].message.content, raw.headers["x-mobius-cache"]
 
-    found = Counter(await asyncio.gather(*(one(number) for number in range(CROWD))))
+    found = Counter(await asyncio.gather(*(one(number) for number in range(count))))
     for client in clients:
         await client.close()
     return found
