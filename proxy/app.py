@@ -12,7 +12,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.request import getproxies_environment
 
 from fastapi import FastAPI
 
@@ -38,9 +37,7 @@ from proxy.remaining import Remaining
 from proxy.snapshot import Snapshot
 from proxy.types import Target
 from proxy.upstream import Upstream
-from proxy.upstream.sdk import Sdk
-from proxy.upstream.unified import Unified
-from proxy.upstream.wire import Transport
+from proxy.upstream.lanes import Providers
 
 _MB = 1024 * 1024
 MOST_NAMES = 10  # of models, in a line about a reload
@@ -66,7 +63,7 @@ class Parts:
     metrics: Metrics
     health: Health
     headroom: Headroom
-    sdk: Sdk
+    providers: Providers
     reloader: Reloader
     exports: Exports
     accounts: Accounts
@@ -126,7 +123,8 @@ async def _open(
     write = seams.write or opened.enter_context(LineWriter(write_lines, clock))
     log = Log(write, clock)
     opened.callback(log.line, "stopped")
-    sdk = await open_sdk(opened, clock)
+    providers = Providers(clock)
+    opened.push_async_callback(providers.aclose)
     exports = Exports(os.environ, start)
     opened.callback(exports.set, {})
     reloader = Reloader(path, start, config, clock=clock, load=seams.load)
@@ -138,7 +136,7 @@ async def _open(
         metrics=Metrics(clock),
         health=Health(clock, log),
         headroom=Headroom(clock),
-        sdk=sdk,
+        providers=providers,
         reloader=reloader,
         exports=exports,
         accounts=accounts,
@@ -162,10 +160,8 @@ def _state(parts: Parts, alone: Alone, drain: Drain, seams: Seams) -> State:
     """Return what requests may use: the path itself, on the parts that were opened."""
     reloader, health, metrics = parts.reloader, parts.health, parts.metrics
     headroom = parts.headroom
-    clock, chance, sdk = seams.clock, seams.chance, parts.sdk
-    upstream = seams.upstream or Unified(
-        sdk, clock, limit_bytes=lambda: _answer_limit(reloader.current)
-    )
+    clock, chance, providers = seams.clock, seams.chance, parts.providers
+    upstream = seams.upstream or providers.lanes(lambda: _answer_limit(reloader.current))
     quota = Quota(parts.accounts.store, parts.accounts.ledger, metrics, headroom)
     attempts = Attempts(
         upstream, health, metrics, quota, headroom=headroom, clock=clock, chance=chance
@@ -179,20 +175,13 @@ def _state(parts: Parts, alone: Alone, drain: Drain, seams: Seams) -> State:
         clock=clock,
         log=parts.log,
         drain=drain,
-        lanes=lambda: {"unified": sdk.state},
+        lanes=lambda: providers.state(reloader.current.targets()),
         targets=lambda: _targets(parts),
         usage=parts.accounts.usage,
         purge=parts.cache.purge,
         everyone=seams.everyone or alone,
         explain=attempts.plan,
     )
-
-
-async def open_sdk(opened: AsyncExitStack, clock: Clock) -> Sdk:
-    """Return LiteLLM's keeper, not yet importing; `opened` closes its connections."""
-    sdk = Sdk(Transport(clock, proxies=getproxies_environment()))
-    opened.push_async_callback(sdk.aclose)
-    return sdk
 
 
 class Exports:
@@ -235,8 +224,8 @@ def _apply(parts: Parts) -> None:
     for warning in config.warnings:
         parts.log.line("config_warning", text=str(warning))
     parts.metrics.generation(parts.reloader.generation)
-    if config.snapshot.targets():
-        parts.sdk.start()
+    if config.snapshot.needs_litellm():
+        parts.providers.sdk.start()
 
 
 def _observer(parts: Parts) -> Callable[[Result, ConfigError | None], None]:

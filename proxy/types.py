@@ -24,9 +24,10 @@ class Surface(StrEnum):
 
 
 class Lane(StrEnum):
-    """The way a target is called: through LiteLLM, or not at all because it is mocked."""
+    """The way a target is called: through LiteLLM, or past it where its wire is OpenAI's own."""
 
     UNIFIED = "unified"
+    DIRECT = "direct"
 
 
 class Strategy(StrEnum):

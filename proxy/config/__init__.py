@@ -148,6 +148,7 @@ def _above(
         drop_params=settings.drop_params(),
         credentials=_credentials(reader, root),
         catalogue=catalogue,
+        lanes=policy.lanes,
     )
 
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import orjson
 
-from proxy import sse
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
@@ -25,6 +24,8 @@ from proxy.types import Call, Json, Target
 from proxy.upstream import failures
 from proxy.upstream.answer import Answer
 from proxy.upstream.arguments import Written, write_arguments
+from proxy.upstream.events import DRAIN_S, chunks_of
+from proxy.upstream.judge import choices_of_call, holds_answer, limit_of
 from proxy.upstream.limits import leeways, rate_limits
 from proxy.upstream.mend import MENDED
 from proxy.upstream.normal import Thoughts, normal_chunk, normal_completion
@@ -32,9 +33,6 @@ from proxy.upstream.sdk import Sdk
 from proxy.upstream.stream import Progress, begin
 from proxy.upstream.wire import WIRE, Wire
 from proxy.waiting import Waiting
-
-# How long the rest of a connection is waited for after `[DONE]`, so that it can be used again.
-DRAIN_S = 0.02
 
 
 class Unified:
@@ -77,7 +75,7 @@ class Unified:
     async def _reply(
         self, litellm: ModuleType, target: Target, call: Call, written: Written, wire: Wire
     ) -> Reply:
-        limit_s, late = _limit(target, call)
+        limit_s, late = limit_of(target, call)
         try:
             async with AsyncExitStack() as owed:
                 # LiteLLM does not close every answer that it stops reading.
@@ -111,9 +109,8 @@ class Unified:
             source = _native_chunks(wire.answer, answer, wire)
         else:
             source = _translated_chunks(answer, wire, written)
-        choices = call.body.get("n")
         progress = Progress(
-            choices=choices if isinstance(choices, int) and choices > 0 else 1,
+            choices=choices_of_call(call),
             wants_usage=call.wants_usage,
             secrets=written.secrets,
         )
@@ -144,18 +141,9 @@ class Unified:
             raise UpstreamFailure("the answer is not JSON", kind=Kind.TRANSIENT) from exc
         if isinstance(body, dict) and body.get("error"):
             raise failures.of_event(body, secrets=written.secrets)
-        if not written.native or not _holds_answer(body):
+        if not written.native or not holds_answer(body):
             raise UpstreamFailure("the answer cannot be read", kind=Kind.TRANSIENT)
         return Completion(raw, body, **facts)
-
-
-def _limit(target: Target, call: Call) -> tuple[float, Kind]:
-    """Return the seconds that an answer may take, and what it is when they have passed."""
-    limit_s = target.timeouts.first_token_s if call.stream else target.timeouts.answer_s
-    wish_s = call.wishes.timeout_s
-    if wish_s is not None and wish_s < limit_s:
-        return wish_s, Kind.IMPATIENT
-    return limit_s, Kind.SILENT
 
 
 def _dumped(body: Json) -> bytes:
@@ -166,32 +154,12 @@ def _dumped(body: Json) -> bytes:
         return orjson.dumps({name: value for name, value in body.items() if name != "usage"})
 
 
-def _holds_answer(body: object) -> bool:
-    choices = body.get("choices") if isinstance(body, dict) else None
-    return (
-        isinstance(choices, list)
-        and bool(choices)
-        and all(isinstance(c, dict) and isinstance(c.get("message"), dict) for c in choices)
-    )
-
-
 async def _native_chunks(answer: Answer, wrapper: Any, wire: Wire) -> AsyncGenerator[Chunk, None]:
     """Yield what each socket read completes, up to `[DONE]` or the end of the stream."""
-    reader = sse.Reader()
     try:
-        async for piece in answer:
-            try:
-                payloads = [event.data for event in reader.feed(piece)]
-            except sse.EventTooLarge as exc:
-                raise UpstreamFailure(str(exc), kind=Kind.TRANSIENT) from exc
-            done = sse.DONE in payloads
-            if done:
-                payloads = payloads[: payloads.index(sse.DONE)]
-            if payloads:
-                yield Chunk.of_payloads(payloads)
-            if done:
-                await answer.drain(DRAIN_S)
-                return
+        async with aclosing(chunks_of(answer, answer.drain)) as chunks:
+            async for chunk in chunks:
+                yield chunk
     except Exception as exc:
         raise (wire.failure or failures.of_exception(exc)) from exc
     finally:
