@@ -21,6 +21,11 @@ class Surface(StrEnum):
     """The kind of question a request asks; closed, so that it may be a metric label."""
 
     CHAT = "chat"
+    COMPLETIONS = "completions"
+    EMBEDDINGS = "embeddings"
+    MODERATIONS = "moderations"
+    IMAGES = "images"
+    RERANK = "rerank"
 
 
 class Lane(StrEnum):

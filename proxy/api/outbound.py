@@ -19,11 +19,13 @@ from proxy.api.headers import RawHeaders, error_headers, reply_headers, tally_he
 from proxy.api.render import EVENTS, JSON, error_body, error_frame, error_of
 from proxy.clock import Clock
 from proxy.errors import ProxyError
+from proxy.grammar import GRAMMARS
 from proxy.log import Log
 from proxy.replies import ChunkStream, Completion
 from proxy.types import Tally
 from proxy.waiting import Waiting
 
+JSON_TYPE = JSON[1]
 OVERHEAD = b"x-mobius-overhead-ms"
 
 
@@ -41,18 +43,22 @@ class Outbound:
         self._turn = asyncio.Lock()
         self._last_s = clock.now()
 
-    async def whole(self, status: int, body: bytes, headers: RawHeaders) -> None:
-        """Send a whole JSON answer."""
+    async def whole(
+        self, status: int, body: bytes, headers: RawHeaders, *, content_type: bytes = JSON_TYPE
+    ) -> None:
+        """Send a whole answer."""
         if self.started:
             raise RuntimeError("a stream has been announced")
         async with self._turn:
             length = (b"content-length", b"%d" % len(body))
-            await self._start(status, [JSON, length, *headers])
+            await self._start(status, [(b"content-type", content_type), length, *headers])
             await self._send({"type": "http.response.body", "body": body, "more_body": False})
             self.finished = True
 
     async def completion(self, reply: Completion) -> None:
-        await self.whole(200, reply.raw, reply_headers(reply, self._tally))
+        content_type = reply.content_type.encode("latin-1", "replace")
+        headers = reply_headers(reply, self._tally)
+        await self.whole(200, reply.raw, headers, content_type=content_type)
 
     async def stream(self, reply: ChunkStream) -> None:
         """
@@ -66,7 +72,8 @@ class Outbound:
             async for chunk in reply:
                 if chunk.raw:
                     await self._patiently(self._frames(chunk.raw))
-            await self._patiently(self._frames(sse.DONE_FRAME, more=False))
+            done = GRAMMARS[self._tally.surface].done
+            await self._patiently(self._frames(done, more=False))
         except ClientLeft:
             raise
         except Exception as exc:

@@ -10,7 +10,7 @@ import orjson
 from proxy.caching import CacheWishes, wishes_of
 from proxy.controls import check_controls
 from proxy.errors import RequestInvalid
-from proxy.types import Call, Surface, Wishes
+from proxy.types import Call, Json, Surface, Wishes
 
 MOST_RETRIES = 10  # as in the configuration
 MOST_FALLBACKS = 20  # nobody waits for that many, and each costs time before the first is asked
@@ -19,16 +19,21 @@ MOST_FALLBACKS = 20  # nobody waits for that many, and each costs time before th
 MOST_CONTAINERS = 100_000
 
 
-def parse_chat(raw: bytes, request_id: str, depth_limit: int) -> Call:
-    """Return the call that a chat request makes. Raises RequestInvalid naming the field."""
-    body = parse_object(raw, depth_limit)
+def check_messages(body: Json) -> None:
+    """Return when the messages are a list of objects. Raises RequestInvalid."""
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
-        raise _wrong("messages", "a list with at least one message")
+        raise wrong("messages", "a list with at least one message")
     for place, message in enumerate(messages):
         if not isinstance(message, dict):
-            raise _wrong(f"messages[{place}]", "an object")
-    return make_call(body, surface=Surface.CHAT, request_id=request_id, size_bytes=len(raw))
+            raise wrong(f"messages[{place}]", "an object")
+
+
+def check_text(body: Json, name: str) -> None:
+    """Return when the field is a text or a list with something in it. Raises RequestInvalid."""
+    value = body.get(name)
+    if not isinstance(value, str) and not (isinstance(value, list) and value):
+        raise wrong(name, "a text, or a list with at least one")
 
 
 def make_call(
@@ -37,7 +42,7 @@ def make_call(
     """Return the call of a parsed body, without what was meant for us. Raises RequestInvalid."""
     model = body.get("model")
     if not isinstance(model, str) or not model:
-        raise _wrong("model", "the name of a model")
+        raise wrong("model", "the name of a model")
     stream = _flag(body, "stream")
     wishes = _take_wishes(body)
     check_controls(body)
@@ -120,7 +125,7 @@ def _take_wishes(body: dict[str, Any]) -> Wishes:
 def _flag(body: dict[str, Any], name: str, *, take: bool = False) -> bool:
     value = body.pop(name, None) if take else body.get(name)
     if value is not None and not isinstance(value, bool):
-        raise _wrong(name, "true or false")
+        raise wrong(name, "true or false")
     return value is True
 
 
@@ -135,10 +140,10 @@ def _fallbacks(value: object) -> tuple[str, ...] | None:
     if value is None:
         return None
     if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
-        raise _wrong("fallbacks", "a list of model names")
+        raise wrong("fallbacks", "a list of model names")
     names = tuple(dict.fromkeys(value))
     if len(names) > MOST_FALLBACKS:
-        raise _wrong("fallbacks", f"a list of at most {MOST_FALLBACKS} model names")
+        raise wrong("fallbacks", f"a list of at most {MOST_FALLBACKS} model names")
     return names
 
 
@@ -146,7 +151,7 @@ def _num_retries(value: object) -> int | None:
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST_RETRIES:
-        raise _wrong("num_retries", f"a whole number from 0 to {MOST_RETRIES}")
+        raise wrong("num_retries", f"a whole number from 0 to {MOST_RETRIES}")
     return value
 
 
@@ -154,9 +159,9 @@ def _timeout_s(value: object) -> float | None:
     if value is None:
         return None
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
-        raise _wrong("timeout", "a positive number of seconds")
+        raise wrong("timeout", "a positive number of seconds")
     return float(value)
 
 
-def _wrong(field: str, expected: str) -> RequestInvalid:
+def wrong(field: str, expected: str) -> RequestInvalid:
     return RequestInvalid(f"`{field}` must be {expected}", param=field)

@@ -16,7 +16,14 @@ from proxy.upstream.fields import TARGETS
 from proxy.upstream.secrets import HEADERS
 
 HOME = "https://api.openai.com/v1"  # where the file has no `api_base`
-PATHS: Mapping[Surface, str] = {Surface.CHAT: "chat/completions"}
+PATHS: Mapping[Surface, str] = {
+    Surface.CHAT: "chat/completions",
+    Surface.COMPLETIONS: "completions",
+    Surface.EMBEDDINGS: "embeddings",
+    Surface.MODERATIONS: "moderations",
+    Surface.IMAGES: "images/generations",
+    Surface.RERANK: "rerank",
+}
 PLAIN: Mapping[str, str] = {
     "accept": "application/json",
     # Asked for plainly: what is not compressed need not be bounded while it unfolds.

@@ -1,5 +1,5 @@
 """
-A Call and a Target as the arguments of `litellm.acompletion`.
+A Call and a Target as the arguments of a function of LiteLLM's: `acompletion` and its like.
 
 LiteLLM is handed an allow-list and nothing else. For a provider that speaks OpenAI's format the
 whole body travels in an `extra_body` built here, so what the caller sent beats what LiteLLM would
@@ -17,10 +17,19 @@ from types import ModuleType
 from typing import Any
 
 from proxy.parameters import EXTRAS, OPENAI
-from proxy.types import Call, Json, Target
+from proxy.types import Call, Json, Surface, Target
 from proxy.upstream.fields import NATIVE, OURS, TARGETS, UNMERGED, drop, drops, filled, take_out
 from proxy.upstream.secrets import HEADERS, secrets_of
 
+# What LiteLLM calls each surface.
+FUNCTIONS: Mapping[Surface, str] = {
+    Surface.CHAT: "acompletion",
+    Surface.COMPLETIONS: "atext_completion",
+    Surface.EMBEDDINGS: "aembedding",
+    Surface.MODERATIONS: "amoderation",
+    Surface.IMAGES: "aimage_generation",
+    Surface.RERANK: "arerank",
+}
 # Asked with a key as `api-key`, or with a token where the file has one of these.
 AZURES = frozenset({"azure", "azure_text"})
 AZURE_CREDENTIALS = ("azure_ad_token", "azure_client_secret", "azure_password", "client_secret")
@@ -32,6 +41,7 @@ TIMEOUT_S = 86_400.0
 class Written:
     """What LiteLLM is called with, and what the caller is to be told about it."""
 
+    function: str
     arguments: Mapping[str, Any] = field(repr=False)
     native: bool  # the answer's bytes are the provider's own
     dropped: tuple[str, ...]
@@ -42,6 +52,8 @@ class Written:
 
 def write_arguments(litellm: ModuleType, target: Target, call: Call, *, foreign: bool) -> Written:
     """Return what to call LiteLLM with; `foreign`: the caller wrote for another provider."""
+    if call.surface is not Surface.CHAT:
+        return _write_other(target, call)
     native = target.provider in NATIVE and "mock_response" not in target.params
     body = filled(target, call)
     for path in target.params.get("additional_drop_params") or ():
@@ -66,7 +78,31 @@ def write_arguments(litellm: ModuleType, target: Target, call: Call, *, foreign:
         arguments["stream"] = True
     if dropping and not native:
         arguments["drop_params"] = True
-    return Written(arguments, native, tuple(dropped), secrets_of(target), headers_of(target))
+    secrets, headers = secrets_of(target), headers_of(target)
+    return Written("acompletion", arguments, native, tuple(dropped), secrets, headers)
+
+
+def _write_other(target: Target, call: Call) -> Written:
+    """Return what to call LiteLLM with where it has a function for the surface."""
+    place = {k: v for k, v in target.params.items() if k not in ("extra_body", "drop_params")}
+    body = {**filled(target, call), **(target.params.get("extra_body") or {})}
+    for path in target.params.get("additional_drop_params") or ():
+        take_out(path, body)
+    said = {name: value for name, value in body.items() if name not in OURS and value is not None}
+    arguments: dict[str, Any] = {
+        # LiteLLM edits in place what it is given; the next target must see it as it was sent.
+        **copy.deepcopy(said),
+        **place,
+        "model": f"{target.provider}/{target.model}",
+        "max_retries": 0,
+        "timeout": TIMEOUT_S,
+        # What it has no word for at this provider it would refuse.
+        "drop_params": target.drop_params is not False,
+    }
+    if call.stream:
+        arguments |= {"stream": True, "stream_options": {"include_usage": True}}
+    function, secrets, headers = FUNCTIONS[call.surface], secrets_of(target), headers_of(target)
+    return Written(function, arguments, False, (), secrets, headers)
 
 
 def _as_sent(target: Target, call: Call, body: Json) -> Json:

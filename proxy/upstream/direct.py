@@ -18,15 +18,16 @@ import orjson
 
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
+from proxy.grammar import GRAMMARS, Grammar
 from proxy.replies import ChunkStream, Completion, Reply
 from proxy.retry import Kind
-from proxy.types import Call, Json, Target
+from proxy.types import Call, Json, Surface, Target
 from proxy.upstream import failures
 from proxy.upstream.address import address_of
 from proxy.upstream.events import chunks_of
 from proxy.upstream.fields import drop, drops, filled, take_out
 from proxy.upstream.http import Answer, Http
-from proxy.upstream.judge import choices_of_call, holds_answer, limit_of
+from proxy.upstream.judge import choices_of_call, limit_of
 from proxy.upstream.limits import leeways, rate_limits
 from proxy.upstream.sdk import Sdk
 from proxy.upstream.secrets import secrets_of
@@ -83,7 +84,7 @@ class Direct:
         for path in target.params.get("additional_drop_params") or ():
             take_out(path, body)
         dropped: tuple[str, ...] = ()
-        if drops(target, foreign=foreign):
+        if call.surface is Surface.CHAT and drops(target, foreign=foreign):
             litellm = await self._sdk.ready()
             dropped = tuple(
                 drop(litellm, target, call, body, native=True, foreign=foreign, dropping=True)
@@ -99,15 +100,16 @@ class Direct:
     async def _read(
         self, answer: Answer, target: Target, call: Call, written: Written, waiting: Waiting
     ) -> Reply:
-        wall_s = self._clock.wall()
+        wall_s, grammar = self._clock.wall(), GRAMMARS[call.surface]
         try:
             await self._check(answer, written)
             headers = rate_limits(answer.headers, wall_s=wall_s)
             reply: Reply
             if call.stream:
                 reply = await begin(
-                    chunks_of(answer, answer.drain),
+                    chunks_of(answer, answer.drain, named=grammar.named),
                     Progress(
+                        grammar,
                         choices=choices_of_call(call),
                         wants_usage=call.wants_usage,
                         secrets=written.secrets,
@@ -120,7 +122,7 @@ class Direct:
                 )
             else:
                 raw = await answer.whole(self._limit_bytes())
-                body = _loaded(raw, written)
+                body = _loaded(raw, grammar, written)
                 reply = Completion(raw, body, headers=headers, dropped=written.dropped)
         except UpstreamFailure as failure:
             failure.leeways = leeways(answer.headers, wall_s=wall_s)
@@ -166,15 +168,15 @@ async def _error_body(answer: Answer) -> bytes:
     return bytes(body)
 
 
-def _loaded(raw: bytes, written: Written) -> Json:
+def _loaded(raw: bytes, grammar: Grammar, written: Written) -> Json:
     """Return the JSON of a whole answer. Raises UpstreamFailure where it is none."""
     try:
         body: Any = orjson.loads(raw)
     except ValueError as exc:
         raise UpstreamFailure("the answer is not JSON", kind=Kind.TRANSIENT) from exc
-    if isinstance(body, dict) and body.get("error"):
-        raise failures.of_event(body, secrets=written.secrets)
-    if not holds_answer(body):
+    if isinstance(body, dict) and (reported := grammar.failure(body)) is not None:
+        raise failures.of_event(reported, secrets=written.secrets)
+    if not grammar.answers(body):
         raise UpstreamFailure("the answer cannot be read", kind=Kind.TRANSIENT)
     found: Json = body
     return found

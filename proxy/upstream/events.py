@@ -14,20 +14,28 @@ DRAIN_S = 0.02
 
 
 async def chunks_of(
-    body: AsyncIterable[bytes], drain: Callable[[float], Awaitable[None]]
+    body: AsyncIterable[bytes],
+    drain: Callable[[float], Awaitable[None]],
+    *,
+    named: bool = False,
 ) -> AsyncGenerator[Chunk, None]:
-    """Yield what each read completes, up to `[DONE]` or the end; after the former, drain."""
+    """
+    Yield what each read completes, up to `[DONE]` or the end; after the former, drain.
+
+    `named`: the events keep the names that they came under.
+    """
     reader = sse.Reader()
     async for piece in body:
         try:
-            payloads = [event.data for event in reader.feed(piece)]
+            events = reader.feed(piece)
         except sse.EventTooLarge as exc:
             raise UpstreamFailure(str(exc), kind=Kind.TRANSIENT) from exc
+        payloads = [event.data for event in events]
         done = sse.DONE in payloads
         if done:
             payloads = payloads[: payloads.index(sse.DONE)]
         if payloads:
-            yield Chunk.of_payloads(payloads)
+            yield Chunk.of_named(events[: len(payloads)]) if named else Chunk.of_payloads(payloads)
         if done:
             await drain(DRAIN_S)
             return

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from proxy.parameters import EXTRAS, OPENAI
-from proxy.types import Call, Target
+from proxy.types import Call, Surface, Target
 
 # Providers whose wire is OpenAI's own: the body goes out and comes back as it is.
 NATIVE = frozenset({"openai", "azure", "custom_openai", "litellm_proxy", "hosted_vllm"})
@@ -37,11 +37,16 @@ DEFAULTS: Mapping[str, Any] = {
 # Anthropic's API reference: temperature ranges from 0 to 1, where OpenAI's goes to 2.
 COOL_PROVIDERS = frozenset({"anthropic", "bedrock", "vertex_ai", "databricks"})
 
+# Surfaces that take the parameters of a chat, for the most part.
+GENERATING = frozenset({Surface.CHAT, Surface.COMPLETIONS})
+
 TARGETS = 1024  # of which it is remembered what every call to them has in common
 
 
 def filled(target: Target, call: Call) -> dict[str, Any]:
     """Return the body, and under it what the file says for a body that leaves it out."""
+    if call.surface not in GENERATING:
+        return dict(call.body)  # the file's defaults are parameters of text
     defaults = dict(target.defaults)
     if not call.stream:
         defaults.pop("stream_options", None)  # refused by OpenAI where nothing is streamed

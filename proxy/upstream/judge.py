@@ -19,13 +19,3 @@ def choices_of_call(call: Call) -> int:
     """Return how many choices were asked for."""
     choices = call.body.get("n")
     return choices if isinstance(choices, int) and choices > 0 else 1
-
-
-def holds_answer(body: object) -> bool:
-    """Say whether a whole body is a chat completion that can be read."""
-    choices = body.get("choices") if isinstance(body, dict) else None
-    return (
-        isinstance(choices, list)
-        and bool(choices)
-        and all(isinstance(c, dict) and isinstance(c.get("message"), dict) for c in choices)
-    )

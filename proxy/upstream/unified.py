@@ -18,6 +18,7 @@ import orjson
 
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
+from proxy.grammar import GRAMMARS
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.retry import Kind
 from proxy.types import Call, Json, Target
@@ -25,10 +26,10 @@ from proxy.upstream import failures
 from proxy.upstream.answer import Answer
 from proxy.upstream.arguments import Written, write_arguments
 from proxy.upstream.events import DRAIN_S, chunks_of
-from proxy.upstream.judge import choices_of_call, holds_answer, limit_of
+from proxy.upstream.judge import choices_of_call, limit_of
 from proxy.upstream.limits import leeways, rate_limits
 from proxy.upstream.mend import MENDED
-from proxy.upstream.normal import Thoughts, normal_chunk, normal_completion
+from proxy.upstream.normal import Thoughts, is_text, normal_answer, normal_event
 from proxy.upstream.sdk import Sdk
 from proxy.upstream.stream import Progress, begin
 from proxy.upstream.wire import WIRE, Wire
@@ -83,7 +84,7 @@ class Unified:
                 async with asyncio.timeout(limit_s):
                     answer = await self._ask(litellm, written, wire)
                     if not call.stream:
-                        return self._completion(answer, written, wire)
+                        return self._completion(answer, call, written, wire)
                     stream = await self._stream(answer, target, call, written, wire)
                 return stream.owe(owed.pop_all())
         except TimeoutError as exc:
@@ -92,7 +93,7 @@ class Unified:
     async def _ask(self, litellm: ModuleType, written: Written, wire: Wire) -> Any:
         """Return what LiteLLM answers, or None where only the wire has an answer."""
         try:
-            return await litellm.acompletion(**written.arguments)
+            return await getattr(litellm, written.function)(**written.arguments)
         except Exception as exc:
             if wire.failure is not None:
                 raise wire.failure from exc
@@ -108,8 +109,9 @@ class Unified:
         if written.native and wire.answer is not None:
             source = _native_chunks(wire.answer, answer, wire)
         else:
-            source = _translated_chunks(answer, wire, written)
+            source = _translated_chunks(answer, call, wire, written)
         progress = Progress(
+            GRAMMARS[call.surface],
             choices=choices_of_call(call),
             wants_usage=call.wants_usage,
             secrets=written.secrets,
@@ -128,11 +130,11 @@ class Unified:
         owed.push_async_callback(source.aclose)
         return stream.owe(owed)
 
-    def _completion(self, answer: Any, written: Written, wire: Wire) -> Completion:
+    def _completion(self, answer: Any, call: Call, written: Written, wire: Wire) -> Completion:
         headers = rate_limits(wire.headers, wall_s=self._clock.wall())
         facts: Mapping[str, Any] = {"headers": headers, "dropped": written.dropped}
         if not written.native and answer is not None:
-            body = normal_completion(answer, counted=not wire.mended)
+            body = normal_answer(call, answer, counted=not wire.mended)
             return Completion(_dumped(body), body, **facts)
         raw = bytes(wire.body)
         try:
@@ -141,7 +143,7 @@ class Unified:
             raise UpstreamFailure("the answer is not JSON", kind=Kind.TRANSIENT) from exc
         if isinstance(body, dict) and body.get("error"):
             raise failures.of_event(body, secrets=written.secrets)
-        if not written.native or not holds_answer(body):
+        if not written.native or not GRAMMARS[call.surface].answers(body):
             raise UpstreamFailure("the answer cannot be read", kind=Kind.TRANSIENT)
         return Completion(raw, body, **facts)
 
@@ -168,14 +170,14 @@ async def _native_chunks(answer: Answer, wrapper: Any, wire: Wire) -> AsyncGener
 
 
 async def _translated_chunks(
-    wrapper: Any, wire: Wire, written: Written
+    wrapper: Any, call: Call, wire: Wire, written: Written
 ) -> AsyncGenerator[Chunk, None]:
     """Yield LiteLLM's chunks, but not the finish reason that it invents for a cut stream."""
     thoughts = Thoughts()
     async with aclosing(wrapper):
         try:
             async for chunk in wrapper:
-                event = normal_chunk(chunk, counted=not wire.mended)
+                event = normal_event(call, chunk, counted=not wire.mended)
                 thoughts.number(event)
                 finish = any(choice["finish_reason"] for choice in event["choices"])
                 if finish and wire.sent and not _really_finished(wrapper, wire):
@@ -191,6 +193,8 @@ async def _translated_chunks(
 
 
 def _really_finished(wrapper: Any, wire: Wire) -> bool:
+    # The one for older completions stands around the other.
+    wrapper = getattr(wrapper, "completion_stream", wrapper) if is_text(wrapper) else wrapper
     return not wire.cut and bool(
         getattr(wrapper, "received_finish_reason", None)
         or getattr(wrapper, "intermittent_finish_reason", None)
