@@ -91,8 +91,10 @@ class Gateway:
         return await self._cache.answer(asked, ask)
 
     def _see(self, chunk: Chunk, tally: Tally) -> None:
+        if chunk.plain is not None:
+            self._metrics.content(tally, chunk.plain.number)
         begins = GRAMMARS[tally.surface].begins
-        for event in chunk.events:
+        for event in chunk.told:
             if begins(event):
                 self._metrics.content(tally)
 
