@@ -27,6 +27,7 @@ from proxy.store.redis_totals import RedisTotals
 
 DAY_S = 86_400
 PURGE_EVERY_S = 3600.0
+MONTH_S = 32 * DAY_S  # a budget for a month learns from the totals what was used since its first
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,8 @@ async def _keep_short(opened: AsyncExitStack, ledger: Ledger, how: Opening) -> N
         while True:
             try:
                 keep_s = how.policy().ledger.keep_days * DAY_S
-                gone = await ledger.purge(how.clock.wall() - keep_s)
+                wall_s = how.clock.wall()
+                gone = await ledger.purge(wall_s - keep_s, totals_before=wall_s - MONTH_S)
             except LedgerUnavailable as exc:
                 how.log.line("ledger_unavailable", level="error", reason=str(exc))
             else:

@@ -151,8 +151,15 @@ def answers_to(
 
 
 def _most(body: Json, *names: str) -> int | None:
-    values = (body.get(name) for name in names)
-    return max((value for value in values if type(value) is int and value > 0), default=None)
+    values = (_whole(body.get(name)) for name in names)
+    return max((value for value in values if value > 0), default=None)
+
+
+def _whole(value: object) -> int:
+    """Return a whole number as JSON may write it, 5 or 5.0; 0 for what is none."""
+    if type(value) is float and value.is_integer():
+        return int(value)
+    return value if type(value) is int else 0
 
 
 class PromptRates:

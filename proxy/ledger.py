@@ -238,14 +238,16 @@ class Ledger:
         except OSError as exc:
             raise unavailable(self._path, exc) from exc
 
-    async def purge(self, before: float) -> int:
+    async def purge(self, before: float, *, totals_before: float | None = None) -> int:
         """
-        Delete the rows and totals of whole hours before then; return how many.
+        Delete the rows of whole hours before then, and the totals; return how many.
 
-        What was used ever by a key, team, user and model stays known.
+        `totals_before` is for those, where they are kept longer. What was used ever by a key, team,
+        user and model stays known.
         """
         hour, gone = hour_of(before), 0
-        while deleted := await self._ask(lambda book: book.purge(hour, SLICE)):
+        totals_hour = hour if totals_before is None else hour_of(min(before, totals_before))
+        while deleted := await self._ask(lambda book: book.purge(hour, totals_hour, SLICE)):
             gone += deleted
         return gone
 

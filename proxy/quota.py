@@ -33,7 +33,7 @@ from proxy.policy import QuotaPolicy
 from proxy.pricing import bound_nano_usd
 from proxy.reservation import OK, Reservation, model_of
 from proxy.snapshot import Snapshot
-from proxy.store import Closed, LedgerUnavailable, Opened, Records
+from proxy.store import MOST_AMOUNT, Closed, LedgerUnavailable, Opened, Records
 from proxy.store.port import QuotaStore, Standings, StoreUnavailable
 from proxy.types import Call, Caller, Json, Tally, Target
 
@@ -205,7 +205,9 @@ class Quota:
         if facts.price is not None:
             nano = bound_nano_usd(facts.price, prompt_bound, answers.tokens, call.service_tier)
         id = f"{admission.id}.{admission.attempts + 1}"
-        return Reservation(id, target, call, admission.size, prompt, answers.tokens, nano)
+        # Of what no provider gives, the books hold no more; the provider is still asked for all.
+        completion, nano = min(MOST_AMOUNT, answers.tokens), min(MOST_AMOUNT, nano)
+        return Reservation(id, target, call, admission.size, prompt, completion, nano)
 
     async def _record(self, admission: Admission, reservation: Reservation) -> None:
         """Write the row of the ledger before the call is made."""

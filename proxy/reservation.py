@@ -36,7 +36,7 @@ class Reservation:
     outcome: str = CANCELLED
     _reported: Usage | None = None
     _service_tier: str | None = None
-    _said_bytes: int = 0
+    _said_bytes: int = 0  # since the last report, which may come before the end of a stream
     _spent: bool = False  # something was surely generated
 
     @property
@@ -72,14 +72,21 @@ class Reservation:
         something was; nothing for a call that failed before that.
         """
         if self._reported is not None and (self._spent or self.outcome == OK):
-            return self._reported
+            if not self._said_bytes:
+                return self._reported
+            more = Usage(completion_tokens=self._said_tokens, estimated=True)
+            return self._reported + more
         if not self._spent and self.outcome != OK:
             return Usage()
         return Usage(
             prompt_tokens=rates.typical(model_of(self.target), self.size),
-            completion_tokens=-(-self._said_bytes // BYTES_PER_TOKEN),
+            completion_tokens=self._said_tokens,
             estimated=True,
         )
+
+    @property
+    def _said_tokens(self) -> int:
+        return -(-self._said_bytes // BYTES_PER_TOKEN)
 
     def cost_nano_usd(self, usage: Usage) -> int | None:
         """Return what `usage` costs; None where the price is not known."""
@@ -90,11 +97,13 @@ class Reservation:
         if chunk.plain is not None:
             self._said_bytes += chunk.plain.text_bytes
         for event in chunk.told:
-            self._note_usage(event)
             self._said_bytes += self._grammar.text_bytes(event)
+            self._note_usage(event)
 
     def _note_usage(self, body: Json) -> None:
-        self._reported = self._grammar.usage(body, self._reported)
+        found = self._grammar.usage(body, self._reported)
+        if found is not self._reported:
+            self._reported, self._said_bytes = found, 0
         tier = body.get("service_tier")
         if isinstance(tier, str):
             self._service_tier = tier

@@ -123,6 +123,27 @@ def test_what_is_older_than_it_is_kept_is_purged(path: Path) -> None:
     assert place.line("purged") is not None
 
 
+def test_a_months_budget_knows_of_days_whose_rows_are_purged(path: Path) -> None:
+    place = Place()
+    month = Limit(WEB, Unit.NANO_USD, Window.MONTH, 10**12, "budget_usd.month")
+
+    async def fill() -> None:
+        async with Ledger(path, place.clock) as ledger:
+            at = place.clock.wall() - 3 * DAY_S
+            await ledger.open(opened("old", opened_at=at), admitted=True)
+            await ledger.close(closed("old", closed_at=at, nano_usd=700))
+
+    asyncio.run(fill())
+
+    async def script(accounts: Accounts) -> None:
+        await place.clock.asleep.wait()
+        assert closed_ids(path) == []
+        (standing,) = await accounts.store.standings([month])
+        assert standing.used == 700
+
+    place.run(policy(path), script)
+
+
 @pytest.mark.parametrize("on_store_failure", ["leased", "closed"])
 def test_a_ledger_that_cannot_be_used_keeps_the_server_from_starting(
     tmp_path: Path, on_store_failure: str

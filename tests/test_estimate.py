@@ -112,6 +112,9 @@ def test_no_message_however_odd_is_an_error(messages: object) -> None:
         ({"max_tokens": -1}, None, None, 4096, False),
         ({"max_tokens": True}, None, None, 4096, False),
         ({"max_tokens": "50"}, None, None, 4096, False),
+        ({"max_tokens": 7.0}, 16_384, None, 7, True),
+        ({"max_tokens": 9000.0}, None, 500, 500, False),
+        ({"max_tokens": 7.5}, None, None, 4096, False),
         # Another API's name, which no provider of chats heeds.
         ({"max_output_tokens": 1}, None, None, 4096, False),
     ],

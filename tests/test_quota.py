@@ -24,6 +24,7 @@ from proxy.limits import Claim, Limit, Refusal, Scope, ScopeKind, Unit, Window
 from proxy.policy import BudgetUsd, Limits
 from proxy.replies import ChunkStream, Completion
 from proxy.retry import Kind
+from proxy.store import MOST_AMOUNT
 from proxy.store.memory import MemoryStore
 from proxy.store.port import Standings, StoreUnavailable
 from proxy.types import Caller, Target
@@ -217,6 +218,7 @@ def test_who_leaves_before_the_answer_gives_all_of_it_back() -> None:
         ({}, 100, 100, None),
         ({}, None, 64, 64),
         ({"n": 3}, None, 192, 64),
+        ({"n": 3.0}, None, 192, 64),
         ({"max_tokens": None}, None, 64, 64),
     ],
 )
@@ -276,6 +278,23 @@ def test_money_is_set_aside_for_the_longest_prompt_and_answer_there_can_be() -> 
     asyncio.run(place.serve(call, WEB))
     assert place.ledger.opened[0].nano_usd == (500 + 100) * 1000 + 10 * 2000
     assert used(place, NANO) == [13_000]
+
+
+@pytest.mark.parametrize("body", [{"max_tokens": 10**12}, {"max_tokens": 2**63, "n": 2**63}])
+def test_who_asks_for_more_than_there_is_hears_it_of_the_provider_or_of_its_limits(
+    body: dict[str, Any],
+) -> None:
+    place = bench(OK, ring=ring(priced(known=100)))
+    serve(place, body=body)
+    opened = place.ledger.opened[0]
+    assert 0 < opened.completion_tokens <= MOST_AMOUNT
+    assert opened.nano_usd == MOST_AMOUNT  # else the ledger takes no such row
+    assert place.upstream.calls[0].call.body == {**ask(body=body).body}
+    for limits in (of_key(tpd=10**9), budget(1000)):
+        place = bench(OK, allowances=limits, ring=ring(priced(known=100)))
+        with pytest.raises(LimitReached):
+            serve(place, body=body)
+        assert place.upstream.calls == []
 
 
 # Refusals

@@ -16,7 +16,7 @@ from proxy.replies import Chunk, ChunkStream, Completion
 from proxy.reservation import CANCELLED, OK, Reservation
 from proxy.retry import Kind
 from proxy.types import Json, Usage
-from tests.fakes import answer, ask, delta, finish, target, usage
+from tests.fakes import answer, ask, delta, finish, role, target, usage
 
 PRICE = Price((Rates(prompt=1_000_000, completion=2_000_000),))  # pico-dollars
 
@@ -62,6 +62,16 @@ def test_a_stream_is_charged_with_what_it_reports_at_its_end() -> None:
     read(held, delta("t0 "), finish(), usage(7, 3))
     held.outcome = OK
     assert held.usage(PromptRates()) == Usage(7, 3)
+
+
+def test_what_a_stream_says_after_its_report_is_charged_beside_it() -> None:
+    # Some report the prompt with the first chunk, some the sum so far with every one.
+    held = reservation()
+    read(held, {**role(), "usage": usage(7, 0)["usage"]}, delta("t" * 9))
+    assert held.usage(PromptRates()) == Usage(7, 3, estimated=True)
+    held = reservation()
+    read(held, {**delta("t" * 9), "usage": usage(7, 2)["usage"]})
+    assert held.usage(PromptRates()) == Usage(7, 2)
 
 
 @pytest.mark.parametrize("reported", [None, {}, {"prompt_tokens": -1, "completion_tokens": 3}, "7"])

@@ -253,7 +253,9 @@ function operations.settle(releases, spent)
       redis.call('HINCRBY', key, 'open', text(-amount))
       if redis.call('HINCRBY', key, 'o:' .. owner, text(-amount)) == 0 then
         redis.call('HDEL', key, 'o:' .. owner)
-        redis.call('SREM', prefix .. 'w:' .. owner, counter)
+        if redis.call('HEXISTS', key, 'l:' .. owner) == 0 then
+          redis.call('SREM', prefix .. 'w:' .. owner, counter)
+        end
       end
     end
   end

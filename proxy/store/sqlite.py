@@ -193,12 +193,12 @@ class Book:
                 lost.append(opened)
         return lost
 
-    def purge(self, before: int, most: int) -> int:
-        """Delete that many of the rows, or else of the totals, of hours before this one at most."""
+    def purge(self, before: int, totals_before: int, most: int) -> int:
+        """Delete that many of the rows, or else of the totals, of hours before these at most."""
         if (gone := self._run(_PURGE_ROWS, (before, most)).rowcount) > 0:
             return gone
-        self._run(_CARRY, (before, most))
-        return self._run(_PURGE_TOTALS, (before, most)).rowcount
+        self._run(_CARRY, (totals_before, most))
+        return self._run(_PURGE_TOTALS, (totals_before, most)).rowcount
 
     def reconcile(self) -> None:
         """

@@ -86,7 +86,7 @@ class Life(RuleBasedStateMachine):
         gone = 1
         while gone:
             self._book.begin()
-            gone = self._book.purge(hour_of(before), most)
+            gone = self._book.purge(hour_of(before), hour_of(before), most)
             self._book.commit()
 
     @rule()
