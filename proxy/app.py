@@ -325,9 +325,15 @@ def _targets(parts: Parts) -> Sequence[TargetHealth]:
 
 
 def _health_of(target: Target, health: Health, snapshot: Snapshot) -> TargetHealth:
-    if target.missing is not None:
-        return TargetHealth(target.label, False, f"{target.missing} is not set")
     standing = health.standing(target, snapshot.policy)
+    reason = None if standing.healthy else standing.word()
+    if target.missing is not None:
+        reason = f"{target.missing} is not set"
     return TargetHealth(
-        target.label, standing.healthy, None if standing.healthy else standing.word()
+        target.label,
+        healthy=reason is None,
+        reason=reason,
+        provider=target.provider,
+        latency_s=standing.latency_s,
+        mocked=target.stated.mocked,
     )

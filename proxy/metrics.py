@@ -16,11 +16,11 @@ from prometheus_client import Metric as Page
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from proxy.clock import Clock
-from proxy.errors import ProxyError, UpstreamFailure
+from proxy.errors import ProxyError, UpstreamFailure, status_of
 from proxy.leeway import Leeway
 from proxy.limits import NANO, Limit, Standing, Unit
 from proxy.numbers import FamilyOf, Numbers, Together
-from proxy.types import Tally, Target, Usage
+from proxy.types import Surface, Tally, Target, Usage
 
 # Seconds, half a millisecond to a quarter of an hour: our own time and a model's in one scale.
 BUCKETS_S = (
@@ -150,7 +150,7 @@ class Metrics:
             yield
             tally.outcome = "ok"
         except Exception as exc:
-            tally.outcome, tally.status = outcome_of(exc)
+            tally.outcome, tally.status = outcome_of(exc, tally.surface)
             raise
         finally:
             self._in_flight.dec()
@@ -284,9 +284,9 @@ class _Shown:
             yield page
 
 
-def outcome_of(exc: BaseException) -> tuple[str, int]:
+def outcome_of(exc: BaseException, surface: Surface = Surface.CHAT) -> tuple[str, int]:
     """Return the label and the status of a failed request: an error's code is a closed set."""
     if isinstance(exc, ProxyError):
         # The class's own code: an instance may carry a provider's, which is not a closed set.
-        return type(exc).code or type(exc).type, exc.status
+        return type(exc).code or type(exc).type, status_of(exc, surface)
     return "internal_error", 500

@@ -21,6 +21,7 @@ class Surface(StrEnum):
     """The kind of question a request asks; closed, so that it may be a metric label."""
 
     CHAT = "chat"
+    AI = "ai"  # a chat, asked and answered in the small form of `/ai/*`
 
 
 class Lane(StrEnum):
@@ -229,6 +230,7 @@ class Tally:
     tokens_left: Standing | None = None
     cache: str = "bypass"  # or hit, miss, stale, shared
     cache_age_s: float | None = None  # of an answer that was kept
+    kept_of: str | None = None  # the provider that such an answer once came from
     outcome: str = "ok"  # a closed set: ok, cancelled, or an error's code
     status: int = 200
 

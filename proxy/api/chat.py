@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from proxy.api.exchange import ModelEndpoint
-from proxy.api.parse import parse_chat
+from proxy.api.parse import chat_of
 from proxy.types import Surface
 
-chat_completions = ModelEndpoint(Surface.CHAT, parse_chat)
+chat_completions = ModelEndpoint(Surface.CHAT, chat_of)

@@ -63,11 +63,14 @@ class UsageBook(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TargetHealth:
-    """What `/health` says of one target."""
+    """What `/health` and `/ai/providers/health` say of one target."""
 
     label: str
     healthy: bool
     reason: str | None = None  # why not: open, cooling, unconfigured
+    provider: str = "none"
+    latency_s: float | None = None  # decaying average of the time to first content
+    mocked: bool = False  # it asks no provider
 
 
 class Purge(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -10,6 +11,7 @@ import orjson
 from proxy.caching import CacheWishes, wishes_of
 from proxy.controls import check_controls
 from proxy.errors import RequestInvalid
+from proxy.snapshot import Snapshot
 from proxy.types import Call, Surface, Wishes
 
 MOST_RETRIES = 10  # as in the configuration
@@ -19,16 +21,39 @@ MOST_FALLBACKS = 20  # nobody waits for that many, and each costs time before th
 MOST_CONTAINERS = 100_000
 
 
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A request that has been read whole, before anybody has looked into it."""
+
+    raw: bytes
+    request_id: str
+    snapshot: Snapshot
+    query: bytes = b""  # of its address, without the `?`
+
+    @property
+    def depth_limit(self) -> int:
+        return self.snapshot.policy.limits.json_depth
+
+
+def chat_of(incoming: Incoming) -> Call:
+    """Return the call that a chat request makes. Raises RequestInvalid naming the field."""
+    return parse_chat(incoming.raw, incoming.request_id, incoming.depth_limit)
+
+
 def parse_chat(raw: bytes, request_id: str, depth_limit: int) -> Call:
     """Return the call that a chat request makes. Raises RequestInvalid naming the field."""
     body = parse_object(raw, depth_limit)
-    messages = body.get("messages")
+    check_messages(body.get("messages"))
+    return make_call(body, surface=Surface.CHAT, request_id=request_id, size_bytes=len(raw))
+
+
+def check_messages(messages: object) -> None:
+    """Return when these may be the messages of a chat. Raises RequestInvalid naming the first."""
     if not isinstance(messages, list) or not messages:
-        raise _wrong("messages", "a list with at least one message")
+        raise wrong("messages", "a list with at least one message")
     for place, message in enumerate(messages):
         if not isinstance(message, dict):
-            raise _wrong(f"messages[{place}]", "an object")
-    return make_call(body, surface=Surface.CHAT, request_id=request_id, size_bytes=len(raw))
+            raise wrong(f"messages[{place}]", "an object")
 
 
 def make_call(
@@ -37,7 +62,7 @@ def make_call(
     """Return the call of a parsed body, without what was meant for us. Raises RequestInvalid."""
     model = body.get("model")
     if not isinstance(model, str) or not model:
-        raise _wrong("model", "the name of a model")
+        raise wrong("model", "the name of a model")
     stream = _flag(body, "stream")
     wishes = _take_wishes(body)
     check_controls(body)
@@ -57,20 +82,26 @@ def make_call(
 
 def parse_object(raw: bytes, depth_limit: int) -> dict[str, Any]:
     """Return the JSON object in `raw`; of a key given twice the last. Raises RequestInvalid."""
+    body = parse_json(raw, depth_limit)
+    if not isinstance(body, dict):
+        raise RequestInvalid("the body is not a JSON object")
+    return body
+
+
+def parse_json(raw: bytes, depth_limit: int) -> object:
+    """Return the JSON in `raw`, which is neither too deep nor too rich. Raises RequestInvalid."""
     if not raw:
         raise RequestInvalid("the body is empty")
     brackets = raw.count(b"{") + raw.count(b"[")
     if brackets > MOST_CONTAINERS:
         check_containers(raw)
     try:
-        body = orjson.loads(raw)
+        body: object = orjson.loads(raw)
     except orjson.JSONDecodeError as exc:
         # `exc.doc` is the body itself: only its position is repeated.
         raise RequestInvalid(
             f"the body is not valid JSON: {exc.msg} (line {exc.lineno}, column {exc.colno})"
         ) from None
-    if not isinstance(body, dict):
-        raise RequestInvalid("the body is not a JSON object")
     if brackets > depth_limit and deeper_than(body, depth_limit):
         raise RequestInvalid(f"the body is nested more than {depth_limit} levels deep")
     return body
@@ -120,7 +151,7 @@ def _take_wishes(body: dict[str, Any]) -> Wishes:
 def _flag(body: dict[str, Any], name: str, *, take: bool = False) -> bool:
     value = body.pop(name, None) if take else body.get(name)
     if value is not None and not isinstance(value, bool):
-        raise _wrong(name, "true or false")
+        raise wrong(name, "true or false")
     return value is True
 
 
@@ -135,10 +166,10 @@ def _fallbacks(value: object) -> tuple[str, ...] | None:
     if value is None:
         return None
     if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
-        raise _wrong("fallbacks", "a list of model names")
+        raise wrong("fallbacks", "a list of model names")
     names = tuple(dict.fromkeys(value))
     if len(names) > MOST_FALLBACKS:
-        raise _wrong("fallbacks", f"a list of at most {MOST_FALLBACKS} model names")
+        raise wrong("fallbacks", f"a list of at most {MOST_FALLBACKS} model names")
     return names
 
 
@@ -146,7 +177,7 @@ def _num_retries(value: object) -> int | None:
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST_RETRIES:
-        raise _wrong("num_retries", f"a whole number from 0 to {MOST_RETRIES}")
+        raise wrong("num_retries", f"a whole number from 0 to {MOST_RETRIES}")
     return value
 
 
@@ -154,9 +185,9 @@ def _timeout_s(value: object) -> float | None:
     if value is None:
         return None
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
-        raise _wrong("timeout", "a positive number of seconds")
+        raise wrong("timeout", "a positive number of seconds")
     return float(value)
 
 
-def _wrong(field: str, expected: str) -> RequestInvalid:
+def wrong(field: str, expected: str) -> RequestInvalid:
     return RequestInvalid(f"`{field}` must be {expected}", param=field)

@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
-from proxy.api import admin, models, openapi, ops, usage
+from proxy.api import admin, ai, models, openapi, ops, providers, usage
 from proxy.api.chat import chat_completions
 from proxy.api.render import answer_error
 from proxy.api.small import SmallEndpoint
@@ -22,6 +22,9 @@ _DELETE = "DELETE"
 TABLE: tuple[tuple[str, str, ASGIApp], ...] = (
     (_POST, "/v1/chat/completions", chat_completions),
     (_POST, "/chat/completions", chat_completions),
+    (_POST, "/ai/generate", ai.generate),
+    (_POST, "/ai/stream", ai.stream),
+    (_GET, "/ai/providers/health", SmallEndpoint(providers.health)),
     (_GET, "/v1/models", SmallEndpoint(models.list_models)),
     (_GET, "/models", SmallEndpoint(models.list_models)),
     (_GET, "/v1/models/{model:path}", SmallEndpoint(models.get_model)),
