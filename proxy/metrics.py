@@ -80,6 +80,11 @@ PROVIDER_REMAINING = Family(
 PROVIDER_LIMIT = Family(
     "mobius_provider_limit", "The provider's own limit, with the same.", ("target", "unit")
 )
+PROBES = Family(
+    "mobius_probes_total",
+    "Targets asked how they are, because no request told.",
+    ("target", "by", "outcome"),
+)
 REJECTED = Family("mobius_rejected_total", "Turned away before the ring.", ("reason",))
 RELOADS = Family("mobius_config_reload_total", "Reloads of the file.", ("result",))
 IN_FLIGHT = Family("mobius_in_flight_requests", "Model requests under way.")
@@ -122,6 +127,7 @@ class Metrics:
         self._cache = self._counter(CACHE)
         self._retries = self._counter(RETRIES)
         self._fallbacks = self._counter(FALLBACKS)
+        self._probes = self._counter(PROBES)
         self._rejected = self._counter(REJECTED)
         self._reloads = self._counter(RELOADS)
         self._in_flight = self._gauge(IN_FLIGHT)
@@ -236,6 +242,10 @@ class Metrics:
             gap_s = now_s - tally.last_content_s
             self._inter.labels(tally.model, tally.provider).observe(gap_s)
         tally.last_content_s = now_s
+
+    def probed(self, target: Target, by: str, outcome: str) -> None:
+        """Count a probe; `outcome` is ok, unproven, cancelled, a kind of failure or a code."""
+        self._probes.labels(target.label, by, outcome).inc()
 
     def rejected(self, reason: str) -> None:
         """Count a request turned away before the ring; `reason` is an error's code."""

@@ -14,6 +14,7 @@ from proxy.everyone import Everyone
 from proxy.log import Log
 from proxy.numbers import Numbers
 from proxy.policy import RingPolicy
+from proxy.probes import Probe
 from proxy.replies import Reply
 from proxy.routing import Plan
 from proxy.snapshot import Snapshot
@@ -71,6 +72,7 @@ class TargetHealth:
     provider: str = "none"
     latency_s: float | None = None  # decaying average of the time to first content
     mocked: bool = False  # it asks no provider
+    probe: Probe | None = None  # the last one
 
 
 class Purge(Protocol):

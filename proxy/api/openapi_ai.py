@@ -113,12 +113,22 @@ SCHEMAS: dict[str, dict[str, Any]] = {
                 "type": "object",
                 "additionalProperties": {
                     "type": "object",
-                    "required": ["provider", "healthy", "latency", "reason"],
+                    "required": ["provider", "healthy", "latency", "reason", "probe"],
                     "properties": {
                         "provider": {"type": "string"},
                         "healthy": {"type": "boolean"},
                         "latency": _LATENCY,
                         "reason": {"type": ["string", "null"], "description": "Why it is not."},
+                        "probe": {
+                            "type": ["object", "null"],
+                            "description": "The last one, where the file asks for probes.",
+                            "properties": {
+                                "by": {"enum": ["models", "token"]},
+                                "outcome": {"type": "string"},
+                                "latency": _LATENCY,
+                                "age": {"type": "number"},
+                            },
+                        },
                     },
                 },
             },

@@ -17,12 +17,13 @@ LATENCY_DIGITS = 6
 async def health(request: Request) -> Response:
     """Say how each provider and each of its targets is; none is asked for it."""
     caller_of(request)
-    targets = state_of(request.scope)["targets"]()
+    state = state_of(request.scope)
+    targets, now_s = state["targets"](), state["clock"].now()
     providers = {
         provider: _of_all([each for each in _speaking(targets) if each.provider == provider])
         for provider in dict.fromkeys(target.provider for target in targets)
     }
-    shown = {target.label: _of_one(target) for target in targets}
+    shown = {target.label: _of_one(target, now_s) for target in targets}
     return answer_json(request, {"providers": providers, "targets": shown})
 
 
@@ -35,17 +36,32 @@ def _speaking(targets: Sequence[TargetHealth]) -> list[TargetHealth]:
 def _of_all(targets: Iterable[TargetHealth]) -> dict[str, object]:
     """Return what a provider is when its targets are these: as well as the best of them."""
     healthy = [target for target in targets if target.healthy]
-    known = [target.latency_s for target in healthy if target.latency_s is not None]
+    known = [took_s for target in healthy if (took_s := _latency_s(target)) is not None]
     return {"healthy": bool(healthy), "latency": _rounded(min(known, default=None))}
 
 
-def _of_one(target: TargetHealth) -> dict[str, object]:
+def _of_one(target: TargetHealth, now_s: float) -> dict[str, object]:
+    probe = target.probe
     return {
         "provider": target.provider,
         "healthy": target.healthy,
-        "latency": _rounded(target.latency_s),
+        "latency": _rounded(_latency_s(target)),
         "reason": target.reason,
+        "probe": probe
+        and {
+            "by": probe.by,
+            "outcome": probe.outcome,
+            "latency": _rounded(probe.took_s),
+            "age": _rounded(max(0.0, now_s - probe.at_s)),
+        },
     }
+
+
+def _latency_s(target: TargetHealth) -> float | None:
+    """Return the time to a first token; where no request has met one, what a probe took."""
+    if target.latency_s is None and target.probe is not None and target.probe.ok:
+        return target.probe.took_s
+    return target.latency_s
 
 
 def _rounded(latency_s: float | None) -> float | None:

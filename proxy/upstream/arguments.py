@@ -87,7 +87,7 @@ def write_arguments(litellm: ModuleType, target: Target, call: Call, *, foreign:
         arguments["stream"] = True
     if drop and not native:
         arguments["drop_params"] = True
-    return Written(arguments, native, tuple(dropped), _secrets(target), _headers(target))
+    return Written(arguments, native, tuple(dropped), secrets_of(target), headers_of(target))
 
 
 def _filled(target: Target, call: Call) -> dict[str, Any]:
@@ -219,7 +219,7 @@ def _output_limit(litellm: ModuleType, target: Target) -> int | None:
 
 
 @lru_cache(maxsize=TARGETS)
-def _headers(target: Target) -> Mapping[str, str | None]:
+def headers_of(target: Target) -> Mapping[str, str | None]:
     """
     Return the headers that say who is asking, as the file has them.
 
@@ -238,7 +238,7 @@ def _headers(target: Target) -> Mapping[str, str | None]:
 
 
 @lru_cache(maxsize=TARGETS)
-def _secrets(target: Target) -> tuple[str, ...]:
+def secrets_of(target: Target) -> tuple[str, ...]:
     """Return every text of the file that must not reach a caller, at any depth."""
     return tuple(_secrets_in(target.params))
 
