@@ -110,7 +110,7 @@ def test_a_provider_that_goes_away_is_noticed_and_one_that_comes_back_too(
         # Not by a list: it has failed, so that only an answer brings it back.
         wait_until(lambda: health(mobius)["providers"]["openai"]["healthy"] is True, 20)
         assert len(chats(openai)) == before + 1
-        assert probed(mobius, target=LABEL, by="token", outcome="ok") == 1
+        wait_until(lambda: probed(mobius, target=LABEL, by="token", outcome="ok") == 1)
 
 
 def test_a_key_that_was_refused_is_left_alone_while_it_rests(openai: FakeOpenAI) -> None:
