@@ -290,6 +290,11 @@ def test_an_answer_that_is_kept_is_given_again_in_either_form(place: Place) -> N
     assert streamed.headers["x-mobius-cache"] == "hit"
     assert "".join(each["delta"] for each in deltas) == SAID
     assert last == line("", "content.done", "completed", "anthropic")
+    # It is the answer to a chat, in whatever form that is asked for.
+    chat = {"messages": HI, "model": "kept", "max_tokens": 1000, "temperature": 0.7, **cached}
+    whole = place.post("/v1/chat/completions", chat)
+    assert whole.headers["x-mobius-cache"] == "hit"
+    assert whole.json()["choices"][0]["message"]["content"] == SAID
     assert len(place.anthropic.journal.requests("kept")) == 1
 
 
