@@ -25,6 +25,7 @@ from proxy.log import Log
 from proxy.metrics import Metrics, outcome_of
 from proxy.quota import Quota
 from proxy.replies import ChunkStream
+from proxy.retry import Kind
 from proxy.snapshot import Snapshot
 from proxy.types import Call, Caller, Group, Ring, Surface, Tally, Target, Wishes
 from proxy.upstream import Lists
@@ -39,6 +40,8 @@ AT_ONCE = 4
 LOOK_S = 1.0  # a change of the file is seen by then
 SHORTEST_LOOK_S = 0.05
 MOST_CHUNKS = 64  # of an answer that is longer than it was asked to be
+# What fails a list in such a way would fail an answer.
+SURE = frozenset({Kind.UNREACHABLE, Kind.RATE_LIMITED})
 NO_RETRIES = Wishes(num_retries=0, disable_fallbacks=True)
 
 
@@ -189,12 +192,20 @@ class Prober:
         shown = False
         try:
             with self._health.watch(target, snapshot.policy) as watch:
-                shown = watch is not None and await self._lists.ask(target)
+                shown = watch is not None and await self._shown(target, snapshot)
                 # Its breaker hears of failures only: between requests that fail a list that is
                 # shown would make them look like none in a row.
                 raise _TeachesNothing
         except _TeachesNothing:
             return OK if shown else UNPROVEN
+
+    async def _shown(self, target: Target, snapshot: Snapshot) -> bool:
+        try:
+            return await self._lists.ask(target)
+        except UpstreamFailure as failure:
+            if snapshot.policy.probes.by == MODELS or failure.kind in SURE:
+                raise
+            return False  # the list may be broken, or slow, where answers are not
 
     async def _by_token(self, target: Target, snapshot: Snapshot, watched: Watched) -> str:
         """Return OK once it has answered, by whichever name it takes a bound. Raises ProxyError."""

@@ -234,15 +234,33 @@ async def test_a_list_that_is_shown_makes_no_failures_forgotten() -> None:
     assert place.bench.blamed("a")
 
 
-@pytest.mark.parametrize("kind", [Kind.UNREACHABLE, Kind.SILENT, Kind.TRANSIENT])
-async def test_a_provider_that_fails_at_its_list_is_blamed(kind: Kind) -> None:
-    place = Place("a")
+@pytest.mark.parametrize(
+    ("kind", "by"),
+    [
+        (Kind.UNREACHABLE, "either"),
+        (Kind.UNREACHABLE, "models"),
+        (Kind.SILENT, "models"),
+        (Kind.TRANSIENT, "models"),
+    ],
+)
+async def test_a_provider_that_fails_at_its_list_is_blamed(kind: Kind, by: str) -> None:
+    place = Place("a", by=by)
     place.lists.says["a"] = kind
     for _ in range(5):
         await place.probe()
     assert place.counted(by="models", outcome=kind.value) == 5
     assert place.bench.away_s("a") > 0
     assert place.last["identity of a"].outcome == kind.value
+
+
+@pytest.mark.parametrize("kind", [Kind.SILENT, Kind.TRANSIENT, Kind.OVERLOADED])
+async def test_a_list_may_fail_where_answers_do_not(kind: Kind) -> None:
+    place = Place("a", scripts={"a": [SAYS]})
+    place.lists.says["a"] = kind
+    await place.probe()
+    assert place.counted(by="models", outcome="unproven") == 1
+    assert place.counted(by="token", outcome="ok") == 1
+    assert not place.bench.blamed("a")
 
 
 async def test_a_provider_that_says_429_cools() -> None:

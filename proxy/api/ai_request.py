@@ -17,6 +17,7 @@ from proxy.errors import ModelUnknown, RequestInvalid
 from proxy.types import Call, Surface
 
 MAX_TOKENS = 1000
+MOST_TOKENS = 10_000_000  # more than any model writes
 TEMPERATURE = 0.7
 HOTTEST = (
     2.0  # OpenAI's range; what a provider with a smaller one takes is for the gateway to clamp
@@ -88,7 +89,7 @@ def _check(body: Mapping[str, Any], *, stream: bool) -> None:
             raise wrong(f"messages[{place}].role", "a text: system, user, assistant or tool")
     for name in ("max_tokens", "max_completion_tokens"):
         if not _is_count(body.get(name)):
-            raise wrong(name, "a whole number above 0")
+            raise wrong(name, f"a whole number from 1 to {MOST_TOKENS}")
     if not _is_temperature(body.get("temperature")):
         raise wrong("temperature", f"a number from 0 to {HOTTEST:g}")
     # There is one answer, it is a text, and the address says how it is sent.
@@ -99,7 +100,7 @@ def _check(body: Mapping[str, Any], *, stream: bool) -> None:
 
 
 def _is_count(value: Any) -> bool:
-    return value is None or (type(value) is int and value > 0)
+    return value is None or (type(value) is int and 0 < value <= MOST_TOKENS)
 
 
 def _is_temperature(value: Any) -> bool:

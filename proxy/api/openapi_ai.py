@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxy.api.ai_request import HOTTEST, MAX_TOKENS, TEMPERATURE
+from proxy.api.ai_request import HOTTEST, MAX_TOKENS, MOST_TOKENS, TEMPERATURE
 
 _MESSAGES = {
     "type": "array",
@@ -16,7 +16,8 @@ _MESSAGES = {
         "additionalProperties": True,
     },
 }
-_MAX_TOKENS = {"type": ["integer", "null"], "minimum": 1, "default": MAX_TOKENS}
+_TOKENS = {"minimum": 1, "maximum": MOST_TOKENS, "default": MAX_TOKENS}
+_MAX_TOKENS = {"type": ["integer", "null"], **_TOKENS}
 _TEMPERATURE = {
     "type": ["number", "null"],
     "minimum": 0,
@@ -140,7 +141,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 PARAMETERS = [
     {"name": name, "in": "query", "required": False, "schema": schema}
     for name, schema in (
-        ("max_tokens", {"type": "integer", "minimum": 1, "default": MAX_TOKENS}),
+        ("max_tokens", {"type": "integer", **_TOKENS}),
         (
             "temperature",
             {"type": "number", "minimum": 0, "maximum": HOTTEST, "default": TEMPERATURE},
