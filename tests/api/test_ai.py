@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import orjson
@@ -265,3 +266,36 @@ async def test_a_key_is_needed_where_there_are_keys() -> None:
         client._scope["path"] = path
         assert (await client.run()).status == 401
     assert (await edge.get("/ai/providers/health").run()).status == 401
+
+
+@pytest.mark.parametrize("fails_late", [False, True])
+async def test_a_stream_that_waits_is_kept_and_may_still_fail(fails_late: bool) -> None:
+    edge: Edge
+
+    async def serve(call: Call, tally: Tally) -> Reply:
+        await edge.clock.advance(15)
+        await client.has(2)
+        tally.provider = "openai"
+        if fails_late:
+            raise NoTargetAvailable("all down")
+        return Upstream(piece({"content": "a"}), piece({}, "stop")).stream
+
+    edge = Edge(serve, snapshot("chat"))
+    client = edge.post(MESSAGES)
+    client._scope["path"] = "/ai/stream"
+    await client.run()
+    assert (client.status, client.bodies[0]) == (200, b": keepalive\n\n")
+    done = [line("a"), line("", "content.done", "completed")]
+    assert events(client.bodies) == ([{"error": "all down"}] if fails_late else done)
+    assert client.sent[-1]["more_body"] is False
+
+
+async def test_a_client_that_leaves_a_silent_stream_closes_it() -> None:
+    source = Upstream(piece({"content": "a"}), asyncio.Event())
+    client = asked(by("openai", source.stream), "/ai/stream")
+    request = client.start()
+    await source.silent.wait()
+    client.leave()
+    await request
+    assert (source.closed, source.settled) == (1, 1)
+    assert events(client.bodies) == [line("a")]

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from jsonschema import Draft202012Validator
 
 from tests.e2e.quota_place import key, secret
 from tests.e2e.stream_checks import said, target
@@ -57,6 +58,13 @@ class Place:
     ) -> httpx.Response:
         headers = {"authorization": f"Bearer {secret(name)}"}
         return self.mobius.http.post(path, json=body, headers=headers, params=params)
+
+    def logged(self, response: httpx.Response) -> dict[str, Any]:
+        """The line of the log about this request, once it is there."""
+        id = response.headers["x-request-id"]
+        found = (each for each in self.mobius.log.splitlines() if id in each)
+        line: dict[str, Any] = json.loads(next(found, "{}"))
+        return line
 
     def generate(self, model: str, **more: Any) -> httpx.Response:
         return self.post("/ai/generate", {"messages": HI, "model": model, **more})
@@ -221,10 +229,8 @@ def test_all_providers_failing_is_a_503_whatever_it_is_they_fail_with(
         assert set(error) == {"message", "type", "param", "code"}
         assert response.headers["content-type"] == "application/json"
         assert "sk-of-a-fake" not in response.text
-    (request, *_) = reversed(
-        [e for e in map(json.loads, place.mobius.log.splitlines()) if e["event"] == "request"]
-    )
-    assert (request["surface"], request["status"], request["outcome"]) == ("ai", 503, code)
+        logged = wait_until(lambda r=response: place.logged(r))  # type: ignore[misc]
+        assert (logged["surface"], logged["status"], logged["outcome"]) == ("ai", 503, code)
 
 
 def test_no_provider_within_reach_is_a_503(place: Place) -> None:
@@ -352,6 +358,31 @@ def test_requests_are_counted_as_those_of_this_surface(place: Place) -> None:
     before = counted("true")
     assert place.stream("in-order").status_code == 200
     wait_until(lambda: counted("true") == before + 1)
+
+
+def test_what_goes_in_and_out_is_as_it_is_described(place: Place) -> None:
+    described = place.mobius.http.get("/openapi.json").json()
+
+    def check(name: str, value: object) -> None:
+        schema = {**described, "$ref": f"#/components/schemas/{name}"}
+        Draft202012Validator(schema).validate(value)
+
+    check("AiRequest", HI)
+    check("AiRequest", {"messages": HI, "max_tokens": None, "user": "u"})
+    step = Answer(tool_calls=(ToolCall("look"),), reasoning="hm", refusal="no")
+    place.openai.script(step, step, model="tools")
+    for model in ("chat", "tools"):
+        check("AiAnswer", place.generate(model).json())
+        for each in lines(place.stream(model)):
+            check("AiLine", each)
+    check("AiLine", {"error": "x"})
+    headers = {"authorization": f"Bearer {secret('web')}"}
+    found = place.mobius.http.get("/ai/providers/health", headers=headers).json()
+    check("ProvidersHealth", found)
+    for address in ("/ai/generate", "/ai/stream"):
+        responses = described["paths"][address]["post"]["responses"]
+        assert {"200", "400", "401", "403", "404", "429", "503"} <= set(responses)
+    check("Error", place.post("/ai/generate", []).json())
 
 
 def test_a_file_without_that_model_says_which_setting_to_change() -> None:
