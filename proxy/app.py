@@ -12,7 +12,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.request import getproxies_environment
 
 from fastapi import FastAPI
 
@@ -39,10 +38,8 @@ from proxy.remaining import Remaining
 from proxy.snapshot import Snapshot
 from proxy.types import Target
 from proxy.upstream import Upstream
+from proxy.upstream.lanes import Providers
 from proxy.upstream.listing import Listing
-from proxy.upstream.sdk import Sdk
-from proxy.upstream.unified import Unified
-from proxy.upstream.wire import Transport
 
 _MB = 1024 * 1024
 MOST_NAMES = 10  # of models, in a line about a reload
@@ -68,7 +65,7 @@ class Parts:
     metrics: Metrics
     health: Health
     headroom: Headroom
-    sdk: Sdk
+    providers: Providers
     reloader: Reloader
     exports: Exports
     accounts: Accounts
@@ -132,7 +129,8 @@ async def _open(
     write = seams.write or opened.enter_context(LineWriter(write_lines, clock))
     log = Log(write, clock)
     opened.callback(log.line, "stopped")
-    sdk = await open_sdk(opened, clock)
+    providers = Providers(clock)
+    opened.push_async_callback(providers.aclose)
     exports = Exports(os.environ, start)
     opened.callback(exports.set, {})
     reloader = Reloader(path, start, config, clock=clock, load=seams.load)
@@ -144,7 +142,7 @@ async def _open(
         metrics=Metrics(clock),
         health=Health(clock, log),
         headroom=Headroom(clock),
-        sdk=sdk,
+        providers=providers,
         reloader=reloader,
         exports=exports,
         accounts=accounts,
@@ -169,9 +167,7 @@ def _ring(parts: Parts, seams: Seams) -> tuple[Quota, Attempts]:
     """Return what asks the targets, on the parts that were opened."""
     reloader, metrics, headroom = parts.reloader, parts.metrics, parts.headroom
     clock, chance = seams.clock, seams.chance
-    upstream = seams.upstream or Unified(
-        parts.sdk, clock, limit_bytes=lambda: _answer_limit(reloader.current)
-    )
+    upstream = seams.upstream or parts.providers.lanes(lambda: _answer_limit(reloader.current))
     quota = Quota(parts.accounts.store, parts.accounts.ledger, metrics, headroom)
     attempts = Attempts(
         upstream, parts.health, metrics, quota, headroom=headroom, clock=clock, chance=chance
@@ -186,7 +182,7 @@ def _prober(
     return Prober(
         attempts=attempts,
         quota=quota,
-        lists=Listing(parts.sdk, seams.clock),
+        lists=Listing(parts.providers.sdk, seams.clock),
         health=parts.health,
         metrics=parts.metrics,
         log=parts.log,
@@ -202,7 +198,8 @@ def _state(
     parts: Parts, alone: Alone, drain: Drain, seams: Seams, *, quota: Quota, attempts: Attempts
 ) -> State:
     """Return what requests may use: the path itself, on the parts that were opened."""
-    reloader, metrics, clock, sdk = parts.reloader, parts.metrics, seams.clock, parts.sdk
+    reloader, metrics, clock = parts.reloader, parts.metrics, seams.clock
+    providers = parts.providers
     return State(
         gateway=Gateway(
             attempts=attempts, quota=quota, cache=parts.cache, metrics=metrics, log=parts.log
@@ -212,20 +209,13 @@ def _state(
         clock=clock,
         log=parts.log,
         drain=drain,
-        lanes=lambda: {"unified": sdk.state},
+        lanes=lambda: providers.state(reloader.current.targets()),
         targets=lambda: _targets(parts),
         usage=parts.accounts.usage,
         purge=parts.cache.purge,
         everyone=seams.everyone or alone,
         explain=attempts.plan,
     )
-
-
-async def open_sdk(opened: AsyncExitStack, clock: Clock) -> Sdk:
-    """Return LiteLLM's keeper, not yet importing; `opened` closes its connections."""
-    sdk = Sdk(Transport(clock, proxies=getproxies_environment()))
-    opened.push_async_callback(sdk.aclose)
-    return sdk
 
 
 class Exports:
@@ -268,8 +258,8 @@ def _apply(parts: Parts) -> None:
     for warning in config.warnings:
         parts.log.line("config_warning", text=str(warning))
     parts.metrics.generation(parts.reloader.generation)
-    if config.snapshot.targets():
-        parts.sdk.start()
+    if config.snapshot.needs_litellm():
+        parts.providers.sdk.start()
 
 
 def _observer(parts: Parts) -> Callable[[Result, ConfigError | None], None]:

@@ -21,8 +21,8 @@ from proxy.caching import Freshness, freshness, may_be_kept
 from proxy.clock import Clock
 from proxy.errors import EVERYBODY_FAILED, ProxyError
 from proxy.flights import Asked, Flight, Flights, Work, next_number
+from proxy.grammar import GRAMMARS
 from proxy.relay import Relay
-from proxy.replay import body_of, events_of, finish_reasons, is_usage
 from proxy.replies import NO_HEADERS, Chunk, ChunkStream, Completion, Reply
 from proxy.store.cache_port import CacheStore, Entry, Kind
 from proxy.types import Call, Json
@@ -138,7 +138,7 @@ class Cache:
             try:
                 reply = await seat.reply(asked.call)
                 if isinstance(reply, ChunkStream) and not asked.call.stream:
-                    reply = await _whole(reply)
+                    reply = await _whole(reply, asked.call)
             finally:
                 if not mine:
                     asked.tally.upstream_s += self._clock.now() - start_s
@@ -146,7 +146,8 @@ class Cache:
                 asked.tally.cache = "shared"
                 asked.tally.target, asked.tally.provider = flight.answered_by
             if isinstance(reply, Completion) and asked.call.stream:
-                events = events_of(reply.body, usage=asked.call.wants_usage)
+                call = asked.call
+                events = GRAMMARS[call.surface].events(reply.body, usage=call.wants_usage)
                 return _streamed(Chunk.of_events(events), reply.dropped, reply.headers)
             if isinstance(reply, ChunkStream):
                 if mine:
@@ -188,7 +189,7 @@ class Cache:
             kind, events = Kind.WHOLE, [whole.body]
         else:
             kind, events = Kind.STREAM, [e for chunk in flight.chunks for e in chunk.events]
-        if not may_be_kept(finish_reasons(events), asked.caching):
+        if not may_be_kept(GRAMMARS[asked.call.surface].reasons(events), asked.caching):
             return None
         payloads = (whole.raw,) if whole is not None else tuple(map(orjson.dumps, events))
         ttl_s = asked.caching.ttl_s if asked.wishes.ttl_s is None else asked.wishes.ttl_s
@@ -231,16 +232,22 @@ class Cache:
 
 def _reply_of(entry: Entry, call: Call) -> Reply:
     """Return the answer in the way that `call` wants it. Raises ValueError where it is none."""
+    grammar = GRAMMARS[call.surface]
     if entry.kind is Kind.WHOLE:
         whole = Completion(entry.payloads[0], dropped=entry.dropped)
         if not call.stream:
             return whole
-        events: Sequence[Json] = events_of(whole.body, usage=call.wants_usage)
+        events: Sequence[Json] = grammar.events(whole.body, usage=call.wants_usage)
         return _streamed(Chunk.of_events(events), entry.dropped)
     events = Chunk.of_payloads(entry.payloads).events
     if not call.stream:
-        return Completion(orjson.dumps(body_of(events)), dropped=entry.dropped)
-    shown = [place for place, each in enumerate(events) if call.wants_usage or not is_usage(each)]
+        return Completion(orjson.dumps(grammar.whole(events)), dropped=entry.dropped)
+    if not call.wants_usage:
+        shown = [place for place, each in enumerate(events) if not grammar.only_usage(each)]
+    else:
+        shown = list(range(len(events)))
+    if grammar.named:
+        return _streamed(Chunk.of_events([events[place] for place in shown]), entry.dropped)
     raw = b"".join(sse.frame(entry.payloads[place]) for place in shown)
     return _streamed(Chunk(raw, events=tuple(events[place] for place in shown)), entry.dropped)
 
@@ -250,12 +257,13 @@ def _shares(asked: Asked) -> bool:
     return asked.wishes.reads and not asked.wishes.no_store
 
 
-async def _whole(stream: ChunkStream) -> Completion:
+async def _whole(stream: ChunkStream, call: Call) -> Completion:
     try:
         events = [event async for chunk in stream for event in chunk.events]
     finally:
         await stream.aclose()
-    return Completion(orjson.dumps(body_of(events)), dropped=stream.dropped)
+    whole = GRAMMARS[call.surface].whole(events)
+    return Completion(orjson.dumps(whole), dropped=stream.dropped)
 
 
 def _streamed(

@@ -221,7 +221,11 @@ voice web_search_options
 """)
 
 # Where the caller's own words and schemas are, and what they are called there.
-_WORDED = frozenset({"functions", "messages", "prediction", "response_format", "tools"})
+_WORDED = frozenset(
+    {"functions", "input", "messages", "prediction", "response_format", "system", "tools"}
+)
+# Fields of a request that are text as a whole, or a list of texts.
+_TEXTS = frozenset({"documents", "input", "instructions", "prompt", "query", "suffix", "system"})
 _TEXT = frozenset(
     {
         "arguments",
@@ -262,10 +266,18 @@ def find_control(body: Json) -> str | None:
         if name not in ORDINARY and _steers(name, ROOT_WORDS):
             return _spelled(_search(value, here, _NONE, worded=False) or here)
         words = METADATA_WORDS if name == "metadata" else NESTED_WORDS
-        found = _search(value, here, words, worded=name in _WORDED)
+        searched = _without_text(value) if name in _TEXTS else value
+        found = _search(searched, here, words, worded=name in _WORDED)
         if found is not None:
             return _spelled(found)
     return None
+
+
+def _without_text(value: object) -> object:
+    """Return what is left to be searched of a field of texts; a list keeps its places."""
+    if isinstance(value, list):
+        return [None if isinstance(each, str) else each for each in value]
+    return None if isinstance(value, str) else value
 
 
 def _steers(name: str, words: Collection[str]) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from proxy.types import Json
+from proxy.types import Json, Surface
 
 # OpenAI's guide "Images and vision": 765 for a square of 1024 at high detail, of gpt-4o. The most
 # that any model of its table takes for one image is 48,169 (gpt-4o-mini, 2833 + 8 x 5667).
@@ -42,6 +42,8 @@ HIGH_QUANTILE = 0.98
 
 # By which a request says how long its answer may be, at most.
 BOUNDS = ("max_completion_tokens", "max_tokens")
+# Surfaces whose answers are no generated text: they take no completion tokens.
+WORDLESS = frozenset({Surface.EMBEDDINGS, Surface.MODERATIONS, Surface.IMAGES, Surface.RERANK})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def size_of(body: Json, body_bytes: int = 0) -> Size:
     """Return the size of a request; `body_bytes` is the length of its JSON, 0 to measure it."""
     text_bytes = body_bytes or len(orjson.dumps(body))
     images = audio_bytes = file_bytes = elsewhere = 0
-    for part in _parts(body.get("messages")):
+    for part in _parts(body.get("messages") or body.get("input")):
         match part:
             case {"type": "image_url" | "image" | "input_image"}:
                 images += 1
@@ -119,13 +121,22 @@ class Answers:
         return self.each_tokens * self.choices + self.predicted_tokens
 
 
-def answers_to(body: Json, *, known: int | None, default: int, most: int | None) -> Answers:
+def answers_to(
+    body: Json,
+    *,
+    known: int | None,
+    default: int,
+    most: int | None,
+    surface: Surface = Surface.CHAT,
+) -> Answers:
     """
     Return how long the answers to `body` may be.
 
     Where it does not say so, the limit of the model (`known`) does, else `default`, and `most` in
     any case.
     """
+    if surface in WORDLESS:
+        return Answers(0, 1, 0, stated=True)
     asked = _most(body, *BOUNDS)
     each = asked or known or default
     if most is not None:

@@ -27,7 +27,7 @@ from proxy.errors import (
     Refused,
     TooManyTokens,
 )
-from proxy.replay import is_usage
+from proxy.grammar import GRAMMARS
 from proxy.replies import NO_HEADERS, Chunk, ChunkStream, Completion, Reply
 from proxy.types import Call, Tally
 
@@ -290,4 +290,5 @@ def _seen_by(call: Call, chunk: Chunk) -> Chunk:
     """Return the chunk with the usage that this call asked for, or without it."""
     if call.wants_usage:
         return Chunk.of_events(chunk.events)
-    return chunk.without([event for event in chunk.events if is_usage(event)])
+    only_usage = GRAMMARS[call.surface].only_usage
+    return chunk.without([event for event in chunk.events if only_usage(event)])

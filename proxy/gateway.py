@@ -10,21 +10,24 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from typing import assert_never
 
-from proxy import aggregate
 from proxy.access import check_model, model_unknown
 from proxy.attempts import Attempts
 from proxy.cache import Cache
 from proxy.cache_key import KeyParts, canonical, key_of, ring_digests, tenant_of
 from proxy.caching import applies
 from proxy.flights import Asked
+from proxy.grammar import GRAMMARS
 from proxy.log import Log
 from proxy.metrics import Metrics
 from proxy.quota import Admission, Quota
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.snapshot import Snapshot
-from proxy.types import Call, Caller, Group, Ring, Tally
+from proxy.types import Call, Caller, Group, Ring, Surface, Tally
+
+CACHEABLE = frozenset({Surface.CHAT})
 
 
 class Gateway:
@@ -67,7 +70,8 @@ class Gateway:
                     return reply
                 case ChunkStream():
                     owed.callback(lambda: _add_wait(tally, reply))
-                    return reply.tap(lambda chunk: self._see(chunk, tally)).owe(owed.pop_all())
+                    see = partial(self._see, call, tally)
+                    return reply.tap(see).owe(owed.pop_all())
                 case _:
                     assert_never(reply)
 
@@ -79,7 +83,8 @@ class Gateway:
 
         call, tally, caching = admission.call, admission.tally, snapshot.caching
         wishes = call.wishes.cache
-        if self._cache is None or not applies(caching, wishes):
+        cached = self._cache is not None and call.surface in CACHEABLE
+        if self._cache is None or not cached or not applies(caching, wishes):
             return await ask()
         parts = key_parts(call, admission.caller, ring, snapshot)
         if parts is None:
@@ -87,9 +92,10 @@ class Gateway:
         asked = Asked(key_of(parts), call, tally.model, caching, wishes, tally)
         return await self._cache.answer(asked, ask)
 
-    def _see(self, chunk: Chunk, tally: Tally) -> None:
+    def _see(self, call: Call, tally: Tally, chunk: Chunk) -> None:
+        begins = GRAMMARS[call.surface].begins
         for event in chunk.events:
-            if aggregate.has_content(event):
+            if begins(event):
                 self._metrics.content(tally)
 
 

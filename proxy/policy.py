@@ -221,7 +221,9 @@ class MobiusPolicy(RingPolicy):
 
     on_midstream: Literal["error", "continue"] = "error"
     hedge: HedgePolicy = HedgePolicy()
-    lanes: Mapping[str, str] = Field(default_factory=dict)
+    lanes: Mapping[str, Literal["direct", "unified"]] = Field(
+        default_factory=dict, description="By label of a target, model name, or provider."
+    )
     limits: LimitsPolicy = LimitsPolicy()
     grace: float = Field(default=30.0, ge=0, le=3600)
     keepalive: Seconds = 15.0

@@ -147,14 +147,16 @@ class Quota:
     def needs(self, admission: Admission) -> Callable[[Target], Need]:
         """Return what says how much the request may take of the limits of a target's provider."""
         # An answer whose length it does not bound is short, mostly: what it may be is no estimate.
-        body = admission.call.body
-        answers = answers_to(body, known=None, default=0, most=None)
+        body, surface = admission.call.body, admission.call.surface
+        answers = answers_to(body, known=None, default=0, most=None, surface=surface)
 
         def need(target: Target) -> Need:
             tokens = answers.tokens
             if target.defaults and not answers.stated:
                 filled = {**target.defaults, **body}
-                tokens = answers_to(filled, known=None, default=0, most=None).tokens
+                tokens = answers_to(
+                    filled, known=None, default=0, most=None, surface=surface
+                ).tokens
             return Need(1, self._rates.typical(model_of(target), admission.size), tokens)
 
         return need
@@ -188,7 +190,13 @@ class Quota:
         most = allowance.most_tokens[1] if allowance.most_tokens else None
         known = facts.max_output_tokens
         body = _filled(call.body, target.defaults)
-        answers = answers_to(body, known=known, default=policy.default_max_tokens, most=most)
+        answers = answers_to(
+            body,
+            known=known,
+            default=policy.default_max_tokens,
+            most=most,
+            surface=call.surface,
+        )
         if (allowance.spending or most) and _needs_bound(answers, known):
             call = replace(call, body={**call.body, _bound_of(target): answers.each_tokens})
         prompt_bound = prompt_most(admission.size, facts.max_input_tokens)
@@ -257,7 +265,8 @@ class Quota:
 
     async def _check_tokens(self, admission: Admission) -> None:
         if admission.allowance.most_tokens is not None:
-            answers = answers_to(admission.call.body, known=None, default=0, most=None)
+            call = admission.call
+            answers = answers_to(call.body, known=None, default=0, most=None, surface=call.surface)
             if answers.stated:
                 try:
                     refusals.check_tokens(admission.allowance, answers.each_tokens)

@@ -19,7 +19,7 @@ from typing import TypeAlias
 from watchfiles import awatch
 
 from proxy.clock import Clock
-from proxy.config import Config, ConfigError, Remark, load_config
+from proxy.config import Config, ConfigError, Remark, load_config, shown
 from proxy.snapshot import Snapshot
 
 # The safety net where inotify sees nothing: network and overlay mounts, a bind-mounted single file,
@@ -30,6 +30,10 @@ MOST_LOOKS = 5
 EMPTIED = (
     "no model is left in this file, so it is taken for half-written, and the models from before "
     "still answer; to serve none, restart Mobius with this file"
+)
+LOST = (
+    "the file that {name}_FILE names is empty or cannot be read, so it is taken for half-written, "
+    "and its former content still counts; to go on without it, restart Mobius"
 )
 
 Load: TypeAlias = Callable[[Path, Mapping[str, str]], Config]
@@ -123,6 +127,8 @@ class Reloader:
         if self.current.targets() and not config.snapshot.targets():
             # Many editors empty a file before they write it, and a full disk leaves it so.
             return self._refused(ConfigError([Remark(str(self._path), 1, EMPTIED)], config.files))
+        if lost := self._lost(config):
+            return self._refused(ConfigError(lost, config.files))
         was_wrong = self.last_error is not None
         self.last_error = None
         self._files = config.files
@@ -130,6 +136,12 @@ class Reloader:
             return Result.UNCHANGED
         self._config = self._numbered(config, self.generation + 1)
         return self._tell(Result.OK, None)
+
+    def _lost(self, config: Config) -> list[Remark]:
+        """Return what is to be said of the mounted secrets that could be read until now."""
+        held = [name for name, could_be_read in self._config.mounted.items() if could_be_read]
+        lost = [name for name in held if not config.mounted.get(name, True)]
+        return [Remark(str(self._path), 1, LOST.format(name=shown(name))) for name in lost]
 
     def _refused(self, error: ConfigError) -> Result:
         self.last_error = error

@@ -15,13 +15,18 @@ from proxy import sse
 from proxy.leeway import Leeway
 from proxy.types import Json
 
+JSON = "application/json"
 NO_HEADERS: Mapping[str, str] = {}
 
 
 class Completion:
-    """A whole answer: its bytes as they go out, and its JSON, parsed at most once."""
+    """
+    A whole answer: its bytes as they go out, and its JSON, parsed at most once.
 
-    __slots__ = ("_body", "dropped", "headers", "leeways", "raw")
+    What is no JSON (sound, plain text) comes with the `body` that is to be read for it.
+    """
+
+    __slots__ = ("_body", "content_type", "dropped", "headers", "leeways", "raw")
 
     def __init__(
         self,
@@ -30,8 +35,10 @@ class Completion:
         *,
         headers: Mapping[str, str] = NO_HEADERS,
         dropped: Sequence[str] = (),
+        content_type: str = JSON,
     ) -> None:
         self.raw = raw
+        self.content_type = content_type
         self._body = body
         self.headers = headers  # the provider's own, lower-case: its rate limits
         self.dropped = tuple(dropped)  # the parameters that the target would not have understood
@@ -65,13 +72,19 @@ class Chunk:
 
     @classmethod
     def of_payloads(cls, payloads: Sequence[bytes]) -> Self:
-        """A chunk of events that are still bytes."""
+        """A chunk of events that are still bytes, and have no names."""
         return cls(b"".join(map(sse.frame, payloads)), payloads)
 
     @classmethod
+    def of_named(cls, events: Sequence[sse.ServerEvent]) -> Self:
+        """A chunk of events that are still bytes, each under its name."""
+        raw = b"".join(sse.frame(event.data, event.name) for event in events)
+        return cls(raw, [event.data for event in events])
+
+    @classmethod
     def of_events(cls, events: Sequence[Json]) -> Self:
-        """A chunk of events that are already JSON."""
-        raw = b"".join(sse.frame(orjson.dumps(event)) for event in events)
+        """A chunk of events that are already JSON; one with a type has that for its name."""
+        raw = b"".join(sse.frame(orjson.dumps(event), _name_of(event)) for event in events)
         return cls(raw, events=tuple(events))
 
     @property
@@ -88,6 +101,13 @@ class Chunk:
         """A chunk that sends all but `hidden`, some of its own events; they stay in `events`."""
         kept = [event for event in self.events if not any(event is h for h in hidden)]
         return Chunk(Chunk.of_events(kept).raw, events=self.events)
+
+
+def _name_of(event: Json) -> bytes:
+    """Return the name that an event of OpenAI's Responses or of Anthropic's is sent under."""
+    name = event.get("type")
+    # A line end in it would end the name; no surface has such a type.
+    return name.encode() if isinstance(name, str) and name.isprintable() else b""
 
 
 class ChunkStream:

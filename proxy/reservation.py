@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from proxy import aggregate
 from proxy.errors import UpstreamFailure
 from proxy.estimate import PromptRates, Size
 from proxy.facts import Price
+from proxy.grammar import GRAMMARS, Grammar
 from proxy.pricing import cost_nano_usd
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.retry import Kind
 from proxy.types import Call, Json, Target, Usage
-from proxy.usage import BYTES_PER_TOKEN, usage_of
+from proxy.usage import BYTES_PER_TOKEN
 
 CANCELLED = "cancelled"
 OK = "ok"
@@ -40,6 +40,10 @@ class Reservation:
     _spent: bool = False  # something was surely generated
 
     @property
+    def _grammar(self) -> Grammar:
+        return GRAMMARS[self.call.surface]
+
+    @property
     def tokens(self) -> int:
         """What is set aside, in all."""
         return self.prompt_tokens + self.completion_tokens
@@ -51,7 +55,7 @@ class Reservation:
             case Completion():
                 self._note_usage(reply.body)
                 if self._reported is None:
-                    self._said_bytes = _said_bytes(reply.body)
+                    self._said_bytes = self._grammar.said_bytes(reply.body)
             case ChunkStream():
                 reply.tap(self._see)
         return reply
@@ -85,21 +89,15 @@ class Reservation:
     def _see(self, chunk: Chunk) -> None:
         for event in chunk.events:
             self._note_usage(event)
-            self._said_bytes += aggregate.text_bytes(event)
+            self._said_bytes += self._grammar.text_bytes(event)
 
     def _note_usage(self, body: Json) -> None:
-        if body.get("usage"):
-            self._reported = usage_of(body) or self._reported
-            tier = body.get("service_tier")
-            self._service_tier = tier if isinstance(tier, str) else self._service_tier
+        self._reported = self._grammar.usage(body, self._reported)
+        tier = body.get("service_tier")
+        if isinstance(tier, str):
+            self._service_tier = tier
 
 
 def model_of(target: Target) -> str:
     """Return what the rates of a model are learned under."""
     return f"{target.provider}/{target.model}"
-
-
-def _said_bytes(body: Json) -> int:
-    choices = body.get("choices")
-    messages = [c.get("message") for c in choices if isinstance(c, dict)] if choices else []
-    return aggregate.text_bytes({"choices": [{"delta": message} for message in messages]})

@@ -15,7 +15,7 @@ from proxy.allowance import Allowances
 from proxy.caching import Caching
 from proxy.facts import Catalogue, EmptyCatalogue
 from proxy.policy import MobiusPolicy
-from proxy.types import Caller, Group, Ring, Target
+from proxy.types import Caller, Group, Lane, Ring, Target
 
 LONGEST_NAME = 512  # characters of a public name that a wildcard may match
 # With these a part of a name would be more than a part of a URL's path once a model stands in one.
@@ -87,6 +87,17 @@ class Snapshot:
         groups = [ring.groups[0] for ring in self.rings.values()]
         groups += [wildcard.group for wildcard in self.wildcards]
         return tuple({t.label: t for group in groups for t in group.targets}.values())
+
+    def needs_litellm(self) -> bool:
+        """Say whether a request may come to something that only LiteLLM knows."""
+        targets = self.targets()
+        # What a request was written for, another provider's model may not understand.
+        return len({target.provider for target in targets}) > 1 or any(
+            target.lane is Lane.UNIFIED
+            or target.drop_params
+            or target.params.get("additional_drop_params")
+            for target in targets
+        )
 
     def _group(self, name: str) -> Group | None:
         ring = self.rings.get(name)

@@ -95,6 +95,8 @@ class Reader:
         return ServerEvent(name, b" ".join(data)) if data else None
 
 
-def frame(payload: bytes) -> bytes:
-    """Return one event that carries `payload`, which holds no line end."""
+def frame(payload: bytes, name: bytes = b"") -> bytes:
+    """Return one event that carries `payload`; neither it nor its name holds a line end."""
+    if name:
+        return b"event: " + name + b"\ndata: " + payload + b"\n\n"
     return b"data: " + payload + b"\n\n"

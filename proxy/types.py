@@ -21,13 +21,19 @@ class Surface(StrEnum):
     """The kind of question a request asks; closed, so that it may be a metric label."""
 
     CHAT = "chat"
+    COMPLETIONS = "completions"
+    EMBEDDINGS = "embeddings"
+    MODERATIONS = "moderations"
+    IMAGES = "images"
+    RERANK = "rerank"
     AI = "ai"  # a chat, asked and answered in the small form of `/ai/*`
 
 
 class Lane(StrEnum):
-    """The way a target is called: through LiteLLM, or not at all because it is mocked."""
+    """The way a target is called: through LiteLLM, or past it where its wire is OpenAI's own."""
 
     UNIFIED = "unified"
+    DIRECT = "direct"
 
 
 class Strategy(StrEnum):

@@ -23,6 +23,7 @@ from proxy.allowance import Allowances
 from proxy.attempts import Attempts
 from proxy.errors import UpstreamFailure
 from proxy.gateway import Gateway
+from proxy.grammar import GRAMMARS
 from proxy.headroom import Headroom
 from proxy.health import Health
 from proxy.leeway import Leeway
@@ -261,7 +262,9 @@ class FakeUpstream:
         self.sources.append(source)
         return await begin(
             source.chunks(),
-            Progress(choices=call.body.get("n", 1), wants_usage=call.wants_usage),
+            Progress(
+                GRAMMARS[Surface.CHAT], choices=call.body.get("n", 1), wants_usage=call.wants_usage
+            ),
             target.timeouts,
             self._clock,
             headers={},

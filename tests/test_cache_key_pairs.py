@@ -14,13 +14,13 @@ from typing import Any
 import orjson
 import pytest
 
-from proxy.api.parse import parse_chat
+from proxy.api.surfaces import BY_SURFACE
 from proxy.cache_key import key_of
 from proxy.caching import Caching
 from proxy.gateway import key_parts, ring_of
 from proxy.policy import MobiusPolicy
 from proxy.snapshot import Snapshot
-from proxy.types import Caller, Group, Ring, Target
+from proxy.types import Caller, Group, Ring, Surface, Target
 from tests.fakes import target
 
 NAMES = ("temperature", "seed", "user", "tools", "stop", "metadata", "unknown", "logit_bias", "n")
@@ -177,7 +177,7 @@ class Asks:
     caching: Caching = ENABLED
 
     def key(self, raw: str, model: str = "m") -> str:
-        call = parse_chat(raw.encode(), "r", 64)
+        call = BY_SURFACE[Surface.CHAT].parse(raw.encode(), "r", 64)
         call = replace(call, model=model)
         rings = {name: Ring(name, (Group(name, self.targets),)) for name in ("m", "m2")}
         snapshot = Snapshot(policy=MobiusPolicy(), rings=rings, caching=self.caching)

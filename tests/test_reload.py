@@ -28,6 +28,12 @@ def text(*names: str) -> str:
     return f"model_list:\n{rows}"
 
 
+KEYED = """\
+model_list:
+  - {model_name: a, litellm_params: {model: openai/a, api_key: os.environ/MOUNTED}}
+"""
+
+
 def reloader(path: Path, environ: Mapping[str, str] | None = None) -> Reloader:
     environ = {} if environ is None else environ
     return Reloader(path, environ, load_config(path, environ), clock=SystemClock())
@@ -130,6 +136,39 @@ def test_a_file_without_any_model_leaves_the_old_snapshot_and_says_what_to_do(
             assert subject.current.models() == ("a",)
             assert "no model is left in this file" in str(subject.last_error)
             assert "restart Mobius" in str(subject.last_error)
+
+    asyncio.run(main())
+
+
+def test_a_mounted_secret_that_is_emptied_or_gone_leaves_the_old_snapshot(tmp_path: Path) -> None:
+    async def main() -> None:
+        file = ConfigFile(tmp_path, KEYED)
+        secret = tmp_path / "key"
+        secret.write_text("sk-old")
+        subject = reloader(file.path, {"MOUNTED_FILE": str(secret)})
+        before = subject.current
+        for lose in (lambda: secret.write_text(""), secret.unlink):
+            lose()
+            assert await subject.reload() is Result.ERROR
+            assert subject.current is before
+            assert "the file that MOUNTED_FILE names is empty or cannot" in str(subject.last_error)
+        secret.write_text("sk-new")
+        assert await subject.reload() is Result.OK
+        assert subject.current.targets()[0].params["api_key"] == "sk-new"
+
+    asyncio.run(main())
+
+
+def test_a_mounted_secret_that_the_file_no_longer_asks_for_may_go(tmp_path: Path) -> None:
+    async def main() -> None:
+        file = ConfigFile(tmp_path, KEYED)
+        secret = tmp_path / "key"
+        secret.write_text("sk-old")
+        subject = reloader(file.path, {"MOUNTED_FILE": str(secret)})
+        secret.unlink()
+        file.write(text("b"), "save")
+        assert await subject.reload() is Result.OK
+        assert subject.current.models() == ("b",)
 
     asyncio.run(main())
 

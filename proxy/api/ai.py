@@ -39,11 +39,11 @@ class Brief:
         self._clock = clock
         self._finish: str | None = None
 
-    def whole(self, reply: Completion) -> bytes:
+    def whole(self, reply: Completion) -> tuple[bytes, str]:
         choice = _first(reply.body)
         message = _object(choice.get("message"))
         tally = self._tally
-        return orjson.dumps(
+        raw = orjson.dumps(
             {
                 "content": _content(message),
                 "provider": self._provider,
@@ -55,6 +55,7 @@ class Brief:
                 **dict(_beside(message)),
             }
         )
+        return raw, "application/json"
 
     def events(self, chunk: Chunk) -> bytes:
         return b"".join(frame for event in chunk.events for frame in self._lines(_first(event)))

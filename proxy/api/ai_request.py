@@ -82,7 +82,7 @@ def _read(value: str, reading: Callable[[str], object]) -> object:
 
 def _check(body: Mapping[str, Any], *, stream: bool) -> None:
     """Return when the body may be answered in this form. Raises RequestInvalid naming the field."""
-    check_messages(body.get("messages"))
+    check_messages(body)
     for place, message in enumerate(body["messages"]):
         role = message.get("role")
         if not isinstance(role, str) or not role:

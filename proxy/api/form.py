@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
-from proxy import sse
 from proxy.api.render import error_frame
 from proxy.clock import Clock
 from proxy.errors import ProxyError
+from proxy.grammar import GRAMMARS
 from proxy.replies import Chunk, Completion
 from proxy.types import Tally
 
@@ -16,7 +16,9 @@ from proxy.types import Tally
 class Form(Protocol):
     """The form of one answer. Each method returns bytes as they go out."""
 
-    def whole(self, reply: Completion) -> bytes: ...
+    def whole(self, reply: Completion) -> tuple[bytes, str]:
+        """Return a whole answer, and the type of its content."""
+        ...
 
     def events(self, chunk: Chunk) -> bytes:
         """Return whole events, or nothing where the chunk says nothing in this form."""
@@ -37,18 +39,21 @@ Forming: TypeAlias = Callable[[Tally, Clock], Form]
 class AsItCame:
     """OpenAI's form, which every reply has already."""
 
-    def whole(self, reply: Completion) -> bytes:
-        return reply.raw
+    def __init__(self, tally: Tally) -> None:
+        self._grammar = GRAMMARS[tally.surface]
+
+    def whole(self, reply: Completion) -> tuple[bytes, str]:
+        return reply.raw, reply.content_type
 
     def events(self, chunk: Chunk) -> bytes:
         return chunk.raw
 
     def end(self) -> bytes:
-        return sse.DONE_FRAME
+        return self._grammar.done
 
     def broken(self, error: ProxyError) -> bytes:
         return error_frame(error)
 
 
 def as_it_came(tally: Tally, clock: Clock) -> Form:
-    return AsItCame()
+    return AsItCame(tally)

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from proxy import __version__
 from proxy.api import openapi_ai
 from proxy.api.render import answer_json
+from proxy.api.surfaces import ROWS, Row, addresses
 from proxy.api.usage import QUESTIONS
 
 _ERROR = {
@@ -28,24 +29,15 @@ _ERROR = {
         }
     },
 }
-_CHAT = {
-    "type": "object",
-    "required": ["model", "messages"],
-    # Only what the gateway acts on is described: the rest of the body is the provider's business.
-    "additionalProperties": True,
-    "properties": {
-        "model": {"type": "string", "description": "A configured name; see `/v1/models`."},
-        "messages": {"type": "array", "minItems": 1, "items": {"type": "object"}},
-        "stream": {"type": ["boolean", "null"]},
-        "fallbacks": {
-            "type": "array",
-            "items": {"type": "string"},
-            "description": "Models to ask instead of the configured fallbacks.",
-        },
-        "disable_fallbacks": {"type": "boolean"},
-        "num_retries": {"type": "integer", "minimum": 0, "maximum": 10},
-        "timeout": {"type": "number", "exclusiveMinimum": 0, "description": "Seconds."},
+_WISHES = {
+    "fallbacks": {
+        "type": "array",
+        "items": {"type": "string"},
+        "description": "Models to ask instead of the configured fallbacks.",
     },
+    "disable_fallbacks": {"type": "boolean"},
+    "num_retries": {"type": "integer", "minimum": 0, "maximum": 10},
+    "timeout": {"type": "number", "exclusiveMinimum": 0, "description": "Seconds."},
 }
 
 
@@ -67,16 +59,30 @@ def _operation(summary: str, *, secured: bool = False, **more: Any) -> dict[str,
     return operation
 
 
-def _chat() -> dict[str, Any]:
-    operation = _operation(
-        "Answer a chat, whole or as a stream of events",
-        secured=True,
-        requestBody={"required": True, "content": _content({"$ref": "#/components/schemas/Chat"})},
-    )
-    operation["responses"]["200"]["content"] = {
-        **_content({"type": "object"}),
-        "text/event-stream": {"schema": {"type": "string"}},
+def _question(row: Row) -> dict[str, Any]:
+    """Return what a body of a surface holds: only what the gateway acts on is described."""
+    fields: dict[str, Any] = {
+        "model": {"type": "string", "description": "A configured name; see `/v1/models`."},
+        **row.body,
     }
+    if row.streams:
+        fields["stream"] = {"type": ["boolean", "null"]}
+    required = [name for name in ("model", *row.required) if name not in row.assumed]
+    return {
+        "type": "object",
+        "required": required,
+        "additionalProperties": True,
+        "properties": {**fields, **_WISHES},
+    }
+
+
+def _asks(row: Row) -> dict[str, Any]:
+    body = {"required": True, "content": _content(_question(row))}
+    operation = _operation(row.summary, secured=True, requestBody=body)
+    content = _content({"type": "object"})
+    if row.streams:
+        content["text/event-stream"] = {"schema": {"type": "string"}}
+    operation["responses"]["200"]["content"] = content
     return operation
 
 
@@ -119,7 +125,7 @@ def _usage() -> dict[str, Any]:
 _MODEL = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
 
 PATHS: dict[str, dict[str, Any]] = {
-    "/v1/chat/completions": {"post": _chat()},
+    **{next(addresses(row)): {"post": _asks(row)} for row in ROWS},
     "/ai/generate": {
         "post": _ai(
             "Answer a chat with one flat object",
@@ -160,7 +166,7 @@ async def describe(request: Request) -> Response:
             "info": {"title": "Mobius", "version": __version__},
             "paths": PATHS,
             "components": {
-                "schemas": {"Chat": _CHAT, "Error": _ERROR, **openapi_ai.SCHEMAS},
+                "schemas": {"Error": _ERROR, **openapi_ai.SCHEMAS},
                 "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
             },
         },

@@ -25,19 +25,19 @@ from proxy.replies import ChunkStream, Completion
 from proxy.types import Tally
 from proxy.waiting import Waiting
 
+JSON_TYPE = JSON[1]
 OVERHEAD = b"x-mobius-overhead-ms"
-OPENAI = AsItCame()
 
 
 class Outbound:
     """One answer. `finished` is true once its last byte has been handed over."""
 
     def __init__(
-        self, send: Send, tally: Tally, *, clock: Clock, log: Log, form: Form = OPENAI
+        self, send: Send, tally: Tally, *, clock: Clock, log: Log, form: Form | None = None
     ) -> None:
         self.started = False
         self.finished = False
-        self._form = form
+        self._form = form or AsItCame(tally)
         self._streaming = False
         self._asgi_send = send
         self._tally = tally
@@ -46,18 +46,23 @@ class Outbound:
         self._turn = asyncio.Lock()
         self._last_s = clock.now()
 
-    async def whole(self, status: int, body: bytes, headers: RawHeaders) -> None:
-        """Send a whole JSON answer."""
+    async def whole(
+        self, status: int, body: bytes, headers: RawHeaders, *, content_type: bytes = JSON_TYPE
+    ) -> None:
+        """Send a whole answer."""
         if self.started:
             raise RuntimeError("a stream has been announced")
         async with self._turn:
             length = (b"content-length", b"%d" % len(body))
-            await self._start(status, [JSON, length, *headers])
+            await self._start(status, [(b"content-type", content_type), length, *headers])
             await self._send({"type": "http.response.body", "body": body, "more_body": False})
             self.finished = True
 
     async def completion(self, reply: Completion) -> None:
-        await self.whole(200, self._form.whole(reply), reply_headers(reply, self._tally))
+        raw, kind = self._form.whole(reply)
+        headers = reply_headers(reply, self._tally)
+        content_type = kind.encode("latin-1", "replace")
+        await self.whole(200, raw, headers, content_type=content_type)
 
     async def stream(self, reply: ChunkStream) -> None:
         """

@@ -12,7 +12,7 @@ from proxy.caching import CacheWishes, wishes_of
 from proxy.controls import check_controls
 from proxy.errors import RequestInvalid
 from proxy.snapshot import Snapshot
-from proxy.types import Call, Surface, Wishes
+from proxy.types import Call, Json, Surface, Wishes
 
 MOST_RETRIES = 10  # as in the configuration
 MOST_FALLBACKS = 20  # nobody waits for that many, and each costs time before the first is asked
@@ -35,25 +35,21 @@ class Incoming:
         return self.snapshot.policy.limits.json_depth
 
 
-def chat_of(incoming: Incoming) -> Call:
-    """Return the call that a chat request makes. Raises RequestInvalid naming the field."""
-    return parse_chat(incoming.raw, incoming.request_id, incoming.depth_limit)
-
-
-def parse_chat(raw: bytes, request_id: str, depth_limit: int) -> Call:
-    """Return the call that a chat request makes. Raises RequestInvalid naming the field."""
-    body = parse_object(raw, depth_limit)
-    check_messages(body.get("messages"))
-    return make_call(body, surface=Surface.CHAT, request_id=request_id, size_bytes=len(raw))
-
-
-def check_messages(messages: object) -> None:
-    """Return when these may be the messages of a chat. Raises RequestInvalid naming the first."""
+def check_messages(body: Json) -> None:
+    """Return when the messages are a list of objects. Raises RequestInvalid."""
+    messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise wrong("messages", "a list with at least one message")
     for place, message in enumerate(messages):
         if not isinstance(message, dict):
             raise wrong(f"messages[{place}]", "an object")
+
+
+def check_text(body: Json, name: str) -> None:
+    """Return when the field is a text or a list with something in it. Raises RequestInvalid."""
+    value = body.get(name)
+    if not isinstance(value, str) and not (isinstance(value, list) and value):
+        raise wrong(name, "a text, or a list with at least one")
 
 
 def make_call(

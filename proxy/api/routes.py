@@ -9,9 +9,9 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from proxy.api import admin, ai, models, openapi, ops, providers, usage
-from proxy.api.chat import chat_completions
 from proxy.api.render import answer_error
 from proxy.api.small import SmallEndpoint
+from proxy.api.surfaces import ROWS, addresses
 from proxy.errors import ProxyError
 
 _POST = "POST"
@@ -20,8 +20,7 @@ _DELETE = "DELETE"
 
 # The first that matches answers, and most requests are for the first.
 TABLE: tuple[tuple[str, str, ASGIApp], ...] = (
-    (_POST, "/v1/chat/completions", chat_completions),
-    (_POST, "/chat/completions", chat_completions),
+    *((_POST, path, row.endpoint) for row in ROWS for path in addresses(row)),
     (_POST, "/ai/generate", ai.generate),
     (_POST, "/ai/stream", ai.stream),
     (_GET, "/ai/providers/health", SmallEndpoint(providers.health)),

@@ -9,12 +9,13 @@ import sys
 import orjson
 
 from proxy.access import ANONYMOUS
-from proxy.api.parse import parse_chat
+from proxy.api.surfaces import BY_SURFACE
 from proxy.cache_key import explain
 from proxy.caching import applies
 from proxy.config import load_config
 from proxy.errors import ProxyError
 from proxy.gateway import key_parts, ring_of
+from proxy.types import Surface
 
 EXAMPLES = """\
 examples:
@@ -41,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"--as: the file has no key named {args.caller}", file=sys.stderr)
         return 1
     try:
-        call = parse_chat(sys.stdin.buffer.read(), "cache-key", DEPTH)
+        row = BY_SURFACE[Surface.CHAT]
+        call = row.parse(sys.stdin.buffer.read(), "cache-key", DEPTH)
         ring = ring_of(call, caller, snapshot)
     except ProxyError as error:
         print(error.message, file=sys.stderr)

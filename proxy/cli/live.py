@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, aclosing
 
-from proxy.app import open_sdk
 from proxy.clock import Clock, SystemClock
 from proxy.config import Config
 from proxy.errors import UpstreamFailure
@@ -15,7 +14,7 @@ from proxy.replies import ChunkStream
 from proxy.retry import Kind
 from proxy.types import Call, Target
 from proxy.upstream import Upstream
-from proxy.upstream.unified import Unified
+from proxy.upstream.lanes import Providers
 from proxy.waiting import Waiting
 
 AT_ONCE = 8
@@ -43,13 +42,14 @@ async def ask_all(config: Config) -> int:
     clock = SystemClock()
     async with AsyncExitStack() as opened:
         os.environ.update(config.environment)
-        sdk = await open_sdk(opened, clock)
+        providers = Providers(clock)
+        opened.push_async_callback(providers.aclose)
         try:
-            await sdk.ready()
+            await providers.sdk.ready()
         except UpstreamFailure as failure:
             print(f"\nlive:\n  fail  {failure}")
             return 1
-        upstream = Unified(sdk, clock, limit_bytes=lambda: LIMIT_BYTES)
+        upstream = providers.lanes(lambda: LIMIT_BYTES)
         gate = asyncio.Semaphore(AT_ONCE)
         print("\nlive:")
         asked = (_ask(target, upstream, clock, gate) for target in config.snapshot.targets())

@@ -41,7 +41,15 @@ from proxy.config.targets import Above
 from proxy.policy import MobiusPolicy, RedisSettings
 from proxy.snapshot import Snapshot
 
-__all__ = ["CacheSettings", "Config", "ConfigError", "RedisSettings", "Remark", "load_config"]
+__all__ = [
+    "CacheSettings",
+    "Config",
+    "ConfigError",
+    "RedisSettings",
+    "Remark",
+    "load_config",
+    "shown",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +58,8 @@ class Config:
     A file that could be read, whole.
 
     `files` are all that were read or looked for, mounted secrets too: when one changes, the
-    configuration may. `fingerprint` changes with what they hold. `environment` is what
+    configuration may. `fingerprint` changes with what they hold. `mounted` says of each variable
+    that a mounted secret was to hold whether it did. `environment` is what
     `environment_variables` sets for LiteLLM; whoever starts it exports them.
     """
 
@@ -58,6 +67,7 @@ class Config:
     warnings: tuple[Remark, ...]
     files: tuple[Path, ...]
     fingerprint: str
+    mounted: Mapping[str, bool] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     redis: RedisSettings | None = None
     cache: CacheSettings = field(default_factory=CacheSettings)
@@ -127,6 +137,7 @@ def _read(
         warnings=reader.findings.clean(reader.findings.warnings),
         files=tuple(reader.secrets.files),
         fingerprint=_fingerprint(sources, reader.secrets),
+        mounted=MappingProxyType(reader.secrets.mounted()),
         environment=MappingProxyType(dict(environment)),
         redis=redis,
         cache=cache,
@@ -144,6 +155,7 @@ def _above(
         drop_params=settings.drop_params(),
         credentials=_credentials(reader, root),
         catalogue=catalogue,
+        lanes=policy.lanes,
     )
 
 

@@ -58,6 +58,15 @@ class Secrets:
         pairs = sorted((name, found.value or "") for name, found in self._found.items())
         return hashlib.sha256(repr(pairs).encode()).hexdigest()
 
+    def mounted(self) -> dict[str, bool]:
+        """Return the variables that a mounted file was to hold, and whether it did."""
+        named = {name for name in self._found if not self.environ.get(name)}
+        return {
+            name: self._found[name].value is not None
+            for name in sorted(named)
+            if self.environ.get(f"{name}_FILE")
+        }
+
     def _look_up(self, name: str) -> Found:
         value = self.environ.get(name)
         if value:

@@ -10,6 +10,7 @@ from typing import Any
 
 from proxy.catalogue import LIMITS
 from proxy.config.connection import connect, credential_of
+from proxy.config.lanes import lane_of, wish_for
 from proxy.config.names import (
     ACTED,
     COMPLETION,
@@ -50,6 +51,7 @@ class Above:
     drop_params: bool | None = None
     credentials: Mapping[str, Fields] = field(default_factory=dict)
     catalogue: Catalogue = NOTHING_KNOWN
+    lanes: Mapping[str, str] = field(default_factory=dict)  # by label, group, or provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +221,13 @@ def _build(
     drop = reader.switch(acted.get("drop_params"), "drop_params")
     info = _info(reader, entry.entries.get("model_info"))
     stated = _stated(provider, handed, info)
+    label = f"{group}/{provider}/{model}"
+    wish = wish_for(above.lanes, label, group, provider)
+    lane, why = lane_of(provider, model, handed, wish=wish)
+    if why is not None:
+        reader.findings.warn(entry.place, f"mobius.lanes: {shown(label)} goes by {lane}: {why}")
     target = Target(
-        label=f"{group}/{provider}/{model}",
+        label=label,
         group=group,
         provider=provider,
         model=model,
@@ -229,6 +236,7 @@ def _build(
         params=MappingProxyType(handed),
         defaults=MappingProxyType({k: v for k, v in params.defaults.items() if v is not None}),
         timeouts=_timeouts(reader, acted, above),
+        lane=lane,
         weight=reader.number(acted.get("weight"), "weight"),
         order=order or 0,
         rpm=reader.integer(acted.get("rpm"), "rpm"),

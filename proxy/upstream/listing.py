@@ -19,13 +19,14 @@ from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.retry import Kind
 from proxy.types import Target
-from proxy.upstream.arguments import HEADERS, headers_of, secrets_of
+from proxy.upstream.address import HOME
+from proxy.upstream.arguments import headers_of
 from proxy.upstream.sdk import Sdk
+from proxy.upstream.secrets import HEADERS, secrets_of
 from proxy.upstream.wire import WIRE, Wire, WireError
 from proxy.waiting import Waiting
 
 LIMIT_BYTES = 8 * 1024 * 1024
-OPENAI_BASE = "https://api.openai.com/v1"
 ANTHROPIC_BASE = "https://api.anthropic.com"
 ANTHROPIC_VERSION = "2023-06-01"
 LIKE_OPENAI = frozenset({"openai", "mistral"})  # beside those that LiteLLM has a table of
@@ -113,7 +114,7 @@ def _place(litellm: ModuleType, target: Target) -> tuple[str, dict[str, str]] | 
     if provider not in LIKE_OPENAI and provider not in litellm.openai_compatible_providers:
         return None
     if not base and provider == "openai":
-        base = OPENAI_BASE
+        base = HOME
     elif not base:
         base = _base(litellm, target, key)
     headers = {"authorization": f"Bearer {key}"} if key else {}

@@ -14,9 +14,10 @@ import contextlib
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from proxy import aggregate, sse
+from proxy import sse
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
+from proxy.grammar import Grammar
 from proxy.replies import Chunk, ChunkStream
 from proxy.retry import Kind
 from proxy.types import Json, TargetTimeouts
@@ -39,6 +40,7 @@ class Waits:
 class Progress:
     """How far a stream has come, by its own events."""
 
+    grammar: Grammar
     choices: int  # as many as were asked for
     wants_usage: bool
     secrets: tuple[str, ...] = ()
@@ -81,23 +83,21 @@ class Progress:
             failure.__cause__ = exc
             return self._sound(_readable(chunk))[0], failure
         for at, event in enumerate(events):
-            if event.get("error"):
-                failure = failures.of_event(event, secrets=self.secrets)
+            if (reported := self.grammar.failure(event)) is not None:
+                failure = failures.of_event(reported, secrets=self.secrets)
                 return Chunk.of_events(events[:at]), failure
         return chunk, None
 
     def _note(self, event: Json) -> bool:
         """Take note of one event; say whether it carries nothing but the usage."""
-        choices = event.get("choices")
-        choices = choices if isinstance(choices, list) else []
-        self.begun = self.begun or aggregate.has_content(event)
+        grammar = self.grammar
+        self.begun = self.begun or grammar.begins(event)
         self.usage = self.usage or bool(event.get("usage"))
-        for choice in choices:
-            if isinstance(choice, dict) and isinstance(index := choice.get("index", 0), int):
-                self.seen.add(index)
-                if choice.get("finish_reason"):
-                    self.finished.add(index)
-        return not choices and bool(event.get("usage"))
+        for index, ended in grammar.endings(event):
+            self.seen.add(index)
+            if ended:
+                self.finished.add(index)
+        return grammar.only_usage(event)
 
 
 async def begin(

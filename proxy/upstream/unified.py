@@ -16,25 +16,24 @@ from typing import Any
 
 import orjson
 
-from proxy import sse
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
+from proxy.grammar import GRAMMARS
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.retry import Kind
 from proxy.types import Call, Json, Target
 from proxy.upstream import failures
 from proxy.upstream.answer import Answer
 from proxy.upstream.arguments import Written, write_arguments
+from proxy.upstream.events import DRAIN_S, chunks_of
+from proxy.upstream.judge import choices_of_call, limit_of
 from proxy.upstream.limits import leeways, rate_limits
 from proxy.upstream.mend import MENDED
-from proxy.upstream.normal import Thoughts, normal_chunk, normal_completion
+from proxy.upstream.normal import Thoughts, is_text, normal_answer, normal_event
 from proxy.upstream.sdk import Sdk
 from proxy.upstream.stream import Progress, begin
 from proxy.upstream.wire import WIRE, Wire
 from proxy.waiting import Waiting
-
-# How long the rest of a connection is waited for after `[DONE]`, so that it can be used again.
-DRAIN_S = 0.02
 
 
 class Unified:
@@ -77,7 +76,7 @@ class Unified:
     async def _reply(
         self, litellm: ModuleType, target: Target, call: Call, written: Written, wire: Wire
     ) -> Reply:
-        limit_s, late = _limit(target, call)
+        limit_s, late = limit_of(target, call)
         try:
             async with AsyncExitStack() as owed:
                 # LiteLLM does not close every answer that it stops reading.
@@ -85,7 +84,7 @@ class Unified:
                 async with asyncio.timeout(limit_s):
                     answer = await self._ask(litellm, written, wire)
                     if not call.stream:
-                        return self._completion(answer, written, wire)
+                        return self._completion(answer, call, written, wire)
                     stream = await self._stream(answer, target, call, written, wire)
                 return stream.owe(owed.pop_all())
         except TimeoutError as exc:
@@ -94,7 +93,7 @@ class Unified:
     async def _ask(self, litellm: ModuleType, written: Written, wire: Wire) -> Any:
         """Return what LiteLLM answers, or None where only the wire has an answer."""
         try:
-            return await litellm.acompletion(**written.arguments)
+            return await getattr(litellm, written.function)(**written.arguments)
         except Exception as exc:
             if wire.failure is not None:
                 raise wire.failure from exc
@@ -110,10 +109,10 @@ class Unified:
         if written.native and wire.answer is not None:
             source = _native_chunks(wire.answer, answer, wire)
         else:
-            source = _translated_chunks(answer, wire, written)
-        choices = call.body.get("n")
+            source = _translated_chunks(answer, call, wire, written)
         progress = Progress(
-            choices=choices if isinstance(choices, int) and choices > 0 else 1,
+            GRAMMARS[call.surface],
+            choices=choices_of_call(call),
             wants_usage=call.wants_usage,
             secrets=written.secrets,
         )
@@ -131,11 +130,11 @@ class Unified:
         owed.push_async_callback(source.aclose)
         return stream.owe(owed)
 
-    def _completion(self, answer: Any, written: Written, wire: Wire) -> Completion:
+    def _completion(self, answer: Any, call: Call, written: Written, wire: Wire) -> Completion:
         headers = rate_limits(wire.headers, wall_s=self._clock.wall())
         facts: Mapping[str, Any] = {"headers": headers, "dropped": written.dropped}
         if not written.native and answer is not None:
-            body = normal_completion(answer, counted=not wire.mended)
+            body = normal_answer(call, answer, counted=not wire.mended)
             return Completion(_dumped(body), body, **facts)
         raw = bytes(wire.body)
         try:
@@ -144,18 +143,9 @@ class Unified:
             raise UpstreamFailure("the answer is not JSON", kind=Kind.TRANSIENT) from exc
         if isinstance(body, dict) and body.get("error"):
             raise failures.of_event(body, secrets=written.secrets)
-        if not written.native or not _holds_answer(body):
+        if not written.native or not GRAMMARS[call.surface].answers(body):
             raise UpstreamFailure("the answer cannot be read", kind=Kind.TRANSIENT)
         return Completion(raw, body, **facts)
-
-
-def _limit(target: Target, call: Call) -> tuple[float, Kind]:
-    """Return the seconds that an answer may take, and what it is when they have passed."""
-    limit_s = target.timeouts.first_token_s if call.stream else target.timeouts.answer_s
-    wish_s = call.wishes.timeout_s
-    if wish_s is not None and wish_s < limit_s:
-        return wish_s, Kind.IMPATIENT
-    return limit_s, Kind.SILENT
 
 
 def _dumped(body: Json) -> bytes:
@@ -166,32 +156,12 @@ def _dumped(body: Json) -> bytes:
         return orjson.dumps({name: value for name, value in body.items() if name != "usage"})
 
 
-def _holds_answer(body: object) -> bool:
-    choices = body.get("choices") if isinstance(body, dict) else None
-    return (
-        isinstance(choices, list)
-        and bool(choices)
-        and all(isinstance(c, dict) and isinstance(c.get("message"), dict) for c in choices)
-    )
-
-
 async def _native_chunks(answer: Answer, wrapper: Any, wire: Wire) -> AsyncGenerator[Chunk, None]:
     """Yield what each socket read completes, up to `[DONE]` or the end of the stream."""
-    reader = sse.Reader()
     try:
-        async for piece in answer:
-            try:
-                payloads = [event.data for event in reader.feed(piece)]
-            except sse.EventTooLarge as exc:
-                raise UpstreamFailure(str(exc), kind=Kind.TRANSIENT) from exc
-            done = sse.DONE in payloads
-            if done:
-                payloads = payloads[: payloads.index(sse.DONE)]
-            if payloads:
-                yield Chunk.of_payloads(payloads)
-            if done:
-                await answer.drain(DRAIN_S)
-                return
+        async with aclosing(chunks_of(answer, answer.drain)) as chunks:
+            async for chunk in chunks:
+                yield chunk
     except Exception as exc:
         raise (wire.failure or failures.of_exception(exc)) from exc
     finally:
@@ -200,14 +170,14 @@ async def _native_chunks(answer: Answer, wrapper: Any, wire: Wire) -> AsyncGener
 
 
 async def _translated_chunks(
-    wrapper: Any, wire: Wire, written: Written
+    wrapper: Any, call: Call, wire: Wire, written: Written
 ) -> AsyncGenerator[Chunk, None]:
     """Yield LiteLLM's chunks, but not the finish reason that it invents for a cut stream."""
     thoughts = Thoughts()
     async with aclosing(wrapper):
         try:
             async for chunk in wrapper:
-                event = normal_chunk(chunk, counted=not wire.mended)
+                event = normal_event(call, chunk, counted=not wire.mended)
                 thoughts.number(event)
                 finish = any(choice["finish_reason"] for choice in event["choices"])
                 if finish and wire.sent and not _really_finished(wrapper, wire):
@@ -223,6 +193,8 @@ async def _translated_chunks(
 
 
 def _really_finished(wrapper: Any, wire: Wire) -> bool:
+    # The one for older completions stands around the other.
+    wrapper = getattr(wrapper, "completion_stream", wrapper) if is_text(wrapper) else wrapper
     return not wire.cut and bool(
         getattr(wrapper, "received_finish_reason", None)
         or getattr(wrapper, "intermittent_finish_reason", None)

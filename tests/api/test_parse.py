@@ -7,9 +7,10 @@ from typing import Any
 import orjson
 import pytest
 
-from proxy.api.parse import MOST_CONTAINERS, MOST_FALLBACKS, parse_chat
+from proxy.api.parse import MOST_CONTAINERS, MOST_FALLBACKS
+from proxy.api.surfaces import BY_SURFACE
 from proxy.errors import RequestInvalid
-from proxy.types import Call
+from proxy.types import Call, Surface
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 
@@ -17,7 +18,7 @@ MESSAGES = [{"role": "user", "content": "hi"}]
 def parse(body: object = None, /, **fields: Any) -> Call:
     if not isinstance(body, bytes):
         body = orjson.dumps(body or {"model": "m", "messages": MESSAGES, **fields})
-    return parse_chat(body, "req_1", 8)
+    return BY_SURFACE[Surface.CHAT].parse(body, "req_1", 8)
 
 
 def refusal(body: object = None, /, **fields: Any) -> RequestInvalid:

@@ -10,6 +10,7 @@ from proxy import __version__
 from proxy.api.deps import TargetHealth
 from proxy.api.openapi import PATHS
 from proxy.api.routes import TABLE
+from proxy.api.surfaces import ROWS, addresses
 from proxy.errors import ProxyError
 from proxy.routing import Plan, Step
 from proxy.types import Caller, Target
@@ -279,7 +280,8 @@ async def test_the_addresses_are_described() -> None:
 def test_every_address_that_is_described_is_served_and_the_other_way_round() -> None:
     served = {(path.replace(":path", ""), method.lower()) for method, path, _ in TABLE}
     described = {(path, method) for path, operations in PATHS.items() for method in operations}
-    other_spellings = {"/chat/completions", "/models", "/models/{model}", "/health/liveliness"}
+    other_spellings = {"/models", "/models/{model}", "/health/liveliness"}
+    other_spellings |= {path for row in ROWS for path in list(addresses(row))[1:]}
     assert described <= served
     assert {path for path, _ in served - described} == {*other_spellings, "/openapi.json"}
 

@@ -242,6 +242,7 @@ def test_another_key_ends_the_rest_that_the_old_one_earned(
         before, after = f"os.environ/{before}", f"os.environ/{after}"
     place.secret.write_text(old)
     place.apply(_with_key(place.config(revision), before))
+    place.mobius.http.post("/admin/reload")  # the secret's own change may have been what was seen
     place.first.script(REFUSALS[refusal])
     for _ in range(3):
         assert place.ask() == f"second-{revision}"
@@ -254,6 +255,21 @@ def test_another_key_ends_the_rest_that_the_old_one_earned(
     place.wait_in_force(generation)
     assert place.ask() == f"first-{revision}"
     assert _keys(place) == [old, new]
+
+
+def test_a_secret_emptied_or_gone_is_shown_and_its_former_content_counts(place: Place) -> None:
+    revision = next(REVISIONS)
+    place.secret.write_text("sk-mounted")
+    place.apply(_with_key(place.config(revision), "os.environ/MOUNTED_KEY"))
+    for lose in (lambda: place.secret.write_text(""), place.secret.unlink):
+        lose()
+        answer = place.mobius.http.post("/admin/reload").json()
+        assert "MOUNTED_KEY_FILE" in answer["error"]
+        assert "MOUNTED_KEY_FILE" in place.readiness["config_error"]
+        assert place.ask() == f"first-{revision}"
+    place.secret.write_text("sk-mounted")
+    assert place.mobius.http.post("/admin/reload").json()["error"] is None
+    assert set(_keys(place)) == {"sk-mounted"}
 
 
 def _with_key(config: Config, key: str) -> Config:

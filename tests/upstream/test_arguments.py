@@ -16,7 +16,8 @@ from proxy.errors import UpstreamFailure
 from proxy.parameters import EXTRAS, OPENAI
 from proxy.retry import Kind
 from proxy.types import Json, Target
-from proxy.upstream.arguments import NATIVE, OURS, Written, write_arguments
+from proxy.upstream.arguments import Written, write_arguments
+from proxy.upstream.fields import NATIVE, OURS
 from tests.providers import FakeAnthropic, FakeGemini, FakeOpenAI
 from tests.upstream.test_unified import HELLO, KEY, TOOL, Lane, call_of, target_of
 

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from proxy.errors import UpstreamFailure
+from proxy.grammar import GRAMMARS
 from proxy.replies import Chunk, ChunkStream
 from proxy.retry import Kind
-from proxy.types import Json, TargetTimeouts
+from proxy.types import Json, Surface, TargetTimeouts
 from proxy.upstream.stream import PREAMBLE_LIMIT_BYTES, Progress, Waits, begin
 from tests.fakes import (
     Fails,
@@ -47,7 +48,7 @@ class Listener:
         self.clock = FakeClock()
         self.source = Source(pieces, self.clock)
         self.chunks = self.source.chunks()  # held: nothing is closed by being forgotten
-        self.progress = Progress(choices=choices, wants_usage=wants_usage)
+        self.progress = Progress(GRAMMARS[Surface.CHAT], choices=choices, wants_usage=wants_usage)
         self.timeouts = TargetTimeouts(idle_s=idle_s, stream_s=stream_s)
         self.waits = Waits(usage_s=usage_s, done_s=0.005)
         self.heard: list[Json] = []

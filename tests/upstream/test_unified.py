@@ -367,13 +367,19 @@ def test_a_connection_is_used_again_after_a_whole_answer_a_stream_and_a_refusal(
         target = target_of(name, one.base_url)
         for _ in range(4):
             lane.ask(target)
-            lane.stream(target)
             one.script(Fails(400))
             with pytest.raises(UpstreamFailure):
                 lane.ask(target)
-        assert len(one.journal) == 12
-        # One, but on a machine so busy that the end of a stream was not waited for.
-        assert one.journal.accepted <= 3
+        assert (len(one.journal), one.journal.accepted) == (8, 1)
+        # On a machine so busy that the end of a stream is not waited for, it takes another one.
+        for _ in range(20):
+            before = one.journal.accepted
+            lane.stream(target)
+            lane.ask(target)
+            if one.journal.accepted == before:
+                break
+        else:
+            raise AssertionError("no connection was used again after a stream")
 
 
 @pytest.mark.parametrize("fake", [FakeOpenAI, FakeAnthropic], ids=["openai", "anthropic"])

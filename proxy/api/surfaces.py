@@ -1,0 +1,119 @@
+"""The surfaces that models are asked on: where each is reached, and what a body must hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from proxy.api.exchange import ModelEndpoint
+from proxy.api.parse import (
+    Incoming,
+    check_messages,
+    check_text,
+    make_call,
+    parse_object,
+    wrong,
+)
+from proxy.types import Call, Surface
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """
+    One surface. `paths` are its addresses, each also under `/v1`.
+
+    `required` are the fields that must stand in a body, `assumed` what OpenAI takes for those that
+    may be left out there and that we need. Without `streams` a body that asks for one is refused.
+    """
+
+    surface: Surface
+    paths: tuple[str, ...]
+    summary: str
+    required: tuple[str, ...]
+    assumed: Mapping[str, Any] = field(default_factory=dict)
+    streams: bool = False
+    body: Mapping[str, Any] = field(default_factory=dict)  # its fields, as JSON schemas
+
+    def parse(self, raw: bytes, request_id: str, depth_limit: int) -> Call:
+        """Return the call that a body makes. Raises RequestInvalid naming the field."""
+        body = {**self.assumed, **parse_object(raw, depth_limit)}
+        for name in self.required:
+            if name == "messages":
+                check_messages(body)
+            else:
+                check_text(body, name)
+        if body.get("stream") and not self.streams:
+            raise wrong("stream", "false: this endpoint answers whole")
+        return make_call(body, surface=self.surface, request_id=request_id, size_bytes=len(raw))
+
+    def read(self, incoming: Incoming) -> Call:
+        """Return the call that a request makes. Raises RequestInvalid naming the field."""
+        return self.parse(incoming.raw, incoming.request_id, incoming.depth_limit)
+
+    @property
+    def endpoint(self) -> ModelEndpoint:
+        return ModelEndpoint(self.surface, self.read)
+
+
+_TEXTS = {"type": ["string", "array"], "description": "A text, or a list of them."}
+ROWS: tuple[Row, ...] = (
+    Row(
+        Surface.CHAT,
+        ("/chat/completions",),
+        "Answer a chat, whole or as a stream of events",
+        ("messages",),
+        streams=True,
+        body={"messages": {"type": "array", "minItems": 1, "items": {"type": "object"}}},
+    ),
+    Row(
+        Surface.COMPLETIONS,
+        ("/completions",),
+        "Go on with a text, whole or as a stream of events",
+        ("prompt",),
+        streams=True,
+        body={"prompt": _TEXTS},
+    ),
+    Row(
+        Surface.EMBEDDINGS,
+        ("/embeddings",),
+        "Vectors for texts",
+        ("input",),
+        body={"input": _TEXTS, "encoding_format": {"enum": ["float", "base64"]}},
+    ),
+    Row(
+        Surface.MODERATIONS,
+        ("/moderations",),
+        "Say whether texts may be harmful",
+        ("input",),
+        # Moderation is the one surface whose model OpenAI's own examples leave out.
+        assumed=MappingProxyType({"model": "omni-moderation-latest"}),
+        body={"input": _TEXTS},
+    ),
+    Row(
+        Surface.IMAGES,
+        ("/images/generations",),
+        "Draw images",
+        ("prompt",),
+        body={"prompt": {"type": "string"}},
+    ),
+    Row(
+        Surface.RERANK,
+        ("/rerank", "/v2/rerank"),
+        "Order documents by how well they fit a query",
+        ("query", "documents"),
+        body={"query": {"type": "string"}, "documents": {"type": "array"}},
+    ),
+)
+
+
+BY_SURFACE: Mapping[Surface, Row] = {row.surface: row for row in ROWS}
+
+
+def addresses(row: Row) -> Iterator[str]:
+    """Yield every address of a surface, the most used first."""
+    for path in row.paths:
+        if not path.startswith("/v"):
+            yield f"/v1{path}"
+        yield path

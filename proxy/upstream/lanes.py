@@ -1,0 +1,61 @@
+"""The lanes together: each target is asked by the one that the configuration chose for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
+from urllib.request import getproxies_environment
+
+from proxy.clock import Clock
+from proxy.replies import Reply
+from proxy.types import Call, Lane, Target
+from proxy.upstream import Upstream
+from proxy.upstream.direct import Direct
+from proxy.upstream.http import Http
+from proxy.upstream.sdk import Sdk
+from proxy.upstream.unified import Unified
+from proxy.upstream.wire import Transport
+from proxy.waiting import Waiting
+
+
+class Lanes:
+    """Asks each target by its own lane, as `Upstream` says."""
+
+    def __init__(self, lanes: Mapping[Lane, Upstream]) -> None:
+        self._lanes = lanes
+
+    async def call(self, target: Target, call: Call, *, foreign: bool, waiting: Waiting) -> Reply:
+        lane = self._lanes[target.lane]
+        return await lane.call(target, call, foreign=foreign, waiting=waiting)
+
+
+class Providers:
+    """Owns the connections to providers, of every lane, and LiteLLM; not importing it yet."""
+
+    def __init__(self, clock: Clock) -> None:
+        proxies = getproxies_environment()
+        self.sdk = Sdk(Transport(clock, proxies=proxies))
+        self._http = Http(proxies=proxies)
+        self._clock = clock
+
+    def lanes(self, limit_bytes: Callable[[], int]) -> Lanes:
+        """Return the lanes; `limit_bytes` bounds a whole answer, decoded."""
+        return Lanes(
+            {
+                Lane.UNIFIED: Unified(self.sdk, self._clock, limit_bytes=limit_bytes),
+                Lane.DIRECT: Direct(self._http, self.sdk, self._clock, limit_bytes=limit_bytes),
+            }
+        )
+
+    def state(self, targets: Iterable[Target]) -> Mapping[str, str]:
+        """Return `ready`, `loading` or `failed` for each lane, `idle` where nobody is on it."""
+        direct = any(target.lane is Lane.DIRECT for target in targets)
+        return {
+            Lane.DIRECT.value: "ready" if direct else "idle",
+            Lane.UNIFIED.value: self.sdk.state,
+        }
+
+    async def aclose(self) -> None:
+        async with AsyncExitStack() as closing:
+            closing.push_async_callback(self.sdk.aclose)
+            closing.push_async_callback(self._http.aclose)
