@@ -35,7 +35,7 @@ CHATS = frozenset({None, "chat", "responses"})
 
 
 class Listing:
-    """Asks for the lists, over the same connections as everything else."""
+    """Asks for the lists, over the transport under LiteLLM."""
 
     def __init__(self, sdk: Sdk, clock: Clock) -> None:
         self._sdk = sdk
