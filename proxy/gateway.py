@@ -93,8 +93,10 @@ class Gateway:
         return await self._cache.answer(asked, ask)
 
     def _see(self, call: Call, tally: Tally, chunk: Chunk) -> None:
+        if chunk.plain is not None:
+            self._metrics.content(tally, chunk.plain.number)
         begins = GRAMMARS[call.surface].begins
-        for event in chunk.events:
+        for event in chunk.told:
             if begins(event):
                 self._metrics.content(tally)
 

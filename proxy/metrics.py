@@ -7,13 +7,18 @@ invents becomes a series.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client import Metric as Page
+from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from proxy.clock import Clock
 from proxy.errors import ProxyError, UpstreamFailure, status_of
@@ -114,7 +119,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._request = self._histogram(REQUEST)
         self._first = self._histogram(FIRST)
-        self._inter = self._histogram(INTER)
+        self._inter = Spans(INTER)
+        self.registry.register(self._inter)
         self._attempt = self._histogram(ATTEMPT)
         self._overhead = self._histogram(OVERHEAD)
         self._found: dict[tuple[Counter, tuple[str, ...]], Counter] = {}
@@ -232,15 +238,17 @@ class Metrics:
                 if leeway.limit is not None:
                     self._provider_limit.labels(label, unit).set(leeway.limit)
 
-    def content(self, tally: Tally) -> None:
-        """Observe the arrival of one chunk of content of a stream."""
+    def content(self, tally: Tally, count: int = 1) -> None:
+        """Observe the arrival of so many chunks of content of a stream, at one moment."""
         now_s = self._clock.now()
-        if tally.first_content_s is None:
+        series = (tally.model, tally.provider)
+        if tally.first_content_s is None or tally.last_content_s is None:
             tally.first_content_s = now_s
-            self._first.labels(tally.model, tally.provider).observe(now_s - tally.started_s)
-        elif tally.last_content_s is not None:
-            gap_s = now_s - tally.last_content_s
-            self._inter.labels(tally.model, tally.provider).observe(gap_s)
+            self._first.labels(*series).observe(now_s - tally.started_s)
+        else:
+            self._inter.add(series, now_s - tally.last_content_s)
+        if count > 1:
+            self._inter.add(series, 0.0, count - 1)
         tally.last_content_s = now_s
 
     def probed(self, target: Target, by: str, outcome: str) -> None:
@@ -278,6 +286,36 @@ class Metrics:
     def render(self, numbers: Numbers | None = None) -> bytes:
         """Return the page of these numbers, or of those of this process."""
         return generate_latest(self.registry if numbers is None else _Shown(numbers))
+
+
+class Spans(Collector):
+    """
+    A histogram of seconds that is cheap to add to, several at a time: every word of every stream
+    is one. The sum leaves nothing out; a bucket holds what is no longer than its bound.
+    """
+
+    def __init__(self, family: Family) -> None:
+        self._family = family
+        self._series: dict[tuple[str, ...], tuple[list[int], list[float]]] = {}
+
+    def add(self, series: tuple[str, ...], span_s: float, count: int = 1) -> None:
+        """Observe `count` spans of the same length."""
+        held = self._series.get(series)
+        if held is None:
+            held = self._series[series] = ([0] * (len(BUCKETS_S) + 1), [0.0])
+        counts, total_s = held
+        counts[bisect_left(BUCKETS_S, span_s)] += count
+        total_s[0] += span_s * count
+
+    def collect(self) -> Iterator[Page]:
+        family = HistogramMetricFamily(
+            self._family.name, self._family.text, labels=self._family.labels
+        )
+        bounds = [*map(floatToGoString, BUCKETS_S), "+Inf"]
+        for series, (counts, total_s) in self._series.items():
+            buckets = list(zip(bounds, accumulate(counts), strict=True))
+            family.add_metric(series, buckets, total_s[0])
+        yield family
 
 
 class _Shown:

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import NamedTuple, Self, TypeAlias
 
 import orjson
 
@@ -51,29 +51,51 @@ class Completion:
         return self._body
 
 
+class Plain(NamedTuple):
+    """Events that are pieces of the text of a chat's only choice, and nothing else."""
+
+    number: int
+    text_bytes: int
+
+
 class Chunk:
     """
     What one read of the provider's socket brought: whole events only, ready to be sent.
 
-    `raw` is the bytes as they go out; `events` is their JSON, parsed at most once.
+    `raw` is the bytes as they go out; `events` is their JSON, parsed at most once. Where some of
+    them are known to be `plain`, `told` are the others: all that there is to learn from the chunk.
     """
 
-    __slots__ = ("_events", "_payloads", "raw")
+    __slots__ = ("_events", "_odd", "_payloads", "_told", "plain", "raw")
 
     def __init__(
         self,
         raw: bytes,
-        payloads: Sequence[bytes] = (),
+        payloads: Sequence[bytes] | None = None,
         events: tuple[Json, ...] | None = None,
     ) -> None:
         self.raw = raw
-        self._payloads = payloads
+        self.plain: Plain | None = None
+        self._payloads = payloads  # None: they are read from `raw`
         self._events = events
+        self._odd: Sequence[bytes] = ()
+        self._told: tuple[Json, ...] | None = None
 
     @classmethod
     def of_payloads(cls, payloads: Sequence[bytes]) -> Self:
         """A chunk of events that are still bytes, and have no names."""
         return cls(b"".join(map(sse.frame, payloads)), payloads)
+
+    @classmethod
+    def of_frames(cls, raw: bytes, plain: Plain | None, odd: Sequence[bytes]) -> Self:
+        """
+        A chunk of events that are ready to be sent, each a `data: ` line and an empty one.
+
+        `odd` are the frames, without their empty lines, that are not `plain`.
+        """
+        chunk = cls(raw)
+        chunk.plain, chunk._odd = plain, odd
+        return chunk
 
     @classmethod
     def of_named(cls, events: Sequence[sse.ServerEvent]) -> Self:
@@ -91,16 +113,45 @@ class Chunk:
     def events(self) -> tuple[Json, ...]:
         """The JSON of each event. Raises ValueError when one is not a JSON object."""
         if self._events is None:
-            events = tuple(orjson.loads(payload) for payload in self._payloads)
-            if not all(isinstance(event, dict) for event in events):
-                raise ValueError("an event is not a JSON object")
-            self._events = events
+            payloads = _payloads_of(self.raw) if self._payloads is None else self._payloads
+            self._events = _read(payloads)
         return self._events
+
+    @property
+    def told(self) -> tuple[Json, ...]:
+        """The JSON of each event that is not plain. Raises ValueError likewise."""
+        if self.plain is None:
+            return self.events
+        if self._told is None:
+            self._told = _read([frame[len(_HEAD) :] for frame in self._odd])
+        return self._told
 
     def without(self, hidden: Sequence[Json]) -> Chunk:
         """A chunk that sends all but `hidden`, some of its own events; they stay in `events`."""
-        kept = [event for event in self.events if not any(event is h for h in hidden)]
-        return Chunk(Chunk.of_events(kept).raw, events=self.events)
+        if self.plain is None:
+            kept = [event for event in self.events if not any(event is h for h in hidden)]
+            return Chunk(Chunk.of_events(kept).raw, events=self.events)
+        raw, told = self.raw, self.told
+        for frame, event in zip(self._odd, told, strict=True):
+            if any(event is h for h in hidden):
+                raw = raw.replace(frame + b"\n\n", b"", 1)
+        chunk = Chunk(raw, _payloads_of(self.raw))
+        chunk.plain, chunk._odd, chunk._told = self.plain, self._odd, told
+        return chunk
+
+
+_HEAD = b"data: "
+
+
+def _payloads_of(raw: bytes) -> list[bytes]:
+    return [frame[len(_HEAD) :] for frame in raw.split(b"\n\n")[:-1]]
+
+
+def _read(payloads: Sequence[bytes]) -> tuple[Json, ...]:
+    events = tuple(orjson.loads(payload) for payload in payloads)
+    if not all(isinstance(event, dict) for event in events):
+        raise ValueError("an event is not a JSON object")
+    return events
 
 
 def _name_of(event: Json) -> bytes:

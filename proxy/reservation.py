@@ -87,7 +87,9 @@ class Reservation:
         return None if price is None else cost_nano_usd(price, usage, self._service_tier)
 
     def _see(self, chunk: Chunk) -> None:
-        for event in chunk.events:
+        if chunk.plain is not None:
+            self._said_bytes += chunk.plain.text_bytes
+        for event in chunk.told:
             self._note_usage(event)
             self._said_bytes += self._grammar.text_bytes(event)
 

@@ -1,16 +1,27 @@
-"""A body of server-sent events as Chunks: what each read of the socket completes."""
+"""
+A body of server-sent events as Chunks: what each read of the socket completes.
+
+Most of a stream is text, piece after piece, and to read every event of it as JSON would cost more
+than all the rest. So a read whose frames are spelt as OpenAI spells them goes on as it came, and
+of its events only those are parsed that are more than a piece of text.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
+import re
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterator
 
 from proxy import sse
 from proxy.errors import UpstreamFailure
 from proxy.replies import Chunk
 from proxy.retry import Kind
+from proxy.upstream.plain import PlainText
 
 # How long the rest of a connection is waited for after `[DONE]`, so that it can be used again.
 DRAIN_S = 0.02
+LONGEST_BYTES = 16 * 1024 * 1024  # of one event
+
+_FRAMES = re.compile(rb"(?:data: [^\n]+\n\n)+")
 
 
 async def chunks_of(
@@ -24,18 +35,75 @@ async def chunks_of(
 
     `named`: the events keep the names that they came under.
     """
-    reader = sse.Reader()
+    frames = _Frames(named=named)
     async for piece in body:
         try:
-            events = reader.feed(piece)
+            for chunk in frames.feed(piece):
+                yield chunk
         except sse.EventTooLarge as exc:
             raise UpstreamFailure(str(exc), kind=Kind.TRANSIENT) from exc
-        payloads = [event.data for event in events]
-        done = sse.DONE in payloads
-        if done:
-            payloads = payloads[: payloads.index(sse.DONE)]
-        if payloads:
-            yield Chunk.of_named(events[: len(payloads)]) if named else Chunk.of_payloads(payloads)
-        if done:
+        if frames.done:
             await drain(DRAIN_S)
             return
+
+
+class _Frames:
+    """Turns bytes, split anywhere, into chunks; `done` once the end has been announced."""
+
+    def __init__(self, *, named: bool) -> None:
+        self.done = False
+        self._named = named
+        self._reader = sse.Reader(LONGEST_BYTES)
+        self._held = b""  # of a frame that is not complete
+        self._text = PlainText()
+        self._odd = named  # spelt in another way, which only the reader reads
+
+    def feed(self, piece: bytes) -> Iterator[Chunk]:
+        """Yield what `piece` completes. Raises EventTooLarge."""
+        if not self._odd and b"\r" in piece:
+            self._odd, piece, self._held = True, self._held + piece, b""
+        if self._odd:
+            yield from self._read(piece)
+            return
+        raw = self._held + piece if self._held else piece
+        end = raw.rfind(b"\n\n") + 2
+        if end < 2:
+            end = 0
+        self._held = raw[end:] if end < len(raw) else b""
+        if len(self._held) > LONGEST_BYTES:
+            raise sse.EventTooLarge(f"an event of the stream is over {LONGEST_BYTES} bytes")
+        raw = raw[:end] if end < len(raw) else raw
+        if raw and _FRAMES.fullmatch(raw):
+            yield from self._whole(raw)
+        elif raw:
+            # Comments, names, several lines: the reader is between two events after them too.
+            yield from self._read(raw)
+
+    def _whole(self, raw: bytes) -> Iterator[Chunk]:
+        place = raw.find(sse.DONE_FRAME)
+        if place >= 0:
+            self.done, raw = True, raw[:place]
+        if raw:
+            plain, odd = self._text.sort(raw.split(b"\n\n")[:-1]) if _is_text(raw) else (None, [])
+            yield Chunk.of_frames(raw, plain, odd)
+
+    def _read(self, piece: bytes) -> Iterator[Chunk]:
+        events = self._reader.feed(piece)
+        payloads = [event.data for event in events]
+        if sse.DONE in payloads:
+            self.done, payloads = True, payloads[: payloads.index(sse.DONE)]
+        if payloads and self._named:
+            yield Chunk.of_named(events[: len(payloads)])
+        elif payloads:
+            yield Chunk.of_payloads(payloads)
+
+
+def _is_text(raw: bytes) -> bool:
+    """Say whether the bytes are UTF-8: what is not read as JSON has to be, all the same."""
+    if raw.isascii():
+        return True
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

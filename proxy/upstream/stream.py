@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from proxy import sse
 from proxy.clock import Clock
@@ -67,25 +68,29 @@ class Progress:
         stands before it: one read of a socket may bring good tokens and the end of them.
         """
         chunk, failure = self._sound(chunk)
-        hidden = [event for event in chunk.events if self._note(event) and not self.wants_usage]
-        if chunk.events:
+        if chunk.plain is not None:
+            self.begun = True
+            self.seen.add(0)
+        told = chunk.told
+        hidden = [event for event in told if self._note(event) and not self.wants_usage]
+        if told or chunk.plain is not None:
             yield chunk.without(hidden) if hidden else chunk
         if failure is not None:
             raise failure
 
     def _sound(self, chunk: Chunk) -> tuple[Chunk, UpstreamFailure | None]:
         try:
-            events = chunk.events
+            told = chunk.told
         except ValueError as exc:
             failure = UpstreamFailure(
                 "the provider sent an event that is not JSON", kind=Kind.TRANSIENT
             )
             failure.__cause__ = exc
             return self._sound(_readable(chunk))[0], failure
-        for at, event in enumerate(events):
+        for event in told:
             if (reported := self.grammar.failure(event)) is not None:
                 failure = failures.of_event(reported, secrets=self.secrets)
-                return Chunk.of_events(events[:at]), failure
+                return Chunk.of_events(_before(event, chunk.events)), failure
         return chunk, None
 
     def _note(self, event: Json) -> bool:
@@ -200,6 +205,11 @@ async def _next(source: AsyncGenerator[Chunk, None], limit_s: float) -> Chunk | 
             return await anext(source, None)
     except TimeoutError as exc:
         raise UpstreamFailure("the stream stalled", kind=Kind.BROKEN) from exc
+
+
+def _before(last: Json, events: Sequence[Json]) -> list[Json]:
+    """Return the events that stand before `last`."""
+    return list(takewhile(lambda event: event != last, events))
 
 
 def _readable(chunk: Chunk) -> Chunk:
