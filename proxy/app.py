@@ -31,6 +31,7 @@ from proxy.headroom import Headroom
 from proxy.health import Health
 from proxy.log import LineWriter, Log, write_lines
 from proxy.metrics import Metrics
+from proxy.probes import Probe, Prober
 from proxy.quota import Quota
 from proxy.reload import Load, Reloader, Result
 from proxy.remaining import Remaining
@@ -38,6 +39,7 @@ from proxy.snapshot import Snapshot
 from proxy.types import Target
 from proxy.upstream import Upstream
 from proxy.upstream.lanes import Providers
+from proxy.upstream.listing import Listing
 
 _MB = 1024 * 1024
 MOST_NAMES = 10  # of models, in a line about a reload
@@ -68,6 +70,7 @@ class Parts:
     exports: Exports
     accounts: Accounts
     cache: Cache
+    probes: dict[str, Probe]  # the last of each target, by identity
 
 
 def create_app(
@@ -104,7 +107,10 @@ def create_app(
             app.state.grace = lambda: parts.reloader.current.policy.grace
             await _watch(opened, parts.reloader)
             app.state.alone = _alone(parts)
-            yield _state(parts, app.state.alone, drain, seams)
+            quota, attempts = _ring(parts, seams)
+            prober = _prober(parts, quota, attempts, drain=drain, seams=seams)
+            await opened.enter_async_context(prober.running())
+            yield _state(parts, app.state.alone, drain, seams, quota=quota, attempts=attempts)
 
     # Without `openapi_url` it has no pages of its own.
     app = FastAPI(title="Mobius", version=__version__, lifespan=lifespan, openapi_url=None)
@@ -141,6 +147,7 @@ async def _open(
         exports=exports,
         accounts=accounts,
         cache=await open_cache(opened, config, clock),
+        probes={},
     )
     reloader.on_reload.append(_observer(parts))
     return parts
@@ -156,16 +163,43 @@ def _alone(parts: Parts) -> Alone:
     return Alone(parts.metrics, parts.reloader, refresh)
 
 
-def _state(parts: Parts, alone: Alone, drain: Drain, seams: Seams) -> State:
-    """Return what requests may use: the path itself, on the parts that were opened."""
-    reloader, health, metrics = parts.reloader, parts.health, parts.metrics
-    headroom = parts.headroom
-    clock, chance, providers = seams.clock, seams.chance, parts.providers
-    upstream = seams.upstream or providers.lanes(lambda: _answer_limit(reloader.current))
+def _ring(parts: Parts, seams: Seams) -> tuple[Quota, Attempts]:
+    """Return what asks the targets, on the parts that were opened."""
+    reloader, metrics, headroom = parts.reloader, parts.metrics, parts.headroom
+    clock, chance = seams.clock, seams.chance
+    upstream = seams.upstream or parts.providers.lanes(lambda: _answer_limit(reloader.current))
     quota = Quota(parts.accounts.store, parts.accounts.ledger, metrics, headroom)
     attempts = Attempts(
-        upstream, health, metrics, quota, headroom=headroom, clock=clock, chance=chance
+        upstream, parts.health, metrics, quota, headroom=headroom, clock=clock, chance=chance
     )
+    return quota, attempts
+
+
+def _prober(
+    parts: Parts, quota: Quota, attempts: Attempts, *, drain: Drain, seams: Seams
+) -> Prober:
+    """Return what probes the targets, where the file in force says so."""
+    return Prober(
+        attempts=attempts,
+        quota=quota,
+        lists=Listing(parts.providers.sdk, seams.clock),
+        health=parts.health,
+        metrics=parts.metrics,
+        log=parts.log,
+        last=parts.probes,
+        current=lambda: parts.reloader.current,
+        active=lambda: not drain.draining,
+        clock=seams.clock,
+        chance=seams.chance,
+    )
+
+
+def _state(
+    parts: Parts, alone: Alone, drain: Drain, seams: Seams, *, quota: Quota, attempts: Attempts
+) -> State:
+    """Return what requests may use: the path itself, on the parts that were opened."""
+    reloader, metrics, clock = parts.reloader, parts.metrics, seams.clock
+    providers = parts.providers
     return State(
         gateway=Gateway(
             attempts=attempts, quota=quota, cache=parts.cache, metrics=metrics, log=parts.log
@@ -307,16 +341,23 @@ def _targets(parts: Parts) -> Sequence[TargetHealth]:
     """Return the health of every target, and set their gauges on the way."""
     snapshot, metrics, headroom = parts.reloader.current, parts.metrics, parts.headroom
     targets = snapshot.targets()
-    found = [_health_of(target, parts.health, snapshot) for target in targets]
+    found = [_health_of(target, parts, snapshot) for target in targets]
     metrics.healthy({each.label: each.healthy for each in found})
     metrics.provider({target.label: headroom.leeways(target) for target in targets})
     return found
 
 
-def _health_of(target: Target, health: Health, snapshot: Snapshot) -> TargetHealth:
+def _health_of(target: Target, parts: Parts, snapshot: Snapshot) -> TargetHealth:
+    standing = parts.health.standing(target, snapshot.policy)
+    reason = None if standing.healthy else standing.word()
     if target.missing is not None:
-        return TargetHealth(target.label, False, f"{target.missing} is not set")
-    standing = health.standing(target, snapshot.policy)
+        reason = f"{target.missing} is not set"
     return TargetHealth(
-        target.label, standing.healthy, None if standing.healthy else standing.word()
+        target.label,
+        healthy=reason is None,
+        reason=reason,
+        provider=target.provider,
+        latency_s=standing.latency_s,
+        mocked=target.stated.mocked,
+        probe=parts.probes.get(target.identity),
     )

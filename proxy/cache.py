@@ -19,14 +19,7 @@ import orjson
 from proxy import sse
 from proxy.caching import Freshness, freshness, may_be_kept
 from proxy.clock import Clock
-from proxy.errors import (
-    DeadlineExceeded,
-    NoTargetAvailable,
-    ProviderAuthFailed,
-    ProxyError,
-    RateLimited,
-    UpstreamFailure,
-)
+from proxy.errors import EVERYBODY_FAILED, ProxyError
 from proxy.flights import Asked, Flight, Flights, Work, next_number
 from proxy.grammar import GRAMMARS
 from proxy.relay import Relay
@@ -34,10 +27,6 @@ from proxy.replies import NO_HEADERS, Chunk, ChunkStream, Completion, Reply
 from proxy.store.cache_port import CacheStore, Entry, Kind
 from proxy.types import Call, Json
 
-EVERYBODY_FAILED = (
-    *(DeadlineExceeded, NoTargetAvailable, ProviderAuthFailed, RateLimited),
-    UpstreamFailure,  # a stream that broke under a request that wants a whole answer
-)
 LAST_WAIT_S = 2.0
 OF_THE_CACHE = "cache"  # the provider of a request that asked none: a metric label
 
@@ -237,6 +226,7 @@ class Cache:
             return None
         tally.cache, tally.cache_age_s = how, self._age_s(entry)
         tally.target, tally.provider = entry.target, OF_THE_CACHE
+        tally.kept_of = entry.provider
         return reply
 
 

@@ -38,6 +38,7 @@ from __future__ import annotations
 
 from proxy.leeway import Leeway
 from proxy.retry import Kind
+from proxy.types import Surface
 
 
 class ProxyError(Exception):
@@ -271,3 +272,21 @@ class DeadlineExceeded(ProxyError):
     status = 504
     type = "server_error"
     code = "deadline_exceeded"
+
+
+# Every provider that the request could go to was asked, or rests.
+EVERYBODY_FAILED = (
+    *(DeadlineExceeded, NoTargetAvailable, ProviderAuthFailed, RateLimited),
+    UpstreamFailure,  # a stream that broke under a request that wants a whole answer
+)
+
+
+def status_of(error: ProxyError, surface: Surface) -> int:
+    """
+    Return the status that the error is answered with.
+
+    On `/ai/*` all providers failing is one thing, 503, whatever kept them from answering: a 429
+    there is always about a limit of the caller's own.
+    """
+    everybody = surface is Surface.AI and isinstance(error, EVERYBODY_FAILED)
+    return NoTargetAvailable.status if everybody else error.status

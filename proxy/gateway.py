@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from typing import assert_never
 
 from proxy.access import check_model, model_unknown
@@ -69,7 +70,8 @@ class Gateway:
                     return reply
                 case ChunkStream():
                     owed.callback(lambda: _add_wait(tally, reply))
-                    return reply.tap(lambda chunk: self._see(chunk, tally)).owe(owed.pop_all())
+                    see = partial(self._see, call, tally)
+                    return reply.tap(see).owe(owed.pop_all())
                 case _:
                     assert_never(reply)
 
@@ -90,10 +92,10 @@ class Gateway:
         asked = Asked(key_of(parts), call, tally.model, caching, wishes, tally)
         return await self._cache.answer(asked, ask)
 
-    def _see(self, chunk: Chunk, tally: Tally) -> None:
+    def _see(self, call: Call, tally: Tally, chunk: Chunk) -> None:
         if chunk.plain is not None:
             self._metrics.content(tally, chunk.plain.number)
-        begins = GRAMMARS[tally.surface].begins
+        begins = GRAMMARS[call.surface].begins
         for event in chunk.told:
             if begins(event):
                 self._metrics.content(tally)

@@ -51,6 +51,8 @@ class Record:
     cooled_s: float = -inf  # the moment of the last of them
     latency_s: float | None = None  # decaying average of the time to first content
     last_failure: UpstreamFailure | None = None  # that it was to blame for
+    under_way: int = 0  # calls
+    told_s: float = -inf  # the moment when a call last said how the target is
 
 
 @dataclass(slots=True)
@@ -67,7 +69,7 @@ class Watch:
     slow: bool = field(default=False)
 
     def answered(self, *, streamed: bool) -> None:
-        now_s = self.clock.now()
+        now_s = self.record.told_s = self.clock.now()
         took_s = now_s - self.started_s
         known_s = self.record.latency_s
         self.record.latency_s = (
@@ -172,6 +174,15 @@ class Health:
             room=room,
         )
 
+    def quiet_s(self, target: Target, policy: RingPolicy) -> float:
+        """
+        Return for how long no call has told how `target` is: infinite where none ever has.
+
+        While one is under way it is 0: there will be news.
+        """
+        record = self._record(target, policy)
+        return 0.0 if record.under_way else self._clock.now() - record.told_s
+
     @contextmanager
     def watch(self, target: Target, policy: RingPolicy) -> Iterator[Watch | None]:
         """
@@ -196,16 +207,19 @@ class Health:
         )
         ok: bool | None = None  # leaving by cancellation says nothing about the target
         kind: Kind | None = None
+        record.under_way += 1
         try:
             yield watch
-            ok = True
+            ok, record.told_s = True, self._clock.now()
             if watch.started_s >= record.cooled_s:
                 record.cooldowns = 0
         except UpstreamFailure as failure:
             if failure.kind not in UNASKED:
                 ok, kind = self._learn(target, watch, failure), failure.kind
+                record.told_s = self._clock.now()
             raise
         finally:
+            record.under_way -= 1
             # A slow one has been counted already.
             ok = None if watch.slow else ok
             record.breaker.leave(watch.permit, ok=ok, now_s=self._clock.now())

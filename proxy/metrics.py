@@ -21,11 +21,11 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from proxy.clock import Clock
-from proxy.errors import ProxyError, UpstreamFailure
+from proxy.errors import ProxyError, UpstreamFailure, status_of
 from proxy.leeway import Leeway
 from proxy.limits import NANO, Limit, Standing, Unit
 from proxy.numbers import FamilyOf, Numbers, Together
-from proxy.types import Tally, Target, Usage
+from proxy.types import Surface, Tally, Target, Usage
 
 # Seconds, half a millisecond to a quarter of an hour: our own time and a model's in one scale.
 BUCKETS_S = (
@@ -85,6 +85,11 @@ PROVIDER_REMAINING = Family(
 PROVIDER_LIMIT = Family(
     "mobius_provider_limit", "The provider's own limit, with the same.", ("target", "unit")
 )
+PROBES = Family(
+    "mobius_probes_total",
+    "Targets asked how they are, because no request told.",
+    ("target", "by", "outcome"),
+)
 REJECTED = Family("mobius_rejected_total", "Turned away before the ring.", ("reason",))
 RELOADS = Family("mobius_config_reload_total", "Reloads of the file.", ("result",))
 IN_FLIGHT = Family("mobius_in_flight_requests", "Model requests under way.")
@@ -128,6 +133,7 @@ class Metrics:
         self._cache = self._counter(CACHE)
         self._retries = self._counter(RETRIES)
         self._fallbacks = self._counter(FALLBACKS)
+        self._probes = self._counter(PROBES)
         self._rejected = self._counter(REJECTED)
         self._reloads = self._counter(RELOADS)
         self._in_flight = self._gauge(IN_FLIGHT)
@@ -156,7 +162,7 @@ class Metrics:
             yield
             tally.outcome = "ok"
         except Exception as exc:
-            tally.outcome, tally.status = outcome_of(exc)
+            tally.outcome, tally.status = outcome_of(exc, tally.surface)
             raise
         finally:
             self._in_flight.dec()
@@ -245,6 +251,10 @@ class Metrics:
             self._inter.add(series, 0.0, count - 1)
         tally.last_content_s = now_s
 
+    def probed(self, target: Target, by: str, outcome: str) -> None:
+        """Count a probe; `outcome` is ok, unproven, cancelled, a kind of failure or a code."""
+        self._probes.labels(target.label, by, outcome).inc()
+
     def rejected(self, reason: str) -> None:
         """Count a request turned away before the ring; `reason` is an error's code."""
         self._rejected.labels(reason).inc()
@@ -322,9 +332,9 @@ class _Shown:
             yield page
 
 
-def outcome_of(exc: BaseException) -> tuple[str, int]:
+def outcome_of(exc: BaseException, surface: Surface = Surface.CHAT) -> tuple[str, int]:
     """Return the label and the status of a failed request: an error's code is a closed set."""
     if isinstance(exc, ProxyError):
         # The class's own code: an instance may carry a provider's, which is not a closed set.
-        return type(exc).code or type(exc).type, exc.status
+        return type(exc).code or type(exc).type, status_of(exc, surface)
     return "internal_error", 500

@@ -184,6 +184,19 @@ class AiPolicy(Policy):
     model: str = "chat"
 
 
+class ProbesPolicy(Policy):
+    """Ask targets how they are that no request has told of. Off unless `every` says how often."""
+
+    every: OptionalSeconds = Field(
+        default=None, description="Without news of a target; its probes are never closer together."
+    )
+    by: Literal["models", "token", "either"] = Field(
+        default="either",
+        description="The list of models, which is free; one token, which proves more; or the list "
+        "and, where that proves nothing, a token.",
+    )
+
+
 class SloPolicy(Policy):
     """What the operator promises; exported for alerts."""
 
@@ -224,6 +237,7 @@ class MobiusPolicy(RingPolicy):
     ledger: LedgerPolicy = LedgerPolicy()
     cache: CachePolicy = CachePolicy()
     ai: AiPolicy = AiPolicy()
+    probes: ProbesPolicy = ProbesPolicy()
     slo: SloPolicy = SloPolicy()
     metrics: MetricsPolicy = MetricsPolicy()
 

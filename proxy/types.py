@@ -26,6 +26,7 @@ class Surface(StrEnum):
     MODERATIONS = "moderations"
     IMAGES = "images"
     RERANK = "rerank"
+    AI = "ai"  # a chat, asked and answered in the small form of `/ai/*`
 
 
 class Lane(StrEnum):
@@ -235,6 +236,7 @@ class Tally:
     tokens_left: Standing | None = None
     cache: str = "bypass"  # or hit, miss, stale, shared
     cache_age_s: float | None = None  # of an answer that was kept
+    kept_of: str | None = None  # the provider that such an answer once came from
     outcome: str = "ok"  # a closed set: ok, cancelled, or an error's code
     status: int = 200
 

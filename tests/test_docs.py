@@ -24,6 +24,31 @@ def test_every_fault_of_a_table_names_a_test() -> None:
     assert [row for row in rows if "`test_" not in row] == []
 
 
+def requirements() -> list[list[str]]:
+    """The cells of each row."""
+    page = (ROOT / "docs/requirements.md").read_text()
+    rows = re.findall(r"^\| (?!item|---)(.*) \|$", page, re.MULTILINE)
+    return [row.split(" | ") for row in rows]
+
+
+def test_every_requirement_names_rooms_that_exist() -> None:
+    rows = requirements()
+    assert len(rows) > 15
+    for item, _, rooms, _ in rows:
+        named = re.findall(r"`([^`]+)`", rooms)
+        assert named, item
+        assert [room for room in named if not (ROOT / room).is_file()] == [], item
+
+
+def test_every_requirement_names_tests_that_exist() -> None:
+    for item, _, _, tests in requirements():
+        named = re.findall(r"`([^`]+)::(test_\w+)`", tests)
+        assert named, item
+        assert len(named) == tests.count("`") / 2, item
+        for file, test in named:
+            assert f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
+
+
 def test_nothing_is_left_to_be_filled_in() -> None:
     for page in (ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")):
         assert re.search(r"PLACEHOLDER|TODO|TBD|FIXME", page.read_text()) is None, page.name

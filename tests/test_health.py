@@ -502,3 +502,28 @@ def test_the_late_answer_to_a_lost_probe_takes_no_other_probe_s_place() -> None:
         lost.answered(streamed=False)
         assert ward.of().admits
     assert not ward.of().closed
+
+
+def test_who_has_told_and_who_is_telling_is_not_quiet() -> None:
+    ward = Ward()
+    assert ward.health.quiet_s(A, ward.policy) == float("inf")
+    ward.succeeds()
+    ward.clock.pass_(3)
+    assert ward.health.quiet_s(A, ward.policy) == 3
+    ward.fails(Kind.CALLER)
+    assert ward.health.quiet_s(A, ward.policy) == 0
+    ward.clock.pass_(3)
+    ward.fails(Kind.FULL)  # it was never asked
+    assert ward.health.quiet_s(A, ward.policy) == 3
+    ward.ends(asyncio.CancelledError())
+    assert ward.health.quiet_s(A, ward.policy) == 3
+    with ward.health.watch(A, ward.policy):
+        assert ward.health.quiet_s(A, ward.policy) == 0
+    assert ward.health.quiet_s(target("b"), ward.policy) == float("inf")
+
+
+def test_a_stream_has_told_with_its_first_content() -> None:
+    ward = Ward()
+    ward.ends(asyncio.CancelledError(), lambda watch: watch.answered(streamed=True))
+    ward.clock.pass_(2)
+    assert ward.health.quiet_s(A, ward.policy) == 2

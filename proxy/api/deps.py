@@ -14,6 +14,7 @@ from proxy.everyone import Everyone
 from proxy.log import Log
 from proxy.numbers import Numbers
 from proxy.policy import RingPolicy
+from proxy.probes import Probe
 from proxy.replies import Reply
 from proxy.routing import Plan
 from proxy.snapshot import Snapshot
@@ -63,11 +64,15 @@ class UsageBook(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TargetHealth:
-    """What `/health` says of one target."""
+    """What `/health` and `/ai/providers/health` say of one target."""
 
     label: str
     healthy: bool
     reason: str | None = None  # why not: open, cooling, unconfigured
+    provider: str = "none"
+    latency_s: float | None = None  # decaying average of the time to first content
+    mocked: bool = False  # it asks no provider
+    probe: Probe | None = None  # the last one
 
 
 class Purge(Protocol):

@@ -17,14 +17,17 @@ from proxy.api.body import check_headers, read_body
 from proxy.api.caller import caller_by
 from proxy.api.conversation import ClientLeft, departure
 from proxy.api.deps import State, state_of
+from proxy.api.form import Forming, as_it_came
 from proxy.api.headers import RequestHeaders, request_id_of, tags_of
 from proxy.api.outbound import Outbound
+from proxy.api.parse import Incoming
 from proxy.api.render import error_of
-from proxy.policy import LimitsPolicy
+from proxy.errors import status_of
 from proxy.replies import ChunkStream, Completion, Reply
+from proxy.snapshot import Snapshot
 from proxy.types import Call, Surface, Tally
 
-Parse: TypeAlias = Callable[[bytes, str, int], Call]  # the body, the request's id, the depth limit
+Parse: TypeAlias = Callable[[Incoming], Call]
 
 UNKNOWN = "unknown"  # the model of a request until the gateway has found its ring
 _MB = 1024 * 1024
@@ -36,6 +39,7 @@ class Exchange:
 
     state: State
     headers: RequestHeaders
+    query: bytes
     receive: Receive
     outbound: Outbound
     tally: Tally
@@ -45,9 +49,10 @@ class Exchange:
 class ModelEndpoint:
     """The ASGI application behind the routes of one surface."""
 
-    def __init__(self, surface: Surface, parse: Parse) -> None:
+    def __init__(self, surface: Surface, parse: Parse, forming: Forming = as_it_came) -> None:
         self._surface = surface
         self._parse = parse
+        self._forming = forming
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = self._open(scope, receive, send)
@@ -59,7 +64,7 @@ class ModelEndpoint:
             error = error_of(exc, exchange.state["log"])
             if not exchange.asked:
                 exchange.state["metrics"].rejected(error.code or error.type)
-            _note(exchange, error.code or error.type, error.status)
+            _note(exchange, error.code or error.type, status_of(error, self._surface))
             await exchange.outbound.fail(error)
 
     def _open(self, scope: Scope, receive: Receive, send: Send) -> Exchange:
@@ -72,8 +77,9 @@ class ModelEndpoint:
             stream=False,
             started_s=clock.now(),
         )
-        outbound = Outbound(send, tally, clock=clock, log=state["log"])
-        return Exchange(state, headers, receive, outbound, tally)
+        form = self._forming(tally, clock)
+        outbound = Outbound(send, tally, clock=clock, log=state["log"], form=form)
+        return Exchange(state, headers, scope["query_string"], receive, outbound, tally)
 
     async def _serve(self, exchange: Exchange, scope: Scope) -> None:
         state, tally, outbound = exchange.state, exchange.tally, exchange.outbound
@@ -83,7 +89,7 @@ class ModelEndpoint:
         caller = caller_by(exchange.headers, snapshot, wall_s=state["clock"].wall())
         tally.caller = caller.name
         async with state["drain"].enter(limits.in_flight) as conversation:
-            call = await self._read(exchange, limits)
+            call = await self._read(exchange, snapshot)
             tally.stream = call.stream
             conversation.beside(partial(_leave, exchange))
             if call.stream:
@@ -91,12 +97,13 @@ class ModelEndpoint:
             exchange.asked = True
             await _send(outbound, await state["gateway"].serve(call, caller, snapshot, tally))
 
-    async def _read(self, exchange: Exchange, limits: LimitsPolicy) -> Call:
-        limit_bytes = int(limits.body_mb * _MB)
+    async def _read(self, exchange: Exchange, snapshot: Snapshot) -> Call:
+        limit_bytes = int(snapshot.policy.limits.body_mb * _MB)
         raw = await read_body(exchange.receive, exchange.headers, limit_bytes)
         # A slow upload is nobody's latency but the client's.
         exchange.tally.started_s = exchange.state["clock"].now()
-        call = self._parse(raw, exchange.tally.request_id, limits.json_depth)
+        request_id = exchange.tally.request_id
+        call = self._parse(Incoming(raw, request_id, snapshot, exchange.query))
         tags = tags_of(exchange.headers)
         control = exchange.headers.get(b"cache-control", b"")
         if control:

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from proxy import __version__
+from proxy.api import openapi_ai
 from proxy.api.render import answer_json
 from proxy.api.surfaces import ROWS, Row, addresses
 from proxy.api.usage import QUESTIONS
@@ -85,6 +86,26 @@ def _asks(row: Row) -> dict[str, Any]:
     return operation
 
 
+def _ai(summary: str, kind: str, schema: dict[str, Any]) -> dict[str, Any]:
+    body = {"required": True, "content": _content({"$ref": "#/components/schemas/AiRequest"})}
+    operation = _operation(
+        summary, secured=True, requestBody=body, parameters=openapi_ai.PARAMETERS
+    )
+    responses = operation["responses"]
+    responses["200"]["content"] = {kind: {"schema": schema}}
+    for status, text in openapi_ai.STATUSES.items():
+        responses[status] = {**responses["default"], "description": text}
+    return operation
+
+
+def _providers() -> dict[str, Any]:
+    operation = _operation("How each provider is, and how fast it answers", secured=True)
+    operation["responses"]["200"]["content"] = _content(
+        {"$ref": "#/components/schemas/ProvidersHealth"}
+    )
+    return operation
+
+
 def _usage() -> dict[str, Any]:
     operation = _operation(
         "What was used, by whom and of what",
@@ -105,6 +126,21 @@ _MODEL = {"name": "model", "in": "path", "required": True, "schema": {"type": "s
 
 PATHS: dict[str, dict[str, Any]] = {
     **{next(addresses(row)): {"post": _asks(row)} for row in ROWS},
+    "/ai/generate": {
+        "post": _ai(
+            "Answer a chat with one flat object",
+            "application/json",
+            {"$ref": "#/components/schemas/AiAnswer"},
+        )
+    },
+    "/ai/stream": {
+        "post": _ai(
+            "Answer a chat with a line for each piece: `AiLine`",
+            "text/event-stream",
+            {"type": "string"},
+        )
+    },
+    "/ai/providers/health": {"get": _providers()},
     "/v1/models": {"get": _operation("List the models the key may ask", secured=True)},
     "/v1/models/{model}": {"get": _operation("One model", secured=True, parameters=[_MODEL])},
     "/health/liveness": {"get": _operation("Whether the process runs")},
@@ -130,7 +166,7 @@ async def describe(request: Request) -> Response:
             "info": {"title": "Mobius", "version": __version__},
             "paths": PATHS,
             "components": {
-                "schemas": {"Error": _ERROR},
+                "schemas": {"Error": _ERROR, **openapi_ai.SCHEMAS},
                 "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
             },
         },

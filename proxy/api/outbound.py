@@ -15,11 +15,11 @@ from starlette.types import Message, Send
 
 from proxy import sse
 from proxy.api.conversation import ClientLeft
+from proxy.api.form import AsItCame, Form
 from proxy.api.headers import RawHeaders, error_headers, reply_headers, tally_headers
-from proxy.api.render import EVENTS, JSON, error_body, error_frame, error_of
+from proxy.api.render import EVENTS, JSON, error_body, error_of
 from proxy.clock import Clock
-from proxy.errors import ProxyError
-from proxy.grammar import GRAMMARS
+from proxy.errors import ProxyError, status_of
 from proxy.log import Log
 from proxy.replies import ChunkStream, Completion
 from proxy.types import Tally
@@ -32,9 +32,12 @@ OVERHEAD = b"x-mobius-overhead-ms"
 class Outbound:
     """One answer. `finished` is true once its last byte has been handed over."""
 
-    def __init__(self, send: Send, tally: Tally, *, clock: Clock, log: Log) -> None:
+    def __init__(
+        self, send: Send, tally: Tally, *, clock: Clock, log: Log, form: Form | None = None
+    ) -> None:
         self.started = False
         self.finished = False
+        self._form = form or AsItCame(tally)
         self._streaming = False
         self._asgi_send = send
         self._tally = tally
@@ -56,24 +59,24 @@ class Outbound:
             self.finished = True
 
     async def completion(self, reply: Completion) -> None:
-        content_type = reply.content_type.encode("latin-1", "replace")
+        raw, kind = self._form.whole(reply)
         headers = reply_headers(reply, self._tally)
-        await self.whole(200, reply.raw, headers, content_type=content_type)
+        content_type = kind.encode("latin-1", "replace")
+        await self.whole(200, raw, headers, content_type=content_type)
 
     async def stream(self, reply: ChunkStream) -> None:
         """
         Send a stream to its end, and close it whatever happens.
 
-        One that breaks ends with an error event and without `[DONE]`: the 200 is out already, and
-        a stream must not look complete when it is not.
+        One that breaks ends with an error event and without its form's end: the 200 is out
+        already, and a stream must not look complete when it is not.
         """
         try:
             await self._patiently(self._open(reply_headers(reply, self._tally)))
             async for chunk in reply:
-                if chunk.raw:
-                    await self._patiently(self._frames(chunk.raw))
-            done = GRAMMARS[self._tally.surface].done
-            await self._patiently(self._frames(done, more=False))
+                if raw := self._form.events(chunk):
+                    await self._patiently(self._frames(raw))
+            await self._patiently(self._frames(self._form.end(), more=False))
         except ClientLeft:
             raise
         except Exception as exc:
@@ -85,9 +88,10 @@ class Outbound:
         """Send an error in the form that is still possible; none is once the answer is finished."""
         with suppress(ClientLeft):
             if self._streaming:
-                await self._frames(error_frame(error), more=False)
+                await self._frames(self._form.broken(error), more=False)
             elif not self.started:
-                await self.whole(error.status, error_body(error), error_headers(error))
+                status = status_of(error, self._tally.surface)
+                await self.whole(status, error_body(error), error_headers(error))
 
     async def pulse(self, every_s: float) -> None:
         """Send a comment whenever the stream has been silent for `every_s`. Never returns."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -10,6 +11,7 @@ import orjson
 from proxy.caching import CacheWishes, wishes_of
 from proxy.controls import check_controls
 from proxy.errors import RequestInvalid
+from proxy.snapshot import Snapshot
 from proxy.types import Call, Json, Surface, Wishes
 
 MOST_RETRIES = 10  # as in the configuration
@@ -17,6 +19,20 @@ MOST_FALLBACKS = 20  # nobody waits for that many, and each costs time before th
 # A chat of 2,000 messages has some 10,000. Every one costs a hundred times its bytes, in memory and
 # in time that all requests wait for.
 MOST_CONTAINERS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A request that has been read whole, before anybody has looked into it."""
+
+    raw: bytes
+    request_id: str
+    snapshot: Snapshot
+    query: bytes = b""  # of its address, without the `?`
+
+    @property
+    def depth_limit(self) -> int:
+        return self.snapshot.policy.limits.json_depth
 
 
 def check_messages(body: Json) -> None:
@@ -62,20 +78,26 @@ def make_call(
 
 def parse_object(raw: bytes, depth_limit: int) -> dict[str, Any]:
     """Return the JSON object in `raw`; of a key given twice the last. Raises RequestInvalid."""
+    body = parse_json(raw, depth_limit)
+    if not isinstance(body, dict):
+        raise RequestInvalid("the body is not a JSON object")
+    return body
+
+
+def parse_json(raw: bytes, depth_limit: int) -> object:
+    """Return the JSON in `raw`, which is neither too deep nor too rich. Raises RequestInvalid."""
     if not raw:
         raise RequestInvalid("the body is empty")
     brackets = raw.count(b"{") + raw.count(b"[")
     if brackets > MOST_CONTAINERS:
         check_containers(raw)
     try:
-        body = orjson.loads(raw)
+        body: object = orjson.loads(raw)
     except orjson.JSONDecodeError as exc:
         # `exc.doc` is the body itself: only its position is repeated.
         raise RequestInvalid(
             f"the body is not valid JSON: {exc.msg} (line {exc.lineno}, column {exc.colno})"
         ) from None
-    if not isinstance(body, dict):
-        raise RequestInvalid("the body is not a JSON object")
     if brackets > depth_limit and deeper_than(body, depth_limit):
         raise RequestInvalid(f"the body is nested more than {depth_limit} levels deep")
     return body

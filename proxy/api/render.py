@@ -44,12 +44,22 @@ def error_of(exc: Exception, log: Log) -> ProxyError:
 
 def error_body(error: ProxyError) -> bytes:
     """Return OpenAI's envelope, always with its four fields."""
-    message, kind, code = error.message, error.type, error.code
+    kind, code = error.type, error.code
     if isinstance(error, UpstreamFailure) and error.provider_message:
-        message = error.provider_message
         kind, code = error.provider_type or kind, error.provider_code or code
-    fields = {"message": message, "type": kind, "param": error.param, "code": code}
-    return orjson.dumps({"error": {name: _text(value) for name, value in fields.items()}})
+    fields = {
+        "message": error_message(error),
+        "type": _text(kind),
+        "param": _text(error.param),
+        "code": _text(code),
+    }
+    return orjson.dumps({"error": fields})
+
+
+def error_message(error: ProxyError) -> str:
+    """Return what the caller is told: the provider's own words, where there are any."""
+    provided = error.provider_message if isinstance(error, UpstreamFailure) else None
+    return _text(provided or error.message) or ""
 
 
 def _text(value: str | None) -> str | None:

@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
-from proxy.api import admin, models, openapi, ops, usage
+from proxy.api import admin, ai, models, openapi, ops, providers, usage
 from proxy.api.render import answer_error
 from proxy.api.small import SmallEndpoint
 from proxy.api.surfaces import ROWS, addresses
@@ -21,6 +21,9 @@ _DELETE = "DELETE"
 # The first that matches answers, and most requests are for the first.
 TABLE: tuple[tuple[str, str, ASGIApp], ...] = (
     *((_POST, path, row.endpoint) for row in ROWS for path in addresses(row)),
+    (_POST, "/ai/generate", ai.generate),
+    (_POST, "/ai/stream", ai.stream),
+    (_GET, "/ai/providers/health", SmallEndpoint(providers.health)),
     (_GET, "/v1/models", SmallEndpoint(models.list_models)),
     (_GET, "/models", SmallEndpoint(models.list_models)),
     (_GET, "/v1/models/{model:path}", SmallEndpoint(models.get_model)),

@@ -8,7 +8,14 @@ from types import MappingProxyType
 from typing import Any
 
 from proxy.api.exchange import ModelEndpoint
-from proxy.api.parse import check_messages, check_text, make_call, parse_object, wrong
+from proxy.api.parse import (
+    Incoming,
+    check_messages,
+    check_text,
+    make_call,
+    parse_object,
+    wrong,
+)
 from proxy.types import Call, Surface
 
 
@@ -41,9 +48,13 @@ class Row:
             raise wrong("stream", "false: this endpoint answers whole")
         return make_call(body, surface=self.surface, request_id=request_id, size_bytes=len(raw))
 
+    def read(self, incoming: Incoming) -> Call:
+        """Return the call that a request makes. Raises RequestInvalid naming the field."""
+        return self.parse(incoming.raw, incoming.request_id, incoming.depth_limit)
+
     @property
     def endpoint(self) -> ModelEndpoint:
-        return ModelEndpoint(self.surface, self.parse)
+        return ModelEndpoint(self.surface, self.read)
 
 
 _TEXTS = {"type": ["string", "array"], "description": "A text, or a list of them."}

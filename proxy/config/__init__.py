@@ -17,7 +17,13 @@ from types import MappingProxyType
 from proxy.catalogue import PriceTable
 from proxy.config.caching import CacheSettings, caching_of, read_cache
 from proxy.config.include import Sources, read_sources
-from proxy.config.mobius import allowances_of, read_callers, read_policy, without_keys
+from proxy.config.mobius import (
+    allowances_of,
+    check_ai_model,
+    read_callers,
+    read_policy,
+    without_keys,
+)
 from proxy.config.names import is_secret
 from proxy.config.price_table import shipped_table
 from proxy.config.remarks import ConfigError, Findings, Remark, shown
@@ -125,6 +131,7 @@ def _read(
         caching=caching_of(cache, policy),
         catalogue=above.catalogue,
     )
+    check_ai_model(reader, section, snapshot)
     return Config(
         snapshot=snapshot,
         warnings=reader.findings.clean(reader.findings.warnings),

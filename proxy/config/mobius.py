@@ -17,6 +17,7 @@ from proxy.config.remarks import Place, shown
 from proxy.config.sections import Reader, note_literal
 from proxy.config.source import Fields, Items, Leaf, Tree
 from proxy.policy import KeyPolicy, MobiusPolicy
+from proxy.snapshot import Snapshot
 from proxy.types import Caller
 
 MASTER = "master"
@@ -110,6 +111,24 @@ def allowances_of(policy: MobiusPolicy) -> Allowances:
         users=policy.users,
         models=policy.models,
     )
+
+
+def check_ai_model(reader: Reader, tree: Tree | None, snapshot: Snapshot) -> None:
+    """
+    Note when `mobius.ai.model` names no model.
+
+    The default may: a file without a model `chat` is as good as any for whoever asks `/v1` only.
+    """
+    section = tree.entries.get("ai") if isinstance(tree, Fields) else None
+    named = section.entries.get("model") if isinstance(section, Fields) else None
+    model = snapshot.policy.ai.model
+    if named is None or model == DEFAULTS.ai.model or snapshot.ring(model) is not None:
+        return
+    if reader.findings.errors:
+        return  # the model may only be missing because of those
+    meant = nearest(model, snapshot.models())
+    hint = f"; the nearest name is {shown(meant)}" if meant else ""
+    reader.findings.error(named.place, f"mobius.ai.model: there is no model {shown(model)}{hint}")
 
 
 def without_keys(policy: MobiusPolicy) -> MobiusPolicy:

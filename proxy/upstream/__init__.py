@@ -22,3 +22,15 @@ class Upstream(Protocol):
     async def call(
         self, target: Target, call: Call, *, foreign: bool, waiting: Waiting
     ) -> Reply: ...
+
+
+class Lists(Protocol):
+    """What a provider says of its models; nothing that it answers with costs anything."""
+
+    async def ask(self, target: Target) -> bool:
+        """Return whether it has shown its list. Raises UpstreamFailure for faults of its own."""
+        ...
+
+    async def converses(self, target: Target) -> bool:
+        """Say whether the target answers chats, as far as is known."""
+        ...

@@ -154,3 +154,17 @@ def test_what_no_room_acts_on_yet_is_one_table(tmp_path: Path) -> None:
         warning.text.split(" ")[0] for warning in load_text(tmp_path, MODELS + section).warnings
     }
     assert warned == {name for name in NOT_YET if name.startswith("mobius.")}
+
+
+def test_the_model_behind_the_small_api_is_one_of_the_file(tmp_path: Path) -> None:
+    models = "model_list:\n" + mock_model("chats")
+    error = refusal(tmp_path, models + "mobius:\n  ai:\n    model: chast\n")
+    (remark,) = error.remarks
+    assert (remark.line, remark.text) == (
+        5,
+        "mobius.ai.model: there is no model chast; the nearest name is chats",
+    )
+    wildcard = "model_list:\n" + mock_model("any-*")
+    config = load_text(tmp_path, wildcard + "mobius: {ai: {model: any-thing}}\n")
+    assert config.snapshot.policy.ai.model == "any-thing"
+    assert config.warnings == ()

@@ -37,6 +37,13 @@ class Script:
         with self._lock:
             return sum(map(len, self._queues.values()))
 
+    def told(self, endpoint: str) -> Step | None:
+        """The step for an endpoint that has a fixed answer, where one was scripted by its name."""
+        with self._lock:
+            if queue := self._queues.get(endpoint):
+                return queue.popleft()
+            return self._always.get(endpoint)
+
     def next(self, model: str | None) -> Step:
         """The step for a request that asks this model; its place in the queue is taken."""
         with self._lock:

@@ -117,7 +117,10 @@ class FakeProvider:
         if ask is None:
             return entry, plain(self._dialect, number, 404, self._dialect.error(404, None))
         if (fixed := self._dialect.fixed(ask)) is not None:
-            return entry, plain(self._dialect, number, 200, fixed)
+            step = self._script.told(ask.endpoint)
+            if step is None:
+                return entry, plain(self._dialect, number, 200, fixed)
+            return entry, transcript(self._dialect, ask, step)
         return entry, transcript(self._dialect, ask, self._script.next(ask.model))
 
 

@@ -1,0 +1,59 @@
+"""How an answer is written: what a surface makes of a reply's bytes, and of what ends it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+from proxy.api.render import error_frame
+from proxy.clock import Clock
+from proxy.errors import ProxyError
+from proxy.grammar import GRAMMARS
+from proxy.replies import Chunk, Completion
+from proxy.types import Tally
+
+
+class Form(Protocol):
+    """The form of one answer. Each method returns bytes as they go out."""
+
+    def whole(self, reply: Completion) -> tuple[bytes, str]:
+        """Return a whole answer, and the type of its content."""
+        ...
+
+    def events(self, chunk: Chunk) -> bytes:
+        """Return whole events, or nothing where the chunk says nothing in this form."""
+        ...
+
+    def end(self) -> bytes:
+        """Return what ends a stream that is complete."""
+        ...
+
+    def broken(self, error: ProxyError) -> bytes:
+        """Return the one event that ends a stream which cannot go on."""
+        ...
+
+
+Forming: TypeAlias = Callable[[Tally, Clock], Form]
+
+
+class AsItCame:
+    """OpenAI's form, which every reply has already."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._grammar = GRAMMARS[tally.surface]
+
+    def whole(self, reply: Completion) -> tuple[bytes, str]:
+        return reply.raw, reply.content_type
+
+    def events(self, chunk: Chunk) -> bytes:
+        return chunk.raw
+
+    def end(self) -> bytes:
+        return self._grammar.done
+
+    def broken(self, error: ProxyError) -> bytes:
+        return error_frame(error)
+
+
+def as_it_came(tally: Tally, clock: Clock) -> Form:
+    return AsItCame(tally)
