@@ -10,7 +10,7 @@ the target does not know are dropped and named, and on a foreign target all othe
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import ModuleType
@@ -53,7 +53,7 @@ class Written:
 def write_arguments(litellm: ModuleType, target: Target, call: Call, *, foreign: bool) -> Written:
     """Return what to call LiteLLM with; `foreign`: the caller wrote for another provider."""
     if call.surface is not Surface.CHAT:
-        return _write_other(target, call)
+        return _write_other(litellm, target, call)
     native = target.provider in NATIVE and "mock_response" not in target.params
     body = filled(target, call)
     for path in target.params.get("additional_drop_params") or ():
@@ -82,7 +82,7 @@ def write_arguments(litellm: ModuleType, target: Target, call: Call, *, foreign:
     return Written("acompletion", arguments, native, tuple(dropped), secrets, headers)
 
 
-def _write_other(target: Target, call: Call) -> Written:
+def _write_other(litellm: ModuleType, target: Target, call: Call) -> Written:
     """Return what to call LiteLLM with where it has a function for the surface."""
     place = {k: v for k, v in target.params.items() if k not in ("extra_body", "drop_params")}
     body = {**filled(target, call), **(target.params.get("extra_body") or {})}
@@ -98,11 +98,25 @@ def _write_other(target: Target, call: Call) -> Written:
         "timeout": TIMEOUT_S,
         # What it has no word for at this provider it would refuse.
         "drop_params": target.drop_params is not False,
+        "allowed_openai_params": list(said) if target.provider in NATIVE else [],
     }
     if call.stream:
         arguments |= {"stream": True, "stream_options": {"include_usage": True}}
+    dropped = tuple(_unheard(litellm, target, call)) if arguments["drop_params"] else ()
     function, secrets, headers = FUNCTIONS[call.surface], secrets_of(target), headers_of(target)
-    return Written(function, arguments, False, (), secrets, headers)
+    return Written(function, arguments, False, dropped, secrets, headers)
+
+
+def _unheard(litellm: ModuleType, target: Target, call: Call) -> Iterator[str]:
+    """Yield the parameters of an embedding that LiteLLM drops for this provider."""
+    if call.surface is not Surface.EMBEDDINGS or target.provider in NATIVE:
+        return
+    known = litellm.get_supported_openai_params(
+        model=target.model, custom_llm_provider=target.provider, request_type="embeddings"
+    )
+    # The encoding is ours to see to, whatever the provider sends.
+    asked = call.body.keys() - set(known or ())
+    yield from (name for name in ("dimensions", "user") if name in asked)
 
 
 def _as_sent(target: Target, call: Call, body: Json) -> Json:

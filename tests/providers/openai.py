@@ -10,6 +10,7 @@ from tests.providers import (
     openai_chat,
     openai_completions,
     openai_embeddings,
+    openai_lists,
     openai_responses,
 )
 from tests.providers.dialect import Ask, Shape
@@ -21,13 +22,17 @@ from tests.providers.wire import Request
 
 _PATH = re.compile(
     r"^(/openai)?(/v1)?(/deployments/(?P<deployment>[^/]+))?"
-    r"/(?P<endpoint>chat/completions|completions|embeddings|responses|models)(/(?P<model>.+))?$"
+    r"/(?P<endpoint>chat/completions|completions|embeddings|responses|models"
+    r"|moderations|images/generations|rerank)(/(?P<model>.+))?$"
 )
 _SHAPES: dict[str, Shape] = {
     "chat/completions": Shape(openai_chat.whole, openai_chat.events),
     "completions": Shape(openai_completions.whole, openai_completions.events),
     "embeddings": Shape(openai_embeddings.whole, openai_embeddings.events),
     "responses": Shape(openai_responses.whole, openai_responses.events),
+    "moderations": Shape(openai_lists.moderations, openai_lists.events),
+    "images/generations": Shape(openai_lists.images, openai_lists.events),
+    "rerank": Shape(openai_lists.rerank, openai_lists.events),
 }
 _MODELS = ("gpt-4o", "gpt-4o-mini", "text-embedding-3-small")
 
