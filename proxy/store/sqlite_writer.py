@@ -27,6 +27,7 @@ from proxy.store.sqlite_schema import connect, unavailable
 MOST_JOBS = 500  # that are handed over together, and after which a transaction takes no more
 MOST_UNCOUNTED = 10_000  # kinds of admitted requests to remember while they cannot be written
 PAUSE_S = 0.001  # between attempts to begin while another process writes
+COMPANY_S = 0.05  # that an admitted request waits for others to be counted with
 LOOK_S = 1.0  # between looks whether the file is still there
 
 Connect: TypeAlias = Callable[[Path, float], sqlite3.Connection]
@@ -75,6 +76,7 @@ class Writer:
         self._patience_s = patience_s
         self._connect = connect
         self._gathered: list[Job] = []  # in this turn of the event loop
+        self._admitted: dict[Admitted, int] = {}  # in the last moments
         self._jobs: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
         self._rows: dict[str, Opened] = {}  # that are open
         self._kept: dict[str, Job] = {}  # what ends a row, by the row's id: no more than are open
@@ -102,8 +104,20 @@ class Writer:
             except RuntimeError:  # no loop, no turn
                 self._hand_over()
 
+    def count(self, who: Admitted) -> None:
+        """Have an admitted request counted: soon, and before whatever is put after this."""
+        first = not self._admitted
+        self._admitted[who] = self._admitted.get(who, 0) + 1
+        if first:
+            try:
+                asyncio.get_running_loop().call_later(COMPANY_S, self._hand_over)
+            except RuntimeError:
+                self._hand_over()
+
     def _hand_over(self) -> None:
+        admitted, self._admitted = self._admitted, {}
         gathered, self._gathered = self._gathered, []
+        gathered = [admission(*each) for each in admitted.items()] + gathered
         for start in range(0, len(gathered), MOST_JOBS):
             self._jobs.put(gathered[start : start + MOST_JOBS])
 
