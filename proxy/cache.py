@@ -29,10 +29,10 @@ from proxy.errors import (
 )
 from proxy.flights import Asked, Flight, Flights, Work, next_number
 from proxy.relay import Relay
-from proxy.replay import body_of, events_of, finish_reasons, is_usage
+from proxy.replay import body_of, events_in, events_of, finish_reasons, frames_of, is_usage
 from proxy.replies import NO_HEADERS, Chunk, ChunkStream, Completion, Reply
 from proxy.store.cache_port import CacheStore, Entry, Kind
-from proxy.types import Call, Json
+from proxy.types import Call, Json, Tally
 
 EVERYBODY_FAILED = (
     *(DeadlineExceeded, NoTargetAvailable, ProviderAuthFailed, RateLimited),
@@ -137,7 +137,10 @@ class Cache:
             entry = await self._find(asked)
             if entry is None or self._state(asked, entry) is not Freshness.FRESH:
                 return None
-            return self._given(asked, entry, "hit")
+            reply = _reply_of(entry)
+            if reply is not None:
+                self._tell(asked.tally, entry, "hit")
+            return reply
 
         return lambda: relay.fly(asked.key, asked.tally, work, look)
 
@@ -201,7 +204,7 @@ class Cache:
             kind, events = Kind.STREAM, [e for chunk in flight.chunks for e in chunk.events]
         if not may_be_kept(finish_reasons(events), asked.caching):
             return None
-        payloads = (whole.raw,) if whole is not None else tuple(map(orjson.dumps, events))
+        payloads = (whole.raw,) if whole is not None else _ready(events)
         ttl_s = asked.caching.ttl_s if asked.wishes.ttl_s is None else asked.wishes.ttl_s
         target, provider = flight.answered_by
         entry = Entry(
@@ -229,30 +232,51 @@ class Cache:
 
     def _given(self, asked: Asked, entry: Entry, how: str) -> Reply | None:
         """Return what is kept, in the way that the request wants it; None if it is no answer."""
-        tally = asked.tally
         try:
-            reply = _reply_of(entry, asked.call)
+            raw = _raw_of(entry, asked.call)
         except ValueError:
             return None
+        self._tell(asked.tally, entry, how)
+        return Completion(raw, dropped=entry.dropped, streamed=asked.call.stream)
+
+    def _tell(self, tally: Tally, entry: Entry, how: str) -> None:
         tally.cache, tally.cache_age_s = how, self._age_s(entry)
         tally.target, tally.provider = entry.target, OF_THE_CACHE
-        return reply
 
 
-def _reply_of(entry: Entry, call: Call) -> Reply:
-    """Return the answer in the way that `call` wants it. Raises ValueError where it is none."""
+def _ready(events: Sequence[Json]) -> tuple[bytes, bytes]:
+    """Return the events as they are sent, and those that only some ask for."""
+    usage = [event for event in events if is_usage(event)]
+    return frames_of(event for event in events if not is_usage(event)), frames_of(usage)
+
+
+def _raw_of(entry: Entry, call: Call) -> bytes:
+    """
+    Return all the bytes that `call` is answered with. Raises ValueError where it is no answer.
+
+    What is wanted in the way it came is not even looked at.
+    """
     if entry.kind is Kind.WHOLE:
-        whole = Completion(entry.payloads[0], dropped=entry.dropped)
+        (raw,) = entry.payloads
         if not call.stream:
-            return whole
-        events: Sequence[Json] = events_of(whole.body, usage=call.wants_usage)
-        return _streamed(Chunk.of_events(events), entry.dropped)
-    events = Chunk.of_payloads(entry.payloads).events
+            return raw
+        return frames_of(events_of(orjson.loads(raw), usage=call.wants_usage)) + sse.DONE_FRAME
+    said, usage = entry.payloads
     if not call.stream:
-        return Completion(orjson.dumps(body_of(events)), dropped=entry.dropped)
-    shown = [place for place, each in enumerate(events) if call.wants_usage or not is_usage(each)]
-    raw = b"".join(sse.frame(entry.payloads[place]) for place in shown)
-    return _streamed(Chunk(raw, events=tuple(events[place] for place in shown)), entry.dropped)
+        return orjson.dumps(body_of(events_in(said + usage)))
+    return b"".join((said, usage, sse.DONE_FRAME) if call.wants_usage else (said, sse.DONE_FRAME))
+
+
+def _reply_of(entry: Entry) -> Reply | None:
+    """Return the answer as it came; None if it is none."""
+    try:
+        if entry.kind is Kind.WHOLE:
+            whole = Completion(entry.payloads[0], dropped=entry.dropped)
+            return whole if isinstance(whole.body, dict) else None
+        events = events_in(b"".join(entry.payloads))
+    except ValueError:
+        return None
+    return _streamed(Chunk.of_events(events), entry.dropped)
 
 
 def _shares(asked: Asked) -> bool:

@@ -18,7 +18,7 @@ import orjson
 from proxy.types import Json, Ring, Target
 
 # Raised when the same request is to be asked anew, because what is kept would be read otherwise.
-FORMAT = 1
+FORMAT = 2
 # A whole answer and a stream are the same answer; what of its options reaches a client is added or
 # left out when it is sent.
 NOT_OF_THE_ANSWER = frozenset({"model", "stream", "stream_options"})

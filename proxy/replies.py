@@ -19,9 +19,13 @@ NO_HEADERS: Mapping[str, str] = {}
 
 
 class Completion:
-    """A whole answer: its bytes as they go out, and its JSON, parsed at most once."""
+    """
+    A whole answer: its bytes as they go out, and its JSON, parsed at most once.
 
-    __slots__ = ("_body", "dropped", "headers", "leeways", "raw")
+    One that is `streamed` is all the events of a stream, up to `[DONE]`, and has no JSON.
+    """
+
+    __slots__ = ("_body", "dropped", "headers", "leeways", "raw", "streamed")
 
     def __init__(
         self,
@@ -30,8 +34,10 @@ class Completion:
         *,
         headers: Mapping[str, str] = NO_HEADERS,
         dropped: Sequence[str] = (),
+        streamed: bool = False,
     ) -> None:
         self.raw = raw
+        self.streamed = streamed
         self._body = body
         self.headers = headers  # the provider's own, lower-case: its rate limits
         self.dropped = tuple(dropped)  # the parameters that the target would not have understood

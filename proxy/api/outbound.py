@@ -52,7 +52,21 @@ class Outbound:
             self.finished = True
 
     async def completion(self, reply: Completion) -> None:
-        await self.whole(200, reply.raw, reply_headers(reply, self._tally))
+        headers = reply_headers(reply, self._tally)
+        if reply.streamed:
+            await self._events(reply.raw, headers)
+        else:
+            await self.whole(200, reply.raw, headers)
+
+    async def _events(self, raw: bytes, headers: RawHeaders) -> None:
+        """Send all the events of a stream, the last one included."""
+        async with self._turn:
+            if not self.started:
+                length = (b"content-length", b"%d" % len(raw))
+                await self._start(200, [*EVENTS, length, *headers])
+                self._streaming = True
+            await self._send({"type": "http.response.body", "body": raw, "more_body": False})
+            self.finished = True
 
     async def stream(self, reply: ChunkStream) -> None:
         """

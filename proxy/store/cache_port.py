@@ -22,7 +22,10 @@ class Kind(StrEnum):
     """How an answer came, which is how its payloads are to be read."""
 
     WHOLE = "whole"  # one payload: the JSON of the body
-    STREAM = "stream"  # one for each event
+    STREAM = "stream"  # two: its events as they are sent, and those that tell its usage, likewise
+
+
+PAYLOADS = {Kind.WHOLE: 1, Kind.STREAM: 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,7 @@ def _read(key: str, facts: list[Any], body: bytes, most_bytes: int) -> Entry | N
     if compressed:
         body = _inflated(body, sum(lengths))
     ends = list(accumulate(lengths, initial=0))
-    if ends[-1] != len(body) or (kind == Kind.WHOLE and len(lengths) != 1):
+    if ends[-1] != len(body) or len(lengths) != PAYLOADS[Kind(kind)]:
         return None
     payloads = tuple(body[start:end] for start, end in pairwise(ends))
     model, target, provider, *dropped = texts

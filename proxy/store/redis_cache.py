@@ -34,7 +34,8 @@ class RedisCache:
         self._prefix = f"{PREFIX}{namespace}:" if namespace else PREFIX
         self._most_bytes = most_bytes
         self._patience = Patience(clock)
-        self._finder = Finder(client, self._patience)
+        # One byte more than it may take says that it takes too much.
+        self._finder = Finder(client, self._patience, most_bytes=most_bytes + HEADROOM_BYTES)
 
     async def find(self, key: str) -> Entry | None:
         try:
@@ -54,7 +55,7 @@ class RedisCache:
 
     async def purge(self, *, key: str | None = None, model: str | None = None) -> int:
         gone = 0
-        with suppress(Failed):
+        with suppress(Failed, RedisError, OSError):
             if key is not None:
                 return int(await self._patience.ask(lambda: self._client.unlink(self._place(key))))
             async for place in self._client.scan_iter(match=f"{self._prefix}*", count=MANY):
@@ -63,6 +64,7 @@ class RedisCache:
         return gone
 
     async def aclose(self) -> None:
+        await self._finder.aclose()
         with suppress(RedisError, OSError):
             await self._client.aclose()
 
@@ -73,7 +75,7 @@ class RedisCache:
 
     async def _is_of(self, place: bytes, model: str) -> bool:
         key = place.decode()[len(self._prefix) :]
-        entry = self._read(key, await self._patience.ask(lambda: self._client.get(place)))
+        entry = self._read(key, await self._finder.find(place.decode()))
         return entry is not None and entry.model == model
 
     def _place(self, key: str) -> str:

@@ -97,15 +97,17 @@ class Writer:
         Waking the thread costs more than most jobs do, so all that one turn of the event loop puts
         is handed over together at the end of the turn.
         """
+        idle = not self._gathered
+        self._gather_admitted()
         self._gathered.append(job)
-        if len(self._gathered) == 1:
+        if idle:
             try:
                 asyncio.get_running_loop().call_soon(self._hand_over)
             except RuntimeError:  # no loop, no turn
                 self._hand_over()
 
     def count(self, who: Admitted) -> None:
-        """Have an admitted request counted: soon, and before whatever is put after this."""
+        """Have an admitted request counted: soon, and before whatever is put after it."""
         first = not self._admitted
         self._admitted[who] = self._admitted.get(who, 0) + 1
         if first:
@@ -115,11 +117,15 @@ class Writer:
                 self._hand_over()
 
     def _hand_over(self) -> None:
-        admitted, self._admitted = self._admitted, {}
+        self._gather_admitted()
         gathered, self._gathered = self._gathered, []
-        gathered = [admission(*each) for each in admitted.items()] + gathered
         for start in range(0, len(gathered), MOST_JOBS):
             self._jobs.put(gathered[start : start + MOST_JOBS])
+
+    def _gather_admitted(self) -> None:
+        if self._admitted:
+            admitted, self._admitted = self._admitted, {}
+            self._gathered += [admission(*each) for each in admitted.items()]
 
     def stop(self, wait_s: float) -> None:
         """Have all written that was put before, and the file closed, or have waited that long."""
