@@ -130,6 +130,8 @@ def ring_of(call: Call, caller: Caller, snapshot: Snapshot) -> Ring:
     Raises ModelForbidden or ModelUnknown.
     """
     ring = _ring(call.model, caller, snapshot)
+    if not caller.models and not call.wishes.disable_fallbacks and call.wishes.fallbacks is None:
+        return ring
     own, fallbacks = ring.groups[:1], _allowed(ring.groups[1:], caller)
     if call.wishes.disable_fallbacks:
         return replace(ring, groups=own, oversized=(), content=())
