@@ -122,10 +122,12 @@ class Cache:
             try:
                 return await self._board(flight, asked, mine=mine)
             except ProxyError as failure:
-                again = None if mine else next_number(failure, flight.number)
+                # What this request has only listened to was the call of another replica.
+                own = mine and asked.tally.cache == "miss"
+                again = None if own else next_number(failure, flight.number)
                 if again is None:
                     raise
-                number = again
+                number, asked.tally.cache = again, "miss"
 
     def _relayed(self, asked: Asked, work: Work) -> Work:
         """Return the same work, done once for all replicas that share the cache."""
