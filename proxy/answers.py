@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from contextlib import AsyncExitStack
 
 from proxy.cache import Cache
@@ -18,6 +19,16 @@ from proxy.store.redis_cache import RedisCache
 from proxy.store.redis_client import open_client
 
 _MB = 1024 * 1024
+
+
+class CannotKeep(Exception):
+    """Answers cannot be kept where the file says; the message says what to do."""
+
+
+def check_place(config: Config, clock: Clock) -> None:
+    """Return when answers can be kept where the file says. Raises CannotKeep."""
+    if config.cache.enabled and config.cache.type == DISK:
+        _open_disk(config, clock).close()
 
 
 async def open_cache(opened: AsyncExitStack, config: Config, clock: Clock) -> Cache:
@@ -41,7 +52,9 @@ def _relay(opened: AsyncExitStack, config: Config, clock: Clock) -> Relay | None
         return None
     client = open_client(redis)
     opened.push_async_callback(client.aclose)
-    return Relay(RedisBoard(client, clock, namespace=config.cache.namespace or ""))
+    most_bytes = int(config.snapshot.policy.cache.max_entry_mb * _MB)
+    namespace = config.cache.namespace or ""
+    return Relay(RedisBoard(client, clock, namespace=namespace, most_bytes=most_bytes))
 
 
 def _open_store(opened: AsyncExitStack, config: Config, clock: Clock) -> CacheStore:
@@ -54,7 +67,21 @@ def _open_store(opened: AsyncExitStack, config: Config, clock: Clock) -> CacheSt
         opened.push_async_callback(store.aclose)
         return store
     if settings.enabled and settings.type == DISK:
-        disk = DiskCache(settings.folder, clock, most_bytes=most_bytes)
+        disk = _open_disk(config, clock)
         opened.callback(disk.close)
         return disk
     return MemoryCache(clock, most_bytes=int(policy.max_memory_mb * _MB))
+
+
+def _open_disk(config: Config, clock: Clock) -> DiskCache:
+    """Return the folder of answers. Raises CannotKeep."""
+    folder = config.cache.folder
+    most_bytes = int(config.snapshot.policy.cache.max_entry_mb * _MB)
+    try:
+        return DiskCache(folder, clock, most_bytes=most_bytes)
+    except (OSError, sqlite3.Error) as exc:
+        why = exc.strerror if isinstance(exc, OSError) else str(exc)
+        raise CannotKeep(
+            f"answers cannot be kept in {folder} ({why or type(exc).__name__}): let this user "
+            "write there, or name another folder in cache_params.disk_cache_dir"
+        ) from exc

@@ -99,7 +99,12 @@ class Cache:
             return reply
 
     async def purge(self, *, key: str | None = None, model: str | None = None) -> int:
-        """Drop one answer, those of a model, or all; return how many it were."""
+        """
+        Drop one answer, those of a model, or all; return how many it were.
+
+        What this process is being told meanwhile is not kept: it was asked before.
+        """
+        self._flights.purge(key=key, model=model)
         await asyncio.gather(*self._keeping.tasks, return_exceptions=True)
         return await self._store.purge(key=key, model=model)
 

@@ -156,8 +156,8 @@ def stand() -> Iterator[Stand]:
         one = opened.enter_context(Mobius(settings))
         two = opened.enter_context(Mobius(settings))
         found = Stand(one, two, provider)
-        for server in (one, two):
-            asyncio.run(found.warm_up(server))
+        for replica in (one, two):
+            asyncio.run(found.warm_up(replica))
         yield found
 
 
@@ -176,6 +176,7 @@ def test_a_leader_that_is_killed_is_replaced(stand: Stand, stage: str, stream: b
 
 
 @pytest.mark.proof
+@pytest.mark.timeout(3600)
 def test_two_hundred_leaders_are_lost_and_nobody_suffers(stand: Stand) -> None:
     either = (False, True)
     ways = [Run(*way) for way in product(STAGES, either, either, either, either, either)]
