@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import orjson
 
+from proxy.aggregate import has_content
 from proxy.errors import UpstreamFailure
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.retry import Kind
@@ -82,10 +83,20 @@ class Relay:
             reply: Reply = Completion(await following.whole(), dropped=begun.dropped)
         else:
             events = following.events()
-            first = Chunk.of_events(await anext(events))
-            reply = ChunkStream((first,), _rest(events), dropped=begun.dropped)
+            first = await _begun(events)
+            reply = ChunkStream(first, _rest(events), dropped=begun.dropped)
         tally.target, tally.provider, tally.cache = begun.target, begun.provider, "shared"
         return reply
+
+
+async def _begun(events: AsyncGenerator[list[Json], None]) -> list[Chunk]:
+    """Return what is said up to the first content: before that, a leader can be replaced."""
+    first = []
+    async for each in events:
+        first.append(Chunk.of_events(each))
+        if any(map(has_content, each)):
+            break
+    return first
 
 
 def _say(leading: Leading, chunk: Chunk) -> None:
