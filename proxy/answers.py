@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import AsyncExitStack
 
 from proxy.cache import Cache
@@ -19,10 +18,6 @@ from proxy.store.redis_cache import RedisCache
 from proxy.store.redis_client import open_client
 
 _MB = 1024 * 1024
-
-
-class CannotKeep(Exception):
-    """Answers cannot be kept where the file says; the message says what to do."""
 
 
 def check_place(config: Config, clock: Clock) -> None:
@@ -74,14 +69,5 @@ def _open_store(opened: AsyncExitStack, config: Config, clock: Clock) -> CacheSt
 
 
 def _open_disk(config: Config, clock: Clock) -> DiskCache:
-    """Return the folder of answers. Raises CannotKeep."""
-    folder = config.cache.folder
     most_bytes = int(config.snapshot.policy.cache.max_entry_mb * _MB)
-    try:
-        return DiskCache(folder, clock, most_bytes=most_bytes)
-    except (OSError, sqlite3.Error) as exc:
-        why = exc.strerror if isinstance(exc, OSError) else str(exc)
-        raise CannotKeep(
-            f"answers cannot be kept in {folder} ({why or type(exc).__name__}): let this user "
-            "write there, or name another folder in cache_params.disk_cache_dir"
-        ) from exc
+    return DiskCache(config.cache.folder, clock, most_bytes=most_bytes)

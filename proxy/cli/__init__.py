@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from proxy import __version__
 from proxy.accounts import check_ledger
-from proxy.answers import CannotKeep, check_place
+from proxy.answers import check_place
 from proxy.app import create_app
 from proxy.cli import server
 from proxy.cli.ask import NoServer, ask
@@ -32,6 +32,7 @@ from proxy.cli.usage import CannotWrite, add_usage
 from proxy.clock import SystemClock
 from proxy.config import ConfigError, load_config
 from proxy.store import LedgerUnavailable
+from proxy.store.cache_port import CannotKeep
 from proxy.upstream.sdk import IMPORTING
 
 STARTING = (ConfigError, CannotListen, CannotKeep, LedgerUnavailable)  # that there is no server

@@ -48,6 +48,10 @@ class Entry:
         return OVERHEAD_BYTES + payloads
 
 
+class CannotKeep(Exception):
+    """Answers cannot be kept where the file says; the message says what to do."""
+
+
 class CacheStore(Protocol):
     """
     Keeps entries by key. What cannot be read is a miss, what cannot be written is not kept.
