@@ -125,8 +125,14 @@ class Stand:
         reading = []
         for number, each in enumerate(others, 1):
             reading.append(asyncio.create_task(each.read(text)))
-            await self._until(lambda: self._in_flight() == number + 1)  # noqa: B023
+            # On a machine that is busy elsewhere a leader may be silent for so long that it counts
+            # as lost already: then they are answered before it is.
+            await self._until(lambda: self._settled(reading, number))  # noqa: B023
         return others, reading
+
+    def _settled(self, reading: list[asyncio.Task[None]], number: int) -> bool:
+        done = sum(task.done() for task in reading)
+        return self._in_flight() == number + 1 - done
 
     async def _again(self, run: Run, text: str) -> None:
         """All is as it was, and whoever comes now has a whole answer."""
@@ -183,7 +189,8 @@ def test_two_hundred_leaders_are_lost_and_nobody_suffers(stand: Stand) -> None:
     chance = random.Random(4)  # noqa: S311
     runs = ways + chance.choices(ways, k=200 - len(ways))
     chance.shuffle(runs)
-    for run in runs:
+    for number, run in enumerate(runs):
         asyncio.run(stand.lose(run, pause_s=chance.uniform(0, RACING_S)))
+        sys.stderr.write(f"{number + 1} {run}\n")
     assert len(stand.took_s) > 2 * 200
     sys.stderr.write(f"the slowest follower: {max(stand.took_s):.2f} s after the loss\n")
