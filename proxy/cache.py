@@ -10,8 +10,8 @@ cannot be read is a miss.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Awaitable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 
 import orjson
@@ -67,13 +67,9 @@ class Cache:
         self._keeping = _Keeping()
 
     async def aclose(self) -> None:
-        """Return once all that was to be kept is, or after two seconds."""
-        tasks = {*self._keeping.tasks, *self._flights.tasks}
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=LAST_WAIT_S)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        """Return once all that was to be kept is, or after a few seconds."""
+        await _end({*self._keeping.tasks, *self._flights.tasks})
+        await _end(self._keeping.tasks)  # calls that are cancelled tell so to other replicas
 
     async def answer(self, asked: Asked, work: Work) -> Reply:
         """
@@ -179,8 +175,11 @@ class Cache:
     def _landed(self, flight: Flight) -> None:
         """Keep the answer, if it is whole and may be kept, and let other replicas know."""
         asked = flight.asked
-        ours = asked.tally.cache == "miss"  # another replica keeps what it has made
-        entry = self._entry_of(flight) if ours and not asked.wishes.no_store else None
+        entry = None
+        # Whatever is odd about an answer, it is for those who read it to find out: all that is said
+        # of it here is that nobody else is given it. Others must be told that it is over.
+        with suppress(Exception):
+            entry = self._entry_of(flight)
         if entry is not None:
             self._keeping.entries[asked.key] = entry
         if entry is not None or (flight.shared and self._relay is not None):
@@ -203,7 +202,8 @@ class Cache:
     def _entry_of(self, flight: Flight) -> Entry | None:
         """Return the answer as it is kept; None for one that is not."""
         asked, whole = flight.asked, flight.whole
-        if not flight.complete:
+        ours = asked.tally.cache == "miss"  # another replica keeps what it has made
+        if not flight.complete or not ours or asked.wishes.no_store:
             return None
         if whole is not None:
             kind, events = Kind.WHOLE, [whole.body]
@@ -284,6 +284,15 @@ def _reply_of(entry: Entry) -> Reply | None:
     except ValueError:
         return None
     return _streamed(Chunk.of_events(events), entry.dropped)
+
+
+async def _end(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Return when all of them have ended; those that take too long are cancelled."""
+    if tasks:
+        _, late = await asyncio.wait(tuple(tasks), timeout=LAST_WAIT_S)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
 
 
 def _shares(asked: Asked) -> bool:

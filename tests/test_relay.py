@@ -11,9 +11,9 @@ import orjson
 import pytest
 
 from proxy.caching import CacheWishes
-from proxy.errors import NoTargetAvailable
+from proxy.errors import NoTargetAvailable, ProxyError
 from proxy.relay import MOST_LOST, Relay
-from proxy.replies import Chunk, ChunkStream
+from proxy.replies import Chunk, ChunkStream, Completion
 from proxy.store.board import Begun, Following, LeaderLost, Leading
 from proxy.store.memory_cache import MemoryCache
 from proxy.types import Json
@@ -287,5 +287,33 @@ def test_a_stream_that_has_said_nothing_of_an_answer_yet_can_be_replaced() -> No
         await turns()
         await leading.land(ok=False)
         assert await task == (SAID, "miss")
+
+    run(main)
+
+
+@pytest.mark.parametrize("raw", [b"junk", b"[]", b'{"choices": [3]}'])
+def test_an_answer_that_is_none_leaves_no_leader_behind(raw: bytes) -> None:
+    async def main() -> None:
+        (one, _), board = replicas()
+        provider = Provider(Completion(raw))
+        provider.go.set()
+        reply = await one.cache.answer(one.asked(ask()), provider)
+        assert isinstance(reply, Completion)
+        assert reply.raw == raw
+        await turns()
+        assert not board.leaders
+
+    run(main)
+
+
+def test_a_replica_that_ends_tells_the_others() -> None:
+    async def main() -> None:
+        (one, _), board = replicas()
+        (task,) = one.start(Provider(whole(SAID)))
+        await turns()
+        assert board.leaders
+        await one.cache.aclose()
+        assert not board.leaders
+        assert isinstance((await asyncio.gather(task, return_exceptions=True))[0], ProxyError)
 
     run(main)
