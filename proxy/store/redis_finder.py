@@ -85,8 +85,8 @@ class Finder:
     async def _values_on(self, line: Any, places: tuple[str, ...]) -> list[bytes | None]:
         # Not by way of the client: what it does beside asking takes longer than the asking.
         try:
-            commands = [("GETRANGE", place, 0, self._end) for place in places]
-            await line.send_packed_command(line.pack_commands(commands), check_health=False)
+            asking = b"".join(_asking(place.encode(), b"%d" % self._end) for place in places)
+            await line.send_packed_command([asking], check_health=False)
             return [await _reply(line) for _ in places]
         except BaseException:
             # Replies may still be under way, which are not to be taken for those to come.
@@ -111,6 +111,12 @@ class Finder:
                 await line.disconnect(nowait=True)
             with suppress(Exception):
                 await self._client.connection_pool.release(line)
+
+
+def _asking(place: bytes, end: bytes) -> bytes:
+    """Return the command as it is sent: an array of four texts with their lengths."""
+    words = (len(place), place, len(end), end)
+    return b"*4\r\n$8\r\nGETRANGE\r\n$%d\r\n%b\r\n$1\r\n0\r\n$%d\r\n%b\r\n" % words
 
 
 async def _reply(line: Any) -> bytes | None:
