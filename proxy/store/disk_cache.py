@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from diskcache import Cache, Disk
 
 from proxy.clock import Clock
-from proxy.store.cache_port import CannotKeep, Entry, packed, unpacked
+from proxy.store.cache_port import CannotKeep, Entry, pack, unpack
 from proxy.store.patience import Failed, Patience
 
 PATIENCE_S = 0.1  # with another process that writes
@@ -74,11 +74,13 @@ class DiskCache:
             )
             found.add_done_callback(lambda _: self._looking.pop(key))
         raw = await asyncio.shield(found)
-        return unpacked(key, raw, most_bytes=self._most_bytes) if isinstance(raw, bytes) else None
+        if not isinstance(raw, bytes):
+            return None
+        return await unpack(key, raw, most_bytes=self._most_bytes)
 
     async def keep(self, key: str, entry: Entry, *, for_s: float) -> None:
         if for_s > 0:
-            value = packed(key, entry)
+            value = await pack(key, entry)
             await self._ask(
                 lambda: self._cache.set(key, value, expire=for_s, tag=entry.model), False
             )

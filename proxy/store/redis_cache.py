@@ -15,7 +15,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from proxy.clock import Clock
-from proxy.store.cache_port import Entry, packed, unpacked
+from proxy.store.cache_port import Entry, pack, unpack
 from proxy.store.patience import Failed, Patience
 from proxy.store.redis_finder import Finder
 
@@ -42,12 +42,12 @@ class RedisCache:
             raw = await self._finder.find(self._place(key))
         except Failed:
             return None
-        return self._read(key, raw)
+        return await self._read(key, raw)
 
     async def keep(self, key: str, entry: Entry, *, for_s: float) -> None:
         milliseconds = int(for_s * 1000)
         if milliseconds > 0:
-            value = packed(key, entry)
+            value = await pack(key, entry)
             with suppress(Failed):
                 await self._patience.ask(
                     lambda: self._client.set(self._place(key), value, px=milliseconds)
@@ -68,14 +68,14 @@ class RedisCache:
         with suppress(RedisError, OSError):
             await self._client.aclose()
 
-    def _read(self, key: str, raw: object) -> Entry | None:
+    async def _read(self, key: str, raw: object) -> Entry | None:
         if not isinstance(raw, bytes) or len(raw) > self._most_bytes + HEADROOM_BYTES:
             return None
-        return unpacked(key, raw, most_bytes=self._most_bytes)
+        return await unpack(key, raw, most_bytes=self._most_bytes)
 
     async def _is_of(self, place: bytes, model: str) -> bool:
         key = place.decode()[len(self._prefix) :]
-        entry = self._read(key, await self._finder.find(place.decode()))
+        entry = await self._read(key, await self._finder.find(place.decode()))
         return entry is not None and entry.model == model
 
     def _place(self, key: str) -> str:

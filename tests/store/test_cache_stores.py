@@ -142,6 +142,39 @@ def test_an_answer_is_kept_found_and_dropped(opens: Opens, tmp_path: Path) -> No
     asyncio.run(main())
 
 
+@EVERYWHERE
+def test_a_large_answer_is_kept_like_any_other(opens: Opens, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opens(tmp_path) as store:
+            for large in (urandom(400_000), b"x" * 400_000):
+                entry = replace(ENTRY, payloads=(large, b"usage"))
+                await store.keep("a", entry, for_s=60)
+                assert await store.find("a") == entry
+
+    asyncio.run(main())
+
+
+@pytest.mark.redis
+def test_a_purge_passes_over_what_is_foreign_and_a_redis_that_is_gone() -> None:
+    async def main() -> None:
+        with redis_server() as server:
+            client = open_client(RedisSettings(url=server.url))
+            store = RedisCache(client, SystemClock(), namespace="x", most_bytes=MB)
+            await store.keep("a", ENTRY, for_s=60)
+            await client.rpush("mobius:cache:x:list", "a")
+            await client.set("mobius:cache:x:junk", "x" * 3 * MB)
+            assert await store.find("junk") is None
+            assert await store.find("list") is None
+            assert await store.purge(model="m") == 1
+            assert await store.purge() == 2
+            server.stop()
+            assert await store.purge() == 0
+            assert await store.purge(model="m") == 0
+            await store.aclose()
+
+    asyncio.run(main())
+
+
 def test_memory_holds_no_more_bytes_than_it_may_and_drops_the_longest_unused() -> None:
     async def main() -> None:
         clock = FakeClock()
