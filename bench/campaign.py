@@ -7,16 +7,15 @@ the machine does meanwhile hits all of them; a ratio is only ever taken within a
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import cast
+from bench.cache import measure_cache
 from bench.cast import Start
 from bench.child import Child
-from bench.client import connected
 from bench.load import LEAST_CPU_S, Case, Sample, measure
 from bench.payload import Kind, WrongAnswer
 from bench.progress import Progress
@@ -32,7 +31,7 @@ CASES = (
     Case(Kind.PACED, 64),
 )
 SERVERS = (cast.floor, cast.mobius)
-PARTS = ("unary", "stream", "paced", "ring", "quota", "start")
+PARTS = ("unary", "stream", "paced", "ring", "cache", "quota", "start")
 EXTRA_STARTS = 2
 WARM_UP = 16  # connections
 LEAST_ROUNDS = 3
@@ -61,6 +60,7 @@ class Results:
     starts: list[Start] = field(default_factory=list)
     memory_mib: dict[str, float] = field(default_factory=dict)  # after the load
     ring: RingTimes | None = None
+    cache: list[Sample] = field(default_factory=list)
     quota: list[QuotaSample] = field(default_factory=list)
     rounds: int = 0
     took_s: float = 0.0
@@ -87,6 +87,10 @@ class Campaign:
                 self._progress.step("ring")
                 with cast.ring(origin, self._folder) as child:
                     self.results.ring = await measure_ring(child)
+            if "cache" in only:
+                self._progress.step("cache")
+                rounds, seconds = self._options.rounds, self._options.seconds
+                self.results.cache = await measure_cache(origin, rounds, seconds, self._folder)
         if "quota" in only:
             self._progress.step("quota")
             rounds, seconds = self._options.rounds, self._options.seconds
@@ -151,7 +155,7 @@ class Rig:
 
     async def _measure(self, number: int, case: Case, name: str) -> Sample:
         """Measure one server. Raises WrongAnswer unless the provider served just as many."""
-        served = await self._served(case.kind)
+        served = await cast.served(self._children["direct"], case.kind)
         sample = await measure(
             number,
             case,
@@ -160,16 +164,10 @@ class Rig:
             seconds=self._options.seconds,
             least_cpu_s=0.0 if name == "direct" else LEAST_CPU_S,
         )
-        served = await self._served(case.kind) - served
+        served = await cast.served(self._children["direct"], case.kind) - served
         if served != len(sample.latencies_ms):
             raise WrongAnswer(f"{name}: {len(sample.latencies_ms)} answers of {served} served")
         return sample
-
-    async def _served(self, kind: Kind) -> int:
-        async with connected(self._children["direct"].port, 1) as (connection,):
-            answer = await connection.ask(b"GET /served HTTP/1.1\r\n\r\n")
-        count: int = json.loads(answer.body)[kind]
-        return count
 
 
 def steps(options: Options) -> int:
@@ -177,7 +175,7 @@ def steps(options: Options) -> int:
     starts = len(SERVERS) * EXTRA_STARTS if "start" in options.only else 0
     kinds = len({case.kind for case in options.cases})
     load = sum(len(_order(case, 0)) for case in options.cases) * options.rounds
-    return starts + bool(kinds) + 3 * kinds + load + len({"ring", "quota"} & options.only)
+    return starts + bool(kinds) + 3 * kinds + load + len({"ring", "cache", "quota"} & options.only)
 
 
 def _order(case: Case, number: int) -> list[str]:

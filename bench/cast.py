@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from typing import Any
 import yaml
 
 from bench.child import HOST, Child, held_port
-from bench.client import post
+from bench.client import connected, post
 from bench.payload import Kind, check, question
 
 PATH = "/v1/chat/completions"
@@ -23,6 +24,7 @@ MODEL = "bench-model"
 RINGS = 8
 _KEY = "sk-bench"
 _READINESS = "/health/readiness"
+NOTHING_MORE: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,30 @@ def ring(origin: Child, folder: Path) -> Iterator[Child]:
             yield child
 
 
+@contextlib.contextmanager
+def keeping(place: str, url: str | None, origin: Child, folder: Path) -> Iterator[Child]:
+    """Yield Mobius as `mobius` does, with a cache in that place, which is also its name."""
+    params = {"type": place, "ttl": 3600} | ({} if url is None else {"url": url})
+    caching = {"litellm_settings": {"cache": True, "cache_params": params}}
+    entries = [_entry(kept_model(kind), origin.port) for kind in Kind]
+    with _mobius(place, entries, folder, caching) as child:
+        child.wait_ready(_READINESS)
+        yield child
+
+
+async def served(origin: Child, kind: Kind) -> int:
+    """Return how many answers of that kind the provider has given so far."""
+    async with connected(origin.port, 1) as (connection,):
+        answer = await connection.ask(b"GET /served HTTP/1.1\r\n\r\n")
+    count: int = json.loads(answer.body)[kind]
+    return count
+
+
+def kept_model(kind: Kind) -> str:
+    """Return a model of its own: else the whole answer would be given again as a stream."""
+    return f"kept-{kind}"
+
+
 def ring_model(number: int) -> str:
     return f"ring-{number}"
 
@@ -98,13 +124,19 @@ def _entry(model: str, port: int, path: str = "") -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _mobius(name: str, entries: list[dict[str, Any]], folder: Path) -> Iterator[Child]:
+def _mobius(
+    name: str,
+    entries: list[dict[str, Any]],
+    folder: Path,
+    more: Mapping[str, Any] = NOTHING_MORE,
+) -> Iterator[Child]:
     config: Mapping[str, Any] = {
         "model_list": entries,
         "router_settings": {"routing_strategy": "health-based"},
         "mobius": {
             "keys": [{"name": "bench", "key_sha256": hashlib.sha256(_KEY.encode()).hexdigest()}]
         },
+        **more,
     }
     file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump(config, sort_keys=False))

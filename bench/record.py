@@ -28,6 +28,7 @@ def write(path: Path, results: Results, options: Options, machine: dict[str, Any
         "samples": [_sample(sample) for sample in results.samples],
         "starts": [dataclasses.asdict(start) for start in results.starts],
         "memory_mib_after_load": results.memory_mib,
+        "cache": [_sample(sample) for sample in results.cache],
         "quota": [dataclasses.asdict(sample) for sample in results.quota],
         "ring": None if results.ring is None else dataclasses.asdict(results.ring),
     }

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
 from typing import Any, TypeAlias
 
+from bench import cache
 from bench.campaign import CASES, Results
 from bench.child import TICK_S
 from bench.load import LEAST_CPU_S, Case, Sample, percentile
@@ -41,6 +42,8 @@ def render(results: Results, machine: dict[str, Any]) -> str:
         blocks.append(_added(results))
     if results.ring is not None:
         blocks.append(_ring(results.ring))
+    if results.cache:
+        blocks.append(_cache(results.cache))
     if results.quota:
         blocks.append(_quota(results.quota))
     if results.starts:
@@ -111,6 +114,27 @@ def _over(samples: Sequence[Sample], others: Sequence[Sample]) -> list[str]:
     pairs = zip(samples, others, strict=True)
     added_ms = [_p50_ms([own]) - _p50_ms([other]) for own, other in pairs]
     return [_spread(added_ms, 2), f"{_p99_ms(samples) - _p99_ms(others):.2f}"]
+
+
+def _cache(samples: Sequence[Sample]) -> str:
+    head = (
+        "path",
+        "conns",
+        "server",
+        "CPU ms/request",
+        "x floor",
+        "requests/s",
+        "p50 ms",
+        "p99 ms",
+    )
+    rows = []
+    for case in cache.CASES:
+        floors = _of(samples, case, "floor")
+        for server in cache.SERVERS:
+            if own := _of(samples, case, server):
+                row = _cost(case, server, own, floors)
+                rows.append((*row[:6], *row[7:9]))
+    return _table("Cache: a hit, kept in the process or on a Redis", head, rows)
 
 
 def _quota(samples: Sequence[QuotaSample]) -> str:

@@ -20,6 +20,12 @@ from proxy.store.redis_client import open_client
 _MB = 1024 * 1024
 
 
+def check_place(config: Config, clock: Clock) -> None:
+    """Return when answers can be kept where the file says. Raises CannotKeep."""
+    if config.cache.enabled and config.cache.type == DISK:
+        _open_disk(config, clock).close()
+
+
 async def open_cache(opened: AsyncExitStack, config: Config, clock: Clock) -> Cache:
     """Return the cache; `opened` closes it."""
     cache = Cache(_open_store(opened, config, clock), clock, _relay(opened, config, clock))
@@ -41,7 +47,9 @@ def _relay(opened: AsyncExitStack, config: Config, clock: Clock) -> Relay | None
         return None
     client = open_client(redis)
     opened.push_async_callback(client.aclose)
-    return Relay(RedisBoard(client, clock, namespace=config.cache.namespace or ""))
+    most_bytes = int(config.snapshot.policy.cache.max_entry_mb * _MB)
+    namespace = config.cache.namespace or ""
+    return Relay(RedisBoard(client, clock, namespace=namespace, most_bytes=most_bytes))
 
 
 def _open_store(opened: AsyncExitStack, config: Config, clock: Clock) -> CacheStore:
@@ -54,7 +62,12 @@ def _open_store(opened: AsyncExitStack, config: Config, clock: Clock) -> CacheSt
         opened.push_async_callback(store.aclose)
         return store
     if settings.enabled and settings.type == DISK:
-        disk = DiskCache(settings.folder, clock, most_bytes=most_bytes)
+        disk = _open_disk(config, clock)
         opened.callback(disk.close)
         return disk
     return MemoryCache(clock, most_bytes=int(policy.max_memory_mb * _MB))
+
+
+def _open_disk(config: Config, clock: Clock) -> DiskCache:
+    most_bytes = int(config.snapshot.policy.cache.max_entry_mb * _MB)
+    return DiskCache(config.cache.folder, clock, most_bytes=most_bytes)

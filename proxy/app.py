@@ -113,7 +113,7 @@ def create_app(
             yield _state(parts, app.state.alone, drain, seams, quota=quota, attempts=attempts)
 
     # Without `openapi_url` it has no pages of its own.
-    app = FastAPI(title="Mobius", version=__version__, lifespan=lifespan, openapi_url=None)
+    app = routes.Service(title="Mobius", version=__version__, lifespan=lifespan, openapi_url=None)
     app.state.drain = drain
     app.state.say = lambda event, **facts: None  # a signal may come before the lifespan does
     app.state.grace = lambda: config.snapshot.policy.grace

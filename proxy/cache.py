@@ -10,22 +10,22 @@ cannot be read is a miss.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Awaitable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 
 import orjson
 
-from proxy import sse
 from proxy.caching import Freshness, freshness, may_be_kept
 from proxy.clock import Clock
 from proxy.errors import EVERYBODY_FAILED, ProxyError
 from proxy.flights import Asked, Flight, Flights, Work, next_number
-from proxy.grammar import GRAMMARS
+from proxy.grammar import GRAMMARS, Grammar
 from proxy.relay import Relay
+from proxy.replay import events_in, frames_of
 from proxy.replies import NO_HEADERS, Chunk, ChunkStream, Completion, Reply
 from proxy.store.cache_port import CacheStore, Entry, Kind
-from proxy.types import Call, Json
+from proxy.types import Call, Json, Tally
 
 LAST_WAIT_S = 2.0
 OF_THE_CACHE = "cache"  # the provider of a request that asked none: a metric label
@@ -56,13 +56,9 @@ class Cache:
         self._keeping = _Keeping()
 
     async def aclose(self) -> None:
-        """Return once all that was to be kept is, or after two seconds."""
-        tasks = {*self._keeping.tasks, *self._flights.tasks}
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=LAST_WAIT_S)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        """Return once all that was to be kept is, or after a few seconds."""
+        await _end({*self._keeping.tasks, *self._flights.tasks})
+        await _end(self._keeping.tasks)  # calls that are cancelled tell so to other replicas
 
     async def answer(self, asked: Asked, work: Work) -> Reply:
         """
@@ -88,7 +84,12 @@ class Cache:
             return reply
 
     async def purge(self, *, key: str | None = None, model: str | None = None) -> int:
-        """Drop one answer, those of a model, or all; return how many it were."""
+        """
+        Drop one answer, those of a model, or all; return how many it were.
+
+        What this process is being told meanwhile is not kept: it was asked before.
+        """
+        self._flights.purge(key=key, model=model)
         await asyncio.gather(*self._keeping.tasks, return_exceptions=True)
         return await self._store.purge(key=key, model=model)
 
@@ -111,10 +112,12 @@ class Cache:
             try:
                 return await self._board(flight, asked, mine=mine)
             except ProxyError as failure:
-                again = None if mine else next_number(failure, flight.number)
+                # What this request has only listened to was the call of another replica.
+                own = mine and asked.tally.cache == "miss"
+                again = None if own else next_number(failure, flight.number)
                 if again is None:
                     raise
-                number = again
+                number, asked.tally.cache = again, "miss"
 
     def _relayed(self, asked: Asked, work: Work) -> Work:
         """Return the same work, done once for all replicas that share the cache."""
@@ -126,7 +129,10 @@ class Cache:
             entry = await self._find(asked)
             if entry is None or self._state(asked, entry) is not Freshness.FRESH:
                 return None
-            return self._given(asked, entry, "hit")
+            reply = _reply_of(entry)
+            if reply is not None:
+                self._tell(asked.tally, entry, "hit")
+            return reply
 
         return lambda: relay.fly(asked.key, asked.tally, work, look)
 
@@ -159,8 +165,11 @@ class Cache:
     def _landed(self, flight: Flight) -> None:
         """Keep the answer, if it is whole and may be kept, and let other replicas know."""
         asked = flight.asked
-        ours = asked.tally.cache == "miss"  # another replica keeps what it has made
-        entry = self._entry_of(flight) if ours and not asked.wishes.no_store else None
+        entry = None
+        # Whatever is odd about an answer, it is for those who read it to find out: all that is said
+        # of it here is that nobody else is given it. Others must be told that it is over.
+        with suppress(Exception):
+            entry = self._entry_of(flight)
         if entry is not None:
             self._keeping.entries[asked.key] = entry
         if entry is not None or (flight.shared and self._relay is not None):
@@ -183,7 +192,8 @@ class Cache:
     def _entry_of(self, flight: Flight) -> Entry | None:
         """Return the answer as it is kept; None for one that is not."""
         asked, whole = flight.asked, flight.whole
-        if not flight.complete:
+        ours = asked.tally.cache == "miss"  # another replica keeps what it has made
+        if not flight.complete or not ours or asked.wishes.no_store:
             return None
         if whole is not None:
             kind, events = Kind.WHOLE, [whole.body]
@@ -191,7 +201,9 @@ class Cache:
             kind, events = Kind.STREAM, [e for chunk in flight.chunks for e in chunk.events]
         if not may_be_kept(GRAMMARS[asked.call.surface].reasons(events), asked.caching):
             return None
-        payloads = (whole.raw,) if whole is not None else tuple(map(orjson.dumps, events))
+        payloads = (
+            (whole.raw,) if whole is not None else _ready(events, GRAMMARS[asked.call.surface])
+        )
         ttl_s = asked.caching.ttl_s if asked.wishes.ttl_s is None else asked.wishes.ttl_s
         target, provider = flight.answered_by
         entry = Entry(
@@ -219,37 +231,63 @@ class Cache:
 
     def _given(self, asked: Asked, entry: Entry, how: str) -> Reply | None:
         """Return what is kept, in the way that the request wants it; None if it is no answer."""
-        tally = asked.tally
         try:
-            reply = _reply_of(entry, asked.call)
+            raw = _raw_of(entry, asked.call)
         except ValueError:
             return None
+        self._tell(asked.tally, entry, how)
+        return Completion(raw, dropped=entry.dropped, streamed=asked.call.stream)
+
+    def _tell(self, tally: Tally, entry: Entry, how: str) -> None:
         tally.cache, tally.cache_age_s = how, self._age_s(entry)
         tally.target, tally.provider = entry.target, OF_THE_CACHE
         tally.kept_of = entry.provider
-        return reply
 
 
-def _reply_of(entry: Entry, call: Call) -> Reply:
-    """Return the answer in the way that `call` wants it. Raises ValueError where it is none."""
+def _ready(events: Sequence[Json], grammar: Grammar) -> tuple[bytes, bytes]:
+    """Return the events as they are sent, and those that only some ask for."""
+    usage = [event for event in events if grammar.only_usage(event)]
+    said = frames_of(event for event in events if not grammar.only_usage(event))
+    return said, frames_of(usage)
+
+
+def _raw_of(entry: Entry, call: Call) -> bytes:
+    """
+    Return all the bytes that `call` is answered with. Raises ValueError where it is no answer.
+
+    What is wanted in the way it came is not even looked at.
+    """
     grammar = GRAMMARS[call.surface]
     if entry.kind is Kind.WHOLE:
-        whole = Completion(entry.payloads[0], dropped=entry.dropped)
+        (raw,) = entry.payloads
         if not call.stream:
-            return whole
-        events: Sequence[Json] = grammar.events(whole.body, usage=call.wants_usage)
-        return _streamed(Chunk.of_events(events), entry.dropped)
-    events = Chunk.of_payloads(entry.payloads).events
+            return raw
+        return frames_of(grammar.events(orjson.loads(raw), usage=call.wants_usage)) + grammar.done
+    said, usage = entry.payloads
     if not call.stream:
-        return Completion(orjson.dumps(grammar.whole(events)), dropped=entry.dropped)
-    if not call.wants_usage:
-        shown = [place for place, each in enumerate(events) if not grammar.only_usage(each)]
-    else:
-        shown = list(range(len(events)))
-    if grammar.named:
-        return _streamed(Chunk.of_events([events[place] for place in shown]), entry.dropped)
-    raw = b"".join(sse.frame(entry.payloads[place]) for place in shown)
-    return _streamed(Chunk(raw, events=tuple(events[place] for place in shown)), entry.dropped)
+        return orjson.dumps(grammar.whole(events_in(said + usage)))
+    return b"".join((said, usage, grammar.done) if call.wants_usage else (said, grammar.done))
+
+
+def _reply_of(entry: Entry) -> Reply | None:
+    """Return the answer as it came; None if it is none."""
+    try:
+        if entry.kind is Kind.WHOLE:
+            whole = Completion(entry.payloads[0], dropped=entry.dropped)
+            return whole if isinstance(whole.body, dict) else None
+        events = events_in(b"".join(entry.payloads))
+    except ValueError:
+        return None
+    return _streamed(Chunk.of_events(events), entry.dropped)
+
+
+async def _end(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Return when all of them have ended; those that take too long are cancelled."""
+    if tasks:
+        _, late = await asyncio.wait(tuple(tasks), timeout=LAST_WAIT_S)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
 
 
 def _shares(asked: Asked) -> bool:

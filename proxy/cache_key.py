@@ -11,14 +11,16 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import orjson
 
 from proxy.types import Json, Ring, Target
 
+T = TypeVar("T")
+
 # Raised when the same request is to be asked anew, because what is kept would be read otherwise.
-FORMAT = 1
+FORMAT = 2
 # A whole answer and a stream are the same answer; what of its options reaches a client is added or
 # left out when it is sent.
 NOT_OF_THE_ANSWER = frozenset({"model", "stream", "stream_options"})
@@ -62,30 +64,36 @@ def canonical(body: Json) -> bytes | None:
 
 def ring_digests(ring: Ring) -> tuple[str, ...]:
     """Return the digests of the targets that may answer, those of special fallbacks last."""
+    return _digests(_This(ring))
+
+
+class _This(Generic[T]):
+    """A thing that is no other one. Equal ones need not be the same: to Python, true is 1."""
+
+    __slots__ = ("thing",)
+
+    def __init__(self, thing: T) -> None:
+        self.thing = thing
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _This) and self.thing is other.thing
+
+    def __hash__(self) -> int:
+        return id(self.thing)
+
+
+@lru_cache(maxsize=100)
+def _digests(this: _This[Ring]) -> tuple[str, ...]:
+    ring = this.thing
     groups = (*ring.groups, *ring.oversized, *ring.content)
     return tuple(_digest(_This(target)) for group in groups for target in group.targets)
 
 
-class _This:
-    """A target that is no other one. Equal ones need not be the same: to Python, true is 1."""
-
-    __slots__ = ("target",)
-
-    def __init__(self, target: Target) -> None:
-        self.target = target
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _This) and self.target is other.target
-
-    def __hash__(self) -> int:
-        return id(self.target)
-
-
 @lru_cache(maxsize=1000)
-def _digest(this: _This) -> str:
+def _digest(this: _This[Target]) -> str:
     # All that the file says of the target, not only its place: a default, a header or a parameter
     # that is dropped changes the answer too. Its secrets are in the digest; none can be read there.
-    target = this.target
+    target = this.thing
     said = [target.identity, dict(target.params), dict(target.defaults), target.drop_params]
     text = orjson.dumps(said, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS, default=repr)
     return hashlib.sha256(text).hexdigest()[:16]

@@ -243,6 +243,7 @@ _NONE: frozenset[str] = frozenset()
 
 _REFERENCE = "os.environ/"
 _ENTERED = frozenset({dict, list})
+_HOLDING = frozenset({dict, list, str})
 _LONGEST_PATH = 200  # characters of a path that are repeated to the caller
 
 Path: TypeAlias = "tuple[Path, str | int] | None"
@@ -265,6 +266,8 @@ def find_control(body: Json) -> str | None:
         here: Path = (None, name)
         if name not in ORDINARY and _steers(name, ROOT_WORDS):
             return _spelled(_search(value, here, _NONE, worded=False) or here)
+        if value.__class__ not in _HOLDING:
+            continue
         words = METADATA_WORDS if name == "metadata" else NESTED_WORDS
         searched = _without_text(value) if name in _TEXTS else value
         found = _search(searched, here, words, worded=name in _WORDED)

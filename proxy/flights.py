@@ -33,6 +33,7 @@ from proxy.types import Call, Tally
 
 OWN = (LimitReached, PriceUnknown, QuotaUnavailable, TooManyTokens)  # of one caller, not of others
 MOST_CALLS = 2
+CANCELLED = "the call that was to answer was cancelled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class Flight:
         self.kept_bytes = 0
         self.failure: Exception | None = None
         self.ended = False  # nothing more comes
+        self.purged = False  # its answer is not to be kept, nor given to whoever comes now
         self._left = False  # by everybody, and cancelled for that
         self._source: ChunkStream | None = None
         self._task: asyncio.Task[None] | None = None
@@ -84,7 +86,7 @@ class Flight:
     @property
     def open(self) -> bool:
         """Say whether somebody may still come on board: all that was said is still here."""
-        return not self.ended and not self._left and self._is_kept
+        return not (self.ended or self._left or self.purged) and self._is_kept
 
     @property
     def whole_said(self) -> bool:
@@ -93,8 +95,8 @@ class Flight:
 
     @property
     def complete(self) -> bool:
-        """Say whether all of the answer is here, from its first word to its last."""
-        return self.whole_said and self._is_kept
+        """Say whether all of the answer is here, from its first word to its last, and may stay."""
+        return self.whole_said and self._is_kept and not self.purged
 
     @property
     def _is_kept(self) -> bool:
@@ -120,6 +122,7 @@ class Flight:
     def start(self, work: Work, landed: Callable[[Flight], None]) -> asyncio.Task[None]:
         """Make the call; `landed` is told when nothing more comes, before anybody else."""
         self._task = asyncio.create_task(self._fly(work, landed), name="a call for many")
+        self._task.add_done_callback(lambda _: self._never_began(landed))
         return self._task
 
     @contextmanager
@@ -168,14 +171,23 @@ class Flight:
             self.failure = exc
         except BaseException:
             # Whoever is still on board was not cancelled itself.
-            self.failure = NoTargetAvailable("the call that was to answer was cancelled")
+            self.failure = NoTargetAvailable(CANCELLED)
             raise
         finally:
-            self.ended = True
-            try:
-                landed(self)
-            finally:
-                self._tell()
+            self._land(landed)
+
+    def _never_began(self, landed: Callable[[Flight], None]) -> None:
+        """Land also when it was cancelled before the first line of `_fly`."""
+        if not self.ended:
+            self.failure = NoTargetAvailable(CANCELLED)
+            self._land(landed)
+
+    def _land(self, landed: Callable[[Flight], None]) -> None:
+        self.ended = True
+        try:
+            landed(self)
+        finally:
+            self._tell()
 
     async def _pump(self, reply: ChunkStream) -> None:
         """Read as fast as the fastest reader does, and not faster."""
@@ -244,6 +256,7 @@ class Flights:
     def __init__(self) -> None:
         self._flights: dict[str, Flight] = {}
         self.tasks: set[asyncio.Task[None]] = set()  # the calls that are under way
+        self._under_way: set[Flight] = set()  # also those that nobody else may board
 
     def __len__(self) -> int:
         return len(self._flights)
@@ -253,15 +266,23 @@ class Flights:
         flight = self._flights.get(key)
         return flight if flight is not None and flight.open else None
 
+    def purge(self, *, key: str | None, model: str | None) -> None:
+        """Have no answer of theirs kept, as of calls that are made from now on."""
+        for flight in self._under_way:
+            if key in (None, flight.asked.key) and model in (None, flight.asked.model):
+                flight.purged = True
+
     def begin(
         self, asked: Asked, work: Work, see: Callable[[Flight], None], *, number: int, shared: bool
     ) -> Flight:
         """Return a flight that has begun; `see` is told of it when it has landed."""
         flight = Flight(asked, number, shared=shared)
+        self._under_way.add(flight)
         if shared:
             self._flights[asked.key] = flight
 
         def landed(flight: Flight) -> None:
+            self._under_way.discard(flight)
             if self._flights.get(asked.key) is flight:
                 del self._flights[asked.key]
             see(flight)

@@ -14,6 +14,7 @@ from functools import partial
 from typing import assert_never
 
 from proxy.access import check_model, model_unknown
+from proxy.allowance import Allowance
 from proxy.attempts import Attempts
 from proxy.cache import Cache
 from proxy.cache_key import KeyParts, canonical, key_of, ring_digests, tenant_of
@@ -67,6 +68,8 @@ class Gateway:
 
             match reply:
                 case Completion():
+                    if call.stream:
+                        self._metrics.content(tally)  # all of it at once
                     return reply
                 case ChunkStream():
                     owed.callback(lambda: _add_wait(tally, reply))
@@ -86,7 +89,7 @@ class Gateway:
         cached = self._cache is not None and call.surface in CACHEABLE
         if self._cache is None or not cached or not applies(caching, wishes):
             return await ask()
-        parts = key_parts(call, admission.caller, ring, snapshot)
+        parts = key_parts(call, admission.caller, ring, snapshot, admission.allowance)
         if parts is None:
             return await ask()
         asked = Asked(key_of(parts), call, tally.model, caching, wishes, tally)
@@ -101,13 +104,16 @@ class Gateway:
                 self._metrics.content(tally)
 
 
-def key_parts(call: Call, caller: Caller, ring: Ring, snapshot: Snapshot) -> KeyParts | None:
+def key_parts(
+    call: Call, caller: Caller, ring: Ring, snapshot: Snapshot, allowance: Allowance | None = None
+) -> KeyParts | None:
     """Return what the key of an answer to `call` is made of; None for one that has no key."""
     caching, model = snapshot.caching, ring.groups[0].name  # of an alias, what it stands for
     body = canonical(call.body)
     if body is None:
         return None
-    allowance = snapshot.allowances.of(caller, user=call.user, model=model)
+    if allowance is None:
+        allowance = snapshot.allowances.of(caller, user=call.user, model=model)
     most = allowance.most_tokens[1] if allowance.most_tokens else None
     bounded = bool(allowance.spending or most)
     return KeyParts(
@@ -132,6 +138,8 @@ def ring_of(call: Call, caller: Caller, snapshot: Snapshot) -> Ring:
     Raises ModelForbidden or ModelUnknown.
     """
     ring = _ring(call.model, caller, snapshot)
+    if not caller.models and not call.wishes.disable_fallbacks and call.wishes.fallbacks is None:
+        return ring
     own, fallbacks = ring.groups[:1], _allowed(ring.groups[1:], caller)
     if call.wishes.disable_fallbacks:
         return replace(ring, groups=own, oversized=(), content=())

@@ -38,7 +38,7 @@ from proxy.store.sqlite import Book
 from proxy.store.sqlite_owner import Owner
 from proxy.store.sqlite_report import attempts_after, usage_by
 from proxy.store.sqlite_schema import connect, unavailable
-from proxy.store.sqlite_writer import Connect, Job, Writer, admission
+from proxy.store.sqlite_writer import Connect, Job, Writer
 
 RETRY_S = 1.0  # between attempts to use a file that could not be used
 PATIENCE_S = 2.0  # with another program that has the file locked
@@ -150,7 +150,7 @@ class Ledger:
     def admit(self, *, key: str, team: str, user: str, model: str, at: float) -> None:
         """Have a request counted that was admitted and makes no attempt. Does not wait."""
         if not self._closed:
-            self._writer.put(admission(Admitted(hour_of(at), key, team, user, model)))
+            self._writer.count(Admitted(hour_of(at), key, team, user, model))
 
     def used(self, scope: Scope, unit: Unit, *, since: float) -> Awaitable[int]:
         """
@@ -217,6 +217,8 @@ class Ledger:
 
     async def report(self, query: UsageQuery) -> UsageReport:
         """Return the same, as a report on this replica."""
+        with suppress(LedgerUnavailable):
+            await self._ask(lambda book: None)  # behind whatever was asked before
         return UsageReport(await self.totals(query))
 
     async def rows(self, since: float, until: float | None = None) -> AsyncIterator[Attempt]:

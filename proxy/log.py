@@ -10,6 +10,7 @@ import os
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ from proxy.types import Tally
 MOST_LINES = 10_000  # that wait for a reader of the log
 STDOUT = 1
 WHOLE_BYTES = 4096  # that reach a pipe in one piece, whoever else writes to it
+COMPANY_S = 0.01  # that a line waits for others: waking a thread costs more than to write one
 LAST_WAIT_S = 1.0  # what is still queued at the end may take this long
 
 
@@ -76,6 +78,7 @@ class LineWriter:
     def _batch(self) -> list[bytes | None]:
         """Wait for a line; return it and all that are queued behind it."""
         batch = [self._lines.get()]
+        time.sleep(COMPANY_S)
         while batch[-1] is not None:
             try:
                 batch.append(self._lines.get_nowait())

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client import Metric as Page
@@ -32,6 +33,9 @@ BUCKETS_S = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
     1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0,
 )  # fmt: skip
+
+
+Instrument = TypeVar("Instrument", Counter, Histogram)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,7 @@ class Metrics:
         self.registry.register(self._inter)
         self._attempt = self._histogram(ATTEMPT)
         self._overhead = self._histogram(OVERHEAD)
-        self._found: dict[tuple[Counter, tuple[str, ...]], Counter] = {}
+        self._found: dict[tuple[Counter | Histogram, tuple[str, ...]], Any] = {}
         self._tokens = self._counter(TOKENS)
         self._cost = self._counter(COST)
         self._refused = self._counter(REFUSED)
@@ -171,14 +175,12 @@ class Metrics:
     def _observe(self, tally: Tally) -> None:
         total_s = self._clock.now() - tally.started_s
         stream = "true" if tally.stream else "false"
-        self._request.labels(
-            tally.surface, tally.model, tally.provider, stream, tally.outcome
-        ).observe(total_s)
-        self._overhead.labels(tally.model).observe(
-            max(0.0, total_s - tally.upstream_s - tally.waits_s)
-        )
+        labels = (tally.surface, tally.model, tally.provider, stream, tally.outcome)
+        self._series(self._request, *labels).observe(total_s)
+        ours_s = max(0.0, total_s - tally.upstream_s - tally.waits_s)
+        self._series(self._overhead, tally.model).observe(ours_s)
         if tally.cache != "bypass":
-            self._cache.labels(tally.model, tally.cache).inc()
+            self._series(self._cache, tally.model, tally.cache).inc()
         if tally.retries:
             self._retries.labels(tally.model).inc(tally.retries)
         if tally.fallbacks:
@@ -206,11 +208,11 @@ class Metrics:
         if nano_usd:
             self._series(self._cost, tally.model, tally.caller).inc(nano_usd / NANO)
 
-    def _series(self, counter: Counter, *labels: str) -> Counter:
+    def _series(self, family: Instrument, *labels: str) -> Instrument:
         """Return the series with these labels, which the library takes long to find."""
-        found = self._found.get((counter, labels))
+        found: Instrument | None = self._found.get((family, labels))
         if found is None:
-            found = self._found[counter, labels] = counter.labels(*labels)
+            found = self._found[family, labels] = family.labels(*labels)
         return found
 
     def refused(self, limit: Limit) -> None:
@@ -244,7 +246,7 @@ class Metrics:
         series = (tally.model, tally.provider)
         if tally.first_content_s is None or tally.last_content_s is None:
             tally.first_content_s = now_s
-            self._first.labels(*series).observe(now_s - tally.started_s)
+            self._series(self._first, *series).observe(now_s - tally.started_s)
         else:
             self._inter.add(series, now_s - tally.last_content_s)
         if count > 1:

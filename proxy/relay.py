@@ -11,11 +11,14 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import orjson
 
+from proxy.aggregate import has_content
 from proxy.errors import UpstreamFailure
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.retry import Kind
 from proxy.store.board import Begun, Board, Following, LeaderLost, Leading
 from proxy.types import Json, Tally
+
+MOST_LOST = 5  # leaders
 
 
 class Relay:
@@ -38,14 +41,17 @@ class Relay:
         `look` finds an answer that was kept a moment ago. Where this process leads, others go on
         waiting until `land`.
         """
+        lost = 0
         while True:
-            place = await self._board.take(key)
+            # Who has lost so many may be reading what no leader has written.
+            place = await self._board.take(key) if lost < MOST_LOST else None
             if place is None:
                 return await work()
             if isinstance(place, Following):
                 try:
                     return await self._listen(place, tally)
                 except LeaderLost:
+                    lost += 1
                     continue
             self._leads[key] = place
             try:
@@ -63,7 +69,7 @@ class Relay:
 
     def _told(self, leading: Leading, reply: Reply, tally: Tally) -> Reply:
         streamed = isinstance(reply, ChunkStream)
-        leading.begins(Begun(tally.target, tally.provider, streamed))
+        leading.begins(Begun(tally.target, tally.provider, streamed, reply.dropped))
         match reply:
             case Completion():
                 leading.says(reply.raw, 0)
@@ -74,13 +80,23 @@ class Relay:
     async def _listen(self, following: Following, tally: Tally) -> Reply:
         begun = await following.begun()
         if not begun.streamed:
-            reply: Reply = Completion(await following.whole())
+            reply: Reply = Completion(await following.whole(), dropped=begun.dropped)
         else:
             events = following.events()
-            first = Chunk.of_events(await anext(events))
-            reply = ChunkStream((first,), _rest(events))
+            first = await _begun(events)
+            reply = ChunkStream(first, _rest(events), dropped=begun.dropped)
         tally.target, tally.provider, tally.cache = begun.target, begun.provider, "shared"
         return reply
+
+
+async def _begun(events: AsyncGenerator[list[Json], None]) -> list[Chunk]:
+    """Return what is said up to the first content: before that, a leader can be replaced."""
+    first = []
+    async for each in events:
+        first.append(Chunk.of_events(each))
+        if any(map(has_content, each)):
+            break
+    return first
 
 
 def _say(leading: Leading, chunk: Chunk) -> None:

@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import orjson
+
+from proxy import sse
 from proxy.aggregate import aggregate, choices_of
 from proxy.types import Json
 
@@ -36,6 +39,19 @@ def body_of(events: Iterable[Json]) -> Json:
 def is_usage(event: Json) -> bool:
     """Say whether the event is there for whoever asked for the usage, and for nobody else."""
     return not event.get("choices") and bool(event.get("usage"))
+
+
+def frames_of(events: Iterable[Json]) -> bytes:
+    """Return the events as they are sent, one after the other."""
+    return b"".join(sse.frame(orjson.dumps(event)) for event in events)
+
+
+def events_in(frames: bytes) -> list[Json]:
+    """Return the events of what `frames_of` has made. Raises ValueError where it has not."""
+    events = [orjson.loads(each.removeprefix(b"data: ")) for each in frames.split(b"\n\n") if each]
+    if not all(isinstance(event, dict) for event in events):
+        raise ValueError("an event is not a JSON object")
+    return events
 
 
 def finish_reasons(events: Iterable[Json]) -> list[object]:

@@ -23,10 +23,11 @@ class Completion:
     """
     A whole answer: its bytes as they go out, and its JSON, parsed at most once.
 
-    What is no JSON (sound, plain text) comes with the `body` that is to be read for it.
+    One that is `streamed` is all the events of a stream, what ends it included, and has no JSON.
+    What else is no JSON (sound, plain text) comes with the `body` that is to be read for it.
     """
 
-    __slots__ = ("_body", "content_type", "dropped", "headers", "leeways", "raw")
+    __slots__ = ("_body", "content_type", "dropped", "headers", "leeways", "raw", "streamed")
 
     def __init__(
         self,
@@ -36,9 +37,11 @@ class Completion:
         headers: Mapping[str, str] = NO_HEADERS,
         dropped: Sequence[str] = (),
         content_type: str = JSON,
+        streamed: bool = False,
     ) -> None:
         self.raw = raw
         self.content_type = content_type
+        self.streamed = streamed
         self._body = body
         self.headers = headers  # the provider's own, lower-case: its rate limits
         self.dropped = tuple(dropped)  # the parameters that the target would not have understood

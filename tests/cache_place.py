@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from proxy import sse
 from proxy.aggregate import aggregate
 from proxy.cache import Cache
 from proxy.caching import NO_WISHES, CacheWishes, Caching
@@ -87,12 +88,23 @@ class Place:
 
 async def read(reply: Reply) -> str:
     if isinstance(reply, Completion):
+        if reply.streamed:
+            return str(aggregate(events_of(reply))["choices"][0]["message"]["content"])
         return str(reply.body["choices"][0]["message"]["content"])
     try:
         events = sent([chunk async for chunk in reply])
     finally:
         await reply.aclose()
     return str(aggregate(events)["choices"][0]["message"]["content"])
+
+
+def events_of(reply: Reply) -> list[Json]:
+    """The events of an answer that is given again as a stream, without the mark of its end."""
+    assert isinstance(reply, Completion)
+    assert reply.streamed
+    events = sse.Reader().feed(reply.raw)
+    assert events.pop().data == sse.DONE
+    return [orjson.loads(event.data) for event in events]
 
 
 def whole(text: str = "t0", reason: str = "stop") -> Completion:

@@ -17,7 +17,19 @@ from proxy.store.cache_port import Entry
 from proxy.store.cache_port import Kind as EntryKind
 from proxy.store.memory_cache import MemoryCache
 from proxy.types import Call, Json
-from tests.cache_place import MB, SAID, STREAM, WORDS, Place, Provider, read, run, turns, whole
+from tests.cache_place import (
+    MB,
+    SAID,
+    STREAM,
+    WORDS,
+    Place,
+    Provider,
+    events_of,
+    read,
+    run,
+    turns,
+    whole,
+)
 from tests.fakes import FakeClock, ask, delta, finish, role, sent
 
 
@@ -277,10 +289,7 @@ def test_each_reads_the_usage_only_if_it_asked_for_it() -> None:
             await reply.aclose()
         await turns()
         for call in (plain, counted):
-            reply = await place.cache.answer(place.asked(call), provider)
-            assert isinstance(reply, ChunkStream)
-            kept.append(sent([chunk async for chunk in reply]))
-            await reply.aclose()
+            kept.append(events_of(await place.cache.answer(place.asked(call), provider)))
         assert ["usage" in str(events) for events in kept[1:]] == [True, False, True]
         assert provider.calls == 1
 
@@ -336,23 +345,24 @@ def test_what_is_being_kept_is_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "payloads"),
+    ("kind", "payloads", "call"),
     [
-        (EntryKind.STREAM, (b"junk",)),
-        (EntryKind.STREAM, (b"[]",)),
-        (EntryKind.STREAM, (b'{"choices": [{"delta": {"content": "a"}}]}', b"3")),
-        (EntryKind.WHOLE, (b"junk",)),
+        (EntryKind.STREAM, (b"junk",), STREAM),
+        (EntryKind.STREAM, (b"junk", b""), ask()),
+        (EntryKind.STREAM, (b"data: []\n\n", b""), ask()),
+        (EntryKind.STREAM, (b'data: {"choices": []}\n\n', b"data: 3\n\n"), ask()),
+        (EntryKind.WHOLE, (b"junk",), STREAM),
     ],
 )
 def test_what_is_kept_and_is_no_answer_is_a_miss(
-    kind: EntryKind, payloads: tuple[bytes, ...]
+    kind: EntryKind, payloads: tuple[bytes, ...], call: Call
 ) -> None:
     async def main() -> None:
         place, provider = Place(), Provider(WORDS)
         provider.go.set()
         junk = Entry(kind, payloads, place.clock.wall(), 60.0, "m", "a", "openai")
         await place.store.keep("k", junk, for_s=60)
-        assert await place.ask(provider, STREAM) == (SAID, "miss")
+        assert await place.ask(provider, call) == (SAID, "miss")
 
     run(main)
 
@@ -371,9 +381,7 @@ def test_a_stream_is_given_again_event_by_event() -> None:
             (replace(STREAM, wants_usage=True), [first, *WORDS]),
         ):
             reply = await place.cache.answer(place.asked(call), provider)
-            assert isinstance(reply, ChunkStream)
-            assert sent([chunk async for chunk in reply]) == events
-            await reply.aclose()
+            assert events_of(reply) == events
 
     run(main)
 

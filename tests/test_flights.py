@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from proxy.errors import LimitReached, NoTargetAvailable, UpstreamFailure
+from proxy.flights import Flight
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.retry import Kind
 from tests.cache_place import SAID, STREAM, WORDS, Place, Provider, read, run, turns, whole
@@ -213,5 +214,48 @@ def test_what_the_provider_says_beside_a_stream_reaches_its_reader() -> None:
         assert reply.headers == {"x-ratelimit-remaining-requests": "7"}
         assert reply.dropped == ("seed",)
         assert await read(reply) == SAID
+
+    run(main)
+
+
+def test_a_call_that_is_cancelled_before_it_began_leaves_nothing_behind() -> None:
+    async def main() -> None:
+        place, provider = Place(), Provider(whole(SAID), whole(SAID))
+        provider.go.set()
+        flights = place.cache._flights
+        seen: list[Flight] = []
+        flight = flights.begin(place.asked(ask()), provider, seen.append, number=1, shared=True)
+        with flight.seat():
+            pass
+        await turns()
+        assert seen == [flight]
+        assert not flight.whole_said
+        assert len(flights) == 0
+        assert not flights._under_way
+        assert provider.calls == 0
+
+    run(main)
+
+
+def test_what_was_asked_before_a_purge_is_not_kept_after_it() -> None:
+    async def main() -> None:
+        for purge, kept in (
+            ({}, False),
+            ({"key": "k"}, False),
+            ({"model": "m"}, False),
+            ({"key": "other"}, True),
+            ({"model": "other"}, True),
+        ):
+            place, provider = Place(), Provider(whole("old"), whole("new"))
+            (before,) = place.start(provider)
+            await turns()
+            assert await place.cache.purge(**purge) == 0
+            (after,) = place.start(provider)
+            await turns()
+            provider.go.set()
+            assert await before == ("old", "miss")
+            assert await after == (("old", "shared") if kept else ("new", "miss"))
+            await turns()
+            assert await place.ask(provider) == ("old" if kept else "new", "hit")
 
     run(main)

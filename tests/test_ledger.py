@@ -490,3 +490,28 @@ def test_a_star_in_any_other_name_is_a_letter(path: Path) -> None:
             assert await ledger.used(scope, Unit.REQUESTS, since=0) == requests
 
     with_ledger(path, script)
+
+
+def test_requests_that_make_no_attempt_are_counted_together_and_are_in_the_next_report(
+    path: Path,
+) -> None:
+    async def script(ledger: Ledger) -> None:
+        for _ in range(5):
+            ledger.admit(**WHO, at=T0)
+        ledger.admit(**{**WHO, "model": "other"}, at=T0)
+        (row,) = (await ledger.report(UsageQuery())).rows
+        assert row.admitted == 6
+
+    with_ledger(path, script)
+
+
+def test_requests_that_make_no_attempt_are_counted_though_nobody_asks(path: Path) -> None:
+    async def script(ledger: Ledger) -> None:
+        ledger.admit(**WHO, at=T0)
+
+    with_ledger(path, script)
+
+    async def look(ledger: Ledger) -> None:
+        assert await ledger.used(WEB, Unit.REQUESTS, since=0) == 1
+
+    with_ledger(path, look)

@@ -11,12 +11,13 @@ import orjson
 import pytest
 
 from proxy.caching import CacheWishes
-from proxy.errors import NoTargetAvailable
-from proxy.relay import Relay
+from proxy.errors import NoTargetAvailable, ProxyError
+from proxy.relay import MOST_LOST, Relay
+from proxy.replies import Chunk, ChunkStream, Completion
 from proxy.store.board import Begun, Following, LeaderLost, Leading
 from proxy.store.memory_cache import MemoryCache
 from proxy.types import Json
-from tests.cache_place import MB, SAID, STREAM, WORDS, Place, Provider, run, turns, whole
+from tests.cache_place import MB, SAID, STREAM, WORDS, Place, Provider, read, run, turns, whole
 from tests.fakes import FakeClock, ask, delta, finish, role
 
 LONG = [role(), *(delta("x" * 100) for _ in range(30)), finish()]
@@ -191,5 +192,128 @@ def test_a_leader_that_fails_is_replaced_by_another_replica() -> None:
         assert isinstance(outcomes[0], NoTargetAvailable)
         assert outcomes[1] == (SAID, "miss")
         assert provider.calls == 2
+
+    run(main)
+
+
+def test_who_waits_for_a_whole_answer_outlives_a_stream_that_breaks_elsewhere() -> None:
+    async def main() -> None:
+        (_, two), board = replicas()
+        provider = Provider(whole(SAID))
+        provider.go.set()
+        leading = await board.take("k")
+        assert isinstance(leading, Leading)
+        (task,) = two.start(provider)
+        await turns()
+        leading.begins(Begun("m/openai/x", "openai", True))
+        leading.says(orjson.dumps([role(), delta("t0 ")]), 2)
+        await turns()
+        assert provider.calls == 0
+        await leading.land(ok=False)
+        assert await task == (SAID, "miss")
+        assert provider.calls == 1
+
+    run(main)
+
+
+def test_what_the_target_would_not_have_understood_is_told_elsewhere_too() -> None:
+    async def main() -> None:
+        for stream in (False, True):
+            (one, two), _ = replicas()
+            answer: Any = whole(SAID) if not stream else one_chunk()
+            answer.dropped = ("seed",)
+            provider = Provider(answer)
+            calls = [place.asked(ask(stream=stream)) for place in (one, two)]
+            asking = [
+                asyncio.create_task(place.cache.answer(asked, provider))
+                for place, asked in zip((one, two), calls, strict=True)
+            ]
+            await turns()
+            provider.go.set()
+            replies = await asyncio.gather(*asking)
+            assert [reply.dropped for reply in replies] == [("seed",), ("seed",)]
+            assert [asked.tally.cache for asked in calls] == ["miss", "shared"]
+            for reply in replies:
+                assert await read(reply) == SAID
+
+    run(main)
+
+
+def one_chunk() -> ChunkStream:
+    return ChunkStream((Chunk.of_events(WORDS),), _nothing())
+
+
+async def _nothing() -> AsyncGenerator[Chunk, None]:
+    return
+    yield
+
+
+class NobodyLeads(FakeBoard):
+    """A place where every leader is lost at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    async def take(self, key: str) -> Leading | Following | None:
+        self.asked += 1
+        said = Said(self, key)
+        await said.land(ok=False)
+        return said
+
+
+def test_who_loses_one_leader_after_the_other_asks_itself() -> None:
+    async def main() -> None:
+        board = NobodyLeads()
+        place, provider = Place(relay=Relay(board)), Provider(whole(SAID))
+        provider.go.set()
+        assert await place.ask(provider) == (SAID, "miss")
+        assert board.asked == MOST_LOST
+
+    run(main)
+
+
+def test_a_stream_that_has_said_nothing_of_an_answer_yet_can_be_replaced() -> None:
+    async def main() -> None:
+        (_, two), board = replicas()
+        provider = Provider(WORDS)
+        provider.go.set()
+        leading = await board.take("k")
+        assert isinstance(leading, Leading)
+        (task,) = two.start(provider, call=STREAM)
+        await turns()
+        leading.begins(Begun("m/openai/x", "openai", True))
+        leading.says(orjson.dumps([role()]), 1)
+        await turns()
+        await leading.land(ok=False)
+        assert await task == (SAID, "miss")
+
+    run(main)
+
+
+@pytest.mark.parametrize("raw", [b"junk", b"[]", b'{"choices": [3]}'])
+def test_an_answer_that_is_none_leaves_no_leader_behind(raw: bytes) -> None:
+    async def main() -> None:
+        (one, _), board = replicas()
+        provider = Provider(Completion(raw))
+        provider.go.set()
+        reply = await one.cache.answer(one.asked(ask()), provider)
+        assert isinstance(reply, Completion)
+        assert reply.raw == raw
+        await turns()
+        assert not board.leaders
+
+    run(main)
+
+
+def test_a_replica_that_ends_tells_the_others() -> None:
+    async def main() -> None:
+        (one, _), board = replicas()
+        (task,) = one.start(Provider(whole(SAID)))
+        await turns()
+        assert board.leaders
+        await one.cache.aclose()
+        assert not board.leaders
+        assert isinstance((await asyncio.gather(task, return_exceptions=True))[0], ProxyError)
 
     run(main)

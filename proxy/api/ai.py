@@ -60,6 +60,9 @@ class Brief:
     def events(self, chunk: Chunk) -> bytes:
         return b"".join(frame for event in chunk.events for frame in self._lines(_first(event)))
 
+    def at_once(self, raw: bytes) -> bytes:
+        return self.events(Chunk(raw.removesuffix(sse.DONE_FRAME))) + self.end()
+
     def end(self) -> bytes:
         return self._line("content.done", "", finish_reason=self._finish or COMPLETED)
 

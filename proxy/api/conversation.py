@@ -17,6 +17,9 @@ from starlette.types import Receive
 
 Work: TypeAlias = Callable[[], Awaitable[None]]
 
+# What runs beside a request begins after this: an answer that is at hand is sent before.
+SOON_S = 0.01
+
 
 class ClientLeft(Exception):
     """Nobody is listening any more: there is nothing to answer and nobody to blame."""
@@ -34,6 +37,7 @@ class Conversation:
         self._task: asyncio.Task[Any] | None = None
         self._cancelled_before = 0
         self._error: Exception | None = None
+        self._waiting: list[asyncio.TimerHandle] = []
         self._beside: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -42,7 +46,11 @@ class Conversation:
         return self
 
     def beside(self, work: Work) -> None:
-        """Run `work` as long as the block lasts; an error that it raises ends the block."""
+        """Run `work`, soon and as long as the block lasts; an error of its ends the block."""
+        loop = asyncio.get_running_loop()
+        self._waiting.append(loop.call_later(SOON_S, self._start, work))
+
+    def _start(self, work: Work) -> None:
         self._beside.append(asyncio.create_task(self._run(work)))
 
     def end(self, error: Exception) -> None:
@@ -58,6 +66,8 @@ class Conversation:
         traceback: TracebackType | None,
     ) -> None:
         task, self._task = self._task, None
+        for each in self._waiting:
+            each.cancel()
         for work in self._beside:
             work.cancel()
         if self._beside:

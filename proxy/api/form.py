@@ -28,6 +28,10 @@ class Form(Protocol):
         """Return what ends a stream that is complete."""
         ...
 
+    def at_once(self, raw: bytes) -> bytes:
+        """Return a whole stream; `raw` is one as the surface has it, its end included."""
+        ...
+
     def broken(self, error: ProxyError) -> bytes:
         """Return the one event that ends a stream which cannot go on."""
         ...
@@ -50,6 +54,9 @@ class AsItCame:
 
     def end(self) -> bytes:
         return self._grammar.done
+
+    def at_once(self, raw: bytes) -> bytes:
+        return raw
 
     def broken(self, error: ProxyError) -> bytes:
         return error_frame(error)

@@ -52,8 +52,10 @@ def tags_of(headers: RequestHeaders) -> tuple[str, ...]:
     What is no `name=value`, or is too long for a ledger, is left out; so are all beyond the first
     few.
     """
-    given = headers.get(b"x-mobius-tag", b"").decode("latin-1").split(",")
-    tags = (tag.strip() for tag in given)
+    given = headers.get(b"x-mobius-tag")
+    if given is None:
+        return ()
+    tags = (tag.strip() for tag in given.decode("latin-1").split(","))
     return tuple(sorted({tag for tag in tags if _TAG.fullmatch(tag)})[:MOST_TAGS])
 
 

@@ -59,10 +59,22 @@ class Outbound:
             self.finished = True
 
     async def completion(self, reply: Completion) -> None:
-        raw, kind = self._form.whole(reply)
         headers = reply_headers(reply, self._tally)
-        content_type = kind.encode("latin-1", "replace")
-        await self.whole(200, raw, headers, content_type=content_type)
+        if reply.streamed:
+            await self._events(self._form.at_once(reply.raw), headers)
+        else:
+            raw, kind = self._form.whole(reply)
+            await self.whole(200, raw, headers, content_type=kind.encode("latin-1", "replace"))
+
+    async def _events(self, raw: bytes, headers: RawHeaders) -> None:
+        """Send all the events of a stream, the last one included."""
+        async with self._turn:
+            if not self.started:
+                length = (b"content-length", b"%d" % len(raw))
+                await self._start(200, [*EVENTS, length, *headers])
+                self._streaming = True
+            await self._send({"type": "http.response.body", "body": raw, "more_body": False})
+            self.finished = True
 
     async def stream(self, reply: ChunkStream) -> None:
         """

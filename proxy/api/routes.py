@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from proxy.api import admin, ai, models, openapi, ops, providers, usage
+from proxy.api.exchange import ModelEndpoint
 from proxy.api.render import answer_error
 from proxy.api.small import SmallEndpoint
 from proxy.api.surfaces import ROWS, addresses
@@ -18,7 +21,7 @@ _POST = "POST"
 _GET = "GET"  # and HEAD
 _DELETE = "DELETE"
 
-# The first that matches answers, and most requests are for the first.
+# The first that matches answers.
 TABLE: tuple[tuple[str, str, ASGIApp], ...] = (
     *((_POST, path, row.endpoint) for row in ROWS for path in addresses(row)),
     (_POST, "/ai/generate", ai.generate),
@@ -39,6 +42,24 @@ TABLE: tuple[tuple[str, str, ASGIApp], ...] = (
     (_GET, "/admin/usage", SmallEndpoint(usage.report)),
     (_GET, "/openapi.json", SmallEndpoint(openapi.describe)),
 )
+
+
+# They answer every error themselves, and ask nothing of the layers that an application has.
+MODELS: Mapping[tuple[str, str], ModelEndpoint] = {
+    (method, path): app for method, path, app in TABLE if isinstance(app, ModelEndpoint)
+}
+
+
+class Service(FastAPI):
+    """The application. Model requests do not go through its layers, which cost more than a hit."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            endpoint = MODELS.get((scope["method"], scope["path"]))
+            if endpoint is not None:
+                await endpoint(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
 
 
 def routes() -> list[BaseRoute]:

@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from proxy import __version__
 from proxy.accounts import check_ledger
+from proxy.answers import check_place
 from proxy.app import create_app
 from proxy.cli import server
 from proxy.cli.ask import NoServer, ask
@@ -31,8 +32,10 @@ from proxy.cli.usage import CannotWrite, add_usage
 from proxy.clock import SystemClock
 from proxy.config import ConfigError, load_config
 from proxy.store import LedgerUnavailable
+from proxy.store.cache_port import CannotKeep
 from proxy.upstream.sdk import IMPORTING
 
+STARTING = (ConfigError, CannotListen, CannotKeep, LedgerUnavailable)  # that there is no server
 PASSED_ON = (
     "ssl_keyfile",
     "ssl_certfile",
@@ -54,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run one command and raise SystemExit: 0, or 1 with the reason on standard error."""
     try:
         code = _run(argv)
-    except (ConfigError, CannotListen, CannotWrite, NoServer, LedgerUnavailable) as error:
+    except (*STARTING, CannotWrite, NoServer) as error:
         print(error, file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:
@@ -82,6 +85,7 @@ def _serve(args: argparse.Namespace) -> int:
     environ = dict(os.environ)
     config = load(args.config, environ)
     asyncio.run(check_ledger(config.snapshot.policy, SystemClock()))
+    check_place(config, SystemClock())
     options = {name: value for name in PASSED_ON if (value := getattr(args, name)) is not None}
     if several:
         with bound(args.host, args.port) as listeners:

@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from proxy.config import Config, ConfigError, Remark, load_config
+from proxy.config.caching import REDIS
 from proxy.reload import Load
 
 NO_KEY = (
     "no key is configured, so Mobius answers on a loopback address only; to listen elsewhere set "
     "the variable MOBIUS_MASTER_KEY, or general_settings.master_key"
 )
+
+APART = "would be kept by each worker for itself"
+SET_URL = "set router_settings.redis_url"
 
 
 def guarded(*, loopback: bool, several: bool, redis: bool) -> Load:
@@ -25,27 +29,30 @@ def guarded(*, loopback: bool, several: bool, redis: bool) -> Load:
     return _shared_only(load, redis=redis) if several else load
 
 
-def unshared(config: Config) -> str | None:
-    """Return what of the file each worker would keep for itself, or None."""
-    if config.snapshot.allowances.any:
-        return "the limits of keys, teams, users and models"
-    targets = config.snapshot.targets()
-    if any((t.rpm, t.tpm, t.max_parallel) != (None, None, None) for t in targets):
-        return "the rpm, tpm and max_parallel_requests of deployments"
-    if config.cache.enabled and config.cache.redis is None:
-        return "the cache"
+def unshared(config: Config, *, redis: bool) -> str | None:
+    """Return what of the file each worker would keep for itself, and what to do, or None."""
+    if not redis:
+        targets = config.snapshot.targets()
+        if config.snapshot.allowances.any:
+            return f"the limits of keys, teams, users and models {APART}: {SET_URL}"
+        if any((t.rpm, t.tpm, t.max_parallel) != (None, None, None) for t in targets):
+            return f"the rpm, tpm and max_parallel_requests of deployments {APART}: {SET_URL}"
+    cache = config.cache
+    if not cache.enabled:
+        return None
+    if cache.type != REDIS:
+        return f"the cache (type {cache.type}) {APART}: set cache_params.type to redis"
+    if cache.redis is None and not redis:
+        return f"the cache {APART}: {SET_URL}"
     return None
 
 
 def _shared_only(load: Load, *, redis: bool) -> Load:
     def shared(path: Path, environ: Mapping[str, str]) -> Config:
         config = load(path, environ)
-        what = None if redis and config.redis is not None else unshared(config)
+        what = unshared(config, redis=redis and config.redis is not None)
         if what is not None:
-            text = (
-                f"with --workers above 1, {what} would be kept by each worker for itself: set "
-                "router_settings.redis_url, or start one worker"
-            )
+            text = f"with --workers above 1, {what}, or start one worker"
             raise ConfigError([Remark(str(path), 1, text)], config.files)
         return config
 

@@ -21,11 +21,12 @@ class LeaderLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """How an answer begins: who gives it, and whether it comes in events."""
+    """How an answer begins: who gives it, whether in events, and what of the request it left."""
 
     target: str
     provider: str
     streamed: bool
+    dropped: tuple[str, ...] = ()
 
 
 class Leading(ABC):

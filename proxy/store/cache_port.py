@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,6 +14,8 @@ import orjson
 MAGIC = b"mobius1\n"
 LONGEST_LINE = 64  # the checksum and the length of what comes before the payloads
 COMPRESSED_ABOVE_BYTES = 4096
+# Packing a megabyte takes ten milliseconds, for which no other request is to wait.
+ASIDE_ABOVE_BYTES = 64 * 1024
 # What Python takes beside the bytes themselves, for an entry and for each payload of it.
 OVERHEAD_BYTES = 640
 PAYLOAD_BYTES = 56
@@ -22,7 +25,10 @@ class Kind(StrEnum):
     """How an answer came, which is how its payloads are to be read."""
 
     WHOLE = "whole"  # one payload: the JSON of the body
-    STREAM = "stream"  # one for each event
+    STREAM = "stream"  # two: its events as they are sent, and those that tell its usage, likewise
+
+
+PAYLOADS = {Kind.WHOLE: 1, Kind.STREAM: 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,10 @@ class Entry:
         return OVERHEAD_BYTES + payloads
 
 
+class CannotKeep(Exception):
+    """Answers cannot be kept where the file says; the message says what to do."""
+
+
 class CacheStore(Protocol):
     """
     Keeps entries by key. What cannot be read is a miss, what cannot be written is not kept.
@@ -61,6 +71,20 @@ class CacheStore(Protocol):
     async def purge(self, *, key: str | None = None, model: str | None = None) -> int:
         """Drop one entry, those of a model, or all; return how many it were."""
         ...
+
+
+async def pack(key: str, entry: Entry) -> bytes:
+    """Return what `packed` does, without keeping the event loop for long."""
+    if entry.size_bytes <= ASIDE_ABOVE_BYTES:
+        return packed(key, entry)
+    return await asyncio.to_thread(packed, key, entry)
+
+
+async def unpack(key: str, raw: bytes, *, most_bytes: int) -> Entry | None:
+    """Return what `unpacked` does, likewise."""
+    if len(raw) <= ASIDE_ABOVE_BYTES:
+        return unpacked(key, raw, most_bytes=most_bytes)
+    return await asyncio.to_thread(unpacked, key, raw, most_bytes=most_bytes)
 
 
 def packed(key: str, entry: Entry) -> bytes:
@@ -108,7 +132,7 @@ def _read(key: str, facts: list[Any], body: bytes, most_bytes: int) -> Entry | N
     if compressed:
         body = _inflated(body, sum(lengths))
     ends = list(accumulate(lengths, initial=0))
-    if ends[-1] != len(body) or (kind == Kind.WHOLE and len(lengths) != 1):
+    if ends[-1] != len(body) or len(lengths) != PAYLOADS[Kind(kind)]:
         return None
     payloads = tuple(body[start:end] for start, end in pairwise(ends))
     model, target, provider, *dropped = texts

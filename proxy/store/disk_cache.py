@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from diskcache import Cache, Disk
 
 from proxy.clock import Clock
-from proxy.store.cache_port import Entry, packed, unpacked
+from proxy.store.cache_port import CannotKeep, Entry, pack, unpack
 from proxy.store.patience import Failed, Patience
 
 PATIENCE_S = 0.1  # with another process that writes
@@ -48,7 +48,7 @@ class DiskCache:
     """Keeps entries in files of `folder`; `most_bytes` is the most that one may take."""
 
     def __init__(self, folder: str, clock: Clock, *, most_bytes: int) -> None:
-        """Raises OSError or sqlite3.Error where nothing can be kept in that folder."""
+        """Raises CannotKeep where nothing can be kept in that folder."""
         self._most_bytes = most_bytes
         self._patience = Patience(clock)
         self._turn = asyncio.Lock()
@@ -57,9 +57,13 @@ class DiskCache:
         self._looking: dict[str, asyncio.Task[object]] = {}
         try:
             self._cache = self._pool.submit(_opened, Path(folder)).result()
-        except BaseException:
+        except (OSError, sqlite3.Error) as exc:
             self._pool.shutdown(wait=False)
-            raise
+            why = exc.strerror if isinstance(exc, OSError) else str(exc)
+            raise CannotKeep(
+                f"answers cannot be kept in {folder} ({why or type(exc).__name__}): let this user "
+                "write there, or name another folder in cache_params.disk_cache_dir"
+            ) from exc
 
     async def find(self, key: str) -> Entry | None:
         # What many ask for at once is looked up once.
@@ -70,11 +74,13 @@ class DiskCache:
             )
             found.add_done_callback(lambda _: self._looking.pop(key))
         raw = await asyncio.shield(found)
-        return unpacked(key, raw, most_bytes=self._most_bytes) if isinstance(raw, bytes) else None
+        if not isinstance(raw, bytes):
+            return None
+        return await unpack(key, raw, most_bytes=self._most_bytes)
 
     async def keep(self, key: str, entry: Entry, *, for_s: float) -> None:
         if for_s > 0:
-            value = packed(key, entry)
+            value = await pack(key, entry)
             await self._ask(
                 lambda: self._cache.set(key, value, expire=for_s, tag=entry.model), False
             )

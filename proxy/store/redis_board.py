@@ -9,9 +9,8 @@ as it comes. Whoever reads notices within a second that the writer is gone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Iterable
 from contextlib import suppress
-from functools import partial
 from secrets import token_hex
 from typing import Any
 
@@ -37,27 +36,36 @@ local leader = redis.call('GET', KEYS[1])
 redis.call('SET', KEYS[2], leader, 'PX', ARGV[3])
 return leader
 """
-# The same. Returns 1 where somebody wants to hear it, 0 where nobody does, -1 to who leads no more.
+# The same, and KEYS: said. Returns 1 where somebody wants to hear it, 0 where nobody does, -1 to
+# whoever leads no more. Long as a leader may be silent, what it has said stays from its first word.
 BEAT = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return redis.call('GET', KEYS[2]) == ARGV[1] and 1 or 0
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+redis.call('PEXPIRE', KEYS[2], ARGV[3])
+redis.call('PEXPIRE', KEYS[3], ARGV[3])
+return 1
 """
-# The same, and at last: what is still to be said, as pairs for XADD. Then nobody leads.
-LAND = """
+# The same, and ARGV: what is said, as pairs for XADD.
+SAY = """
+for place = 4, #ARGV, 2 do redis.call('XADD', KEYS[3], '*', ARGV[place], ARGV[place + 1]) end
+redis.call('PEXPIRE', KEYS[3], ARGV[3])
+"""
+# The same, with the last that is to be said. Then nobody leads.
+LAND = f"""
 local mine = redis.call('GET', KEYS[1]) == ARGV[1]
-if redis.call('GET', KEYS[2]) == ARGV[1] then
-  for place = 4, #ARGV, 2 do redis.call('XADD', KEYS[3], '*', ARGV[place], ARGV[place + 1]) end
-  redis.call('PEXPIRE', KEYS[3], ARGV[3])
-end
+if redis.call('GET', KEYS[2]) == ARGV[1] then {SAY} end
 if mine then redis.call('DEL', KEYS[1]) end
 return mine and 1 or 0
 """
 
 
 class RedisBoard:
-    def __init__(self, client: Any, clock: Clock, *, namespace: str) -> None:
+    """`most_bytes` is how much of an answer is held for those who may still come."""
+
+    def __init__(self, client: Any, clock: Clock, *, namespace: str, most_bytes: int) -> None:
         self._client = client
+        self._most_bytes = most_bytes
         self._prefix = f"mobius:flight:{namespace}:" if namespace else "mobius:flight:"
         self._patience = Patience(clock)
         self._ids = Ids(token_hex(8))
@@ -72,7 +80,7 @@ class RedisBoard:
         except Failed:
             return None
         if leader is None:
-            return RedisLeading(self._client, self._patience, places, me)
+            return RedisLeading(self._client, self._patience, places, me, self._most_bytes)
         name = leader.decode()
         return RedisFollowing(self._client, self._patience, self._places(key, name), name)
 
@@ -82,7 +90,12 @@ class RedisBoard:
 
 
 class RedisLeading(Leading):
-    """Holds the key, and writes down what is said once it is wanted."""
+    """
+    Holds the key, and writes down what is said once it is wanted.
+
+    It gives up the lead, and goes on for its own process alone, when what it has said is too large
+    to be held for others, cannot be written, or when somebody else has taken the key.
+    """
 
     def __init__(
         self,
@@ -90,55 +103,64 @@ class RedisLeading(Leading):
         patience: Patience,
         places: tuple[str, str, str],
         me: str,
+        most_bytes: int,
     ) -> None:
         self._client = client
         self._patience = patience
         self._places = places
         self._me = me
+        self._most_bytes = most_bytes
         self._unsaid: list[tuple[bytes, bytes]] = []  # fields and values
+        self._unsaid_bytes = 0
         self._heard = asyncio.Event()
+        self._wanted = False
+        self._gave_up = False
         self._over = False
         self._beats = asyncio.create_task(self._beat(), name="lead a flight")
 
     def begins(self, begun: Begun) -> None:
-        facts = [begun.target, begun.provider, begun.streamed]
+        facts = [begun.target, begun.provider, begun.streamed, begun.dropped]
         self._say(b"begun", orjson.dumps(facts))
 
     def says(self, said: bytes, events: int) -> None:
         self._say(b"events" if events else b"whole", said)
 
     def _say(self, name: bytes, value: bytes) -> None:
+        if self._gave_up:
+            return
         self._unsaid.append((name, value))
+        self._unsaid_bytes += len(value)
+        if self._unsaid_bytes > self._most_bytes and not self._wanted:
+            self._give_up()
         self._heard.set()
+
+    def _give_up(self) -> None:
+        self._gave_up = self._over = True
+        self._unsaid, self._unsaid_bytes = [], 0
 
     async def land(self, *, ok: bool) -> None:
         # Not cancelled: what is being written must be written before the end of it.
         self._over = True
         self._heard.set()
         await asyncio.gather(self._beats, return_exceptions=True)
-        self._unsaid.append((b"end", b"ok" if ok else b"lost"))
-        said = [part for pair in self._unsaid for part in pair]
+        said = [*self._unsaid, (b"end", b"ok" if ok and not self._gave_up else b"lost")]
         with suppress(Failed):
-            await self._patience.ask(
-                lambda: self._client.eval(
-                    LAND, 3, *self._places, self._me, LEADER_MS, KEPT_MS, *said
-                )
-            )
+            await self._evaluate(LAND, said)
 
     async def _beat(self) -> None:
         """Give a sign of life several times a second; write at once what somebody waits for."""
-        arguments = (*self._places[:2], self._me, LEADER_MS, KEPT_MS)
-        wanted = False
         while not self._over:
             with suppress(TimeoutError):
                 async with asyncio.timeout(BEAT_S):
-                    await self._woken(said=wanted)
-            with suppress(Failed):
-                if wanted:
-                    await self._write()
-                if not self._over:
-                    beat = await self._patience.ask(lambda: self._client.eval(BEAT, 2, *arguments))
-                    wanted = wanted or beat == 1
+                    await self._woken(said=self._wanted)
+            if self._wanted and self._unsaid:
+                await self._write()
+            if not self._over:
+                with suppress(Failed):
+                    beat = await self._evaluate(BEAT)
+                    self._wanted = self._wanted or beat == 1
+                    if beat == -1:
+                        self._give_up()
 
     async def _woken(self, *, said: bool) -> None:
         """Return when it is over, or when something was said, if that matters."""
@@ -150,17 +172,17 @@ class RedisLeading(Leading):
 
     async def _write(self) -> None:
         """Write down what was said and is not written yet."""
-        unsaid, self._unsaid = self._unsaid, []
-        place = self._places[2]
+        unsaid, self._unsaid, self._unsaid_bytes = self._unsaid, [], 0
         try:
-            for name, value in unsaid:
-                await self._patience.ask(partial(self._client.xadd, place, {name: value}))
-            if unsaid:
-                await self._patience.ask(lambda: self._client.pexpire(place, KEPT_MS))
+            await self._evaluate(SAY, unsaid)
         except Failed:
             # Whether it is written is not known, and once more would be twice.
-            self._unsaid = [(b"end", b"lost")]
-            raise
+            self._give_up()
+
+    def _evaluate(self, script: str, said: Iterable[tuple[bytes, bytes]] = ()) -> Awaitable[Any]:
+        words = [word for pair in said for word in pair]
+        arguments = (*self._places, self._me, LEADER_MS, KEPT_MS, *words)
+        return self._patience.ask(lambda: self._client.eval(script, 3, *arguments))
 
 
 class RedisFollowing(Following):
@@ -180,8 +202,11 @@ class RedisFollowing(Following):
         name, value = await self._next()
         if name != b"begun":
             raise LeaderLost
-        target, provider, streamed = orjson.loads(value)
-        return Begun(target, provider, streamed)
+        try:
+            target, provider, streamed, dropped = orjson.loads(value)
+            return Begun(str(target), str(provider), bool(streamed), tuple(map(str, dropped)))
+        except (ValueError, TypeError) as exc:
+            raise LeaderLost from exc
 
     async def events(self) -> AsyncGenerator[list[Json], None]:
         while True:
@@ -190,7 +215,7 @@ class RedisFollowing(Following):
                 return
             if name != b"events":
                 raise LeaderLost
-            yield orjson.loads(value)
+            yield _events(value)
 
     async def whole(self) -> bytes:
         name, value = await self._next()
@@ -224,3 +249,14 @@ class RedisFollowing(Following):
     async def _is_there(self) -> bool:
         leader = await self._patience.ask(lambda: self._client.get(self._places[0]))
         return isinstance(leader, bytes) and leader.decode() == self._leader
+
+
+def _events(value: bytes) -> list[Json]:
+    """Return the events. Raises LeaderLost for what no leader has said."""
+    try:
+        events = orjson.loads(value)
+    except ValueError as exc:
+        raise LeaderLost from exc
+    if not isinstance(events, list) or not all(isinstance(each, dict) for each in events):
+        raise LeaderLost
+    return events

@@ -15,7 +15,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from proxy.clock import Clock
-from proxy.store.cache_port import Entry, packed, unpacked
+from proxy.store.cache_port import Entry, pack, unpack
 from proxy.store.patience import Failed, Patience
 from proxy.store.redis_finder import Finder
 
@@ -34,19 +34,20 @@ class RedisCache:
         self._prefix = f"{PREFIX}{namespace}:" if namespace else PREFIX
         self._most_bytes = most_bytes
         self._patience = Patience(clock)
-        self._finder = Finder(client, self._patience)
+        # One byte more than it may take says that it takes too much.
+        self._finder = Finder(client, self._patience, most_bytes=most_bytes + HEADROOM_BYTES)
 
     async def find(self, key: str) -> Entry | None:
         try:
             raw = await self._finder.find(self._place(key))
         except Failed:
             return None
-        return self._read(key, raw)
+        return await self._read(key, raw)
 
     async def keep(self, key: str, entry: Entry, *, for_s: float) -> None:
         milliseconds = int(for_s * 1000)
         if milliseconds > 0:
-            value = packed(key, entry)
+            value = await pack(key, entry)
             with suppress(Failed):
                 await self._patience.ask(
                     lambda: self._client.set(self._place(key), value, px=milliseconds)
@@ -54,7 +55,7 @@ class RedisCache:
 
     async def purge(self, *, key: str | None = None, model: str | None = None) -> int:
         gone = 0
-        with suppress(Failed):
+        with suppress(Failed, RedisError, OSError):
             if key is not None:
                 return int(await self._patience.ask(lambda: self._client.unlink(self._place(key))))
             async for place in self._client.scan_iter(match=f"{self._prefix}*", count=MANY):
@@ -63,17 +64,18 @@ class RedisCache:
         return gone
 
     async def aclose(self) -> None:
+        await self._finder.aclose()
         with suppress(RedisError, OSError):
             await self._client.aclose()
 
-    def _read(self, key: str, raw: object) -> Entry | None:
+    async def _read(self, key: str, raw: object) -> Entry | None:
         if not isinstance(raw, bytes) or len(raw) > self._most_bytes + HEADROOM_BYTES:
             return None
-        return unpacked(key, raw, most_bytes=self._most_bytes)
+        return await unpack(key, raw, most_bytes=self._most_bytes)
 
     async def _is_of(self, place: bytes, model: str) -> bool:
         key = place.decode()[len(self._prefix) :]
-        entry = self._read(key, await self._patience.ask(lambda: self._client.get(place)))
+        entry = await self._read(key, await self._finder.find(place.decode()))
         return entry is not None and entry.model == model
 
     def _place(self, key: str) -> str:

@@ -64,6 +64,9 @@ def open_client(settings: RedisSettings) -> Client:
             **_options(),
         )
     scheme = url.partition("://")[0]
+    if settings.ssl and scheme.partition("+")[0] == "redis":
+        # LiteLLM goes by the URL alone. Whoever wrote both wants nothing to be sent in the clear.
+        url, scheme = f"rediss{url.removeprefix('redis')}", f"rediss{scheme.removeprefix('redis')}"
     if "+" in scheme:
         return _of_several(address_of(url), settings.password)
     try:

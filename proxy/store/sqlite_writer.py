@@ -27,6 +27,7 @@ from proxy.store.sqlite_schema import connect, unavailable
 MOST_JOBS = 500  # that are handed over together, and after which a transaction takes no more
 MOST_UNCOUNTED = 10_000  # kinds of admitted requests to remember while they cannot be written
 PAUSE_S = 0.001  # between attempts to begin while another process writes
+COMPANY_S = 0.05  # that an admitted request waits for others to be counted with
 LOOK_S = 1.0  # between looks whether the file is still there
 
 Connect: TypeAlias = Callable[[Path, float], sqlite3.Connection]
@@ -75,6 +76,7 @@ class Writer:
         self._patience_s = patience_s
         self._connect = connect
         self._gathered: list[Job] = []  # in this turn of the event loop
+        self._admitted: dict[Admitted, int] = {}  # in the last moments
         self._jobs: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
         self._rows: dict[str, Opened] = {}  # that are open
         self._kept: dict[str, Job] = {}  # what ends a row, by the row's id: no more than are open
@@ -95,17 +97,35 @@ class Writer:
         Waking the thread costs more than most jobs do, so all that one turn of the event loop puts
         is handed over together at the end of the turn.
         """
+        idle = not self._gathered
+        self._gather_admitted()
         self._gathered.append(job)
-        if len(self._gathered) == 1:
+        if idle:
             try:
                 asyncio.get_running_loop().call_soon(self._hand_over)
             except RuntimeError:  # no loop, no turn
                 self._hand_over()
 
+    def count(self, who: Admitted) -> None:
+        """Have an admitted request counted: soon, and before whatever is put after it."""
+        first = not self._admitted
+        self._admitted[who] = self._admitted.get(who, 0) + 1
+        if first:
+            try:
+                asyncio.get_running_loop().call_later(COMPANY_S, self._hand_over)
+            except RuntimeError:
+                self._hand_over()
+
     def _hand_over(self) -> None:
+        self._gather_admitted()
         gathered, self._gathered = self._gathered, []
         for start in range(0, len(gathered), MOST_JOBS):
             self._jobs.put(gathered[start : start + MOST_JOBS])
+
+    def _gather_admitted(self) -> None:
+        if self._admitted:
+            admitted, self._admitted = self._admitted, {}
+            self._gathered += [admission(*each) for each in admitted.items()]
 
     def stop(self, wait_s: float) -> None:
         """Have all written that was put before, and the file closed, or have waited that long."""

@@ -216,3 +216,31 @@ async def test_a_whole_answer_to_a_stream_that_was_announced_is_an_error_event()
     await client.run()
     assert client.bodies[0] == b": keepalive\n\n"
     assert events(client.bodies)[0]["error"]["code"] == "internal_error"
+
+
+KEPT = Completion(b'data: {"n":1}\n\ndata: [DONE]\n\n', streamed=True)
+
+
+async def test_a_stream_that_is_kept_goes_out_in_one_piece() -> None:
+    client = await Edge(replies(KEPT)).post(STREAMED).run()
+    assert client.status == 200
+    assert client.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert client.headers["content-length"] == str(len(KEPT.raw))
+    assert client.bodies == [KEPT.raw]
+    assert [message["more_body"] for message in client.sent[1:]] == [False]
+
+
+async def test_a_stream_that_is_kept_ends_one_that_was_announced() -> None:
+    edge: Edge
+
+    async def serve(call: Call, tally: Tally) -> Reply:
+        await edge.clock.advance(15)
+        await client.has(2)
+        return KEPT
+
+    edge = Edge(serve)
+    client = edge.post(STREAMED)
+    await client.run()
+    assert "content-length" not in client.headers
+    assert client.bodies == [b": keepalive\n\n", KEPT.raw]
+    assert [message["more_body"] for message in client.sent[1:]] == [True, False]

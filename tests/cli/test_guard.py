@@ -15,7 +15,12 @@ REDIS = "router_settings: {redis_url: redis://127.0.0.1:1/0}\n"
 LIMITS = {
     "the limits of keys": PLAIN + "mobius: {users: {default: {rpm: 20}}}\n",
     "the rpm, tpm and max_parallel": MODEL % ", max_parallel_requests: 2",
-    "the cache": PLAIN + "litellm_settings: {cache: true}\n",
+    "the cache": PLAIN + "litellm_settings: {cache: true, cache_params: {type: redis}}\n",
+}
+CACHES = {
+    "": PLAIN + "litellm_settings: {cache: true}\n",
+    "local": PLAIN + "litellm_settings: {cache: true, cache_params: {type: local}}\n",
+    "disk": PLAIN + "litellm_settings: {cache: true, cache_params: {type: disk}}\n",
 }
 
 
@@ -45,6 +50,21 @@ def test_a_redis_that_was_not_there_at_start_does_not_help_an_edit(tmp_path: Pat
     with pytest.raises(ConfigError):
         load(tmp_path, text, redis=False)
     load(tmp_path, PLAIN, redis=False)
+
+
+@pytest.mark.parametrize("place", CACHES)
+def test_answers_that_each_worker_keeps_for_itself_are_refused_whatever_else_is_shared(
+    tmp_path: Path, place: str
+) -> None:
+    for text in (CACHES[place], CACHES[place] + REDIS):
+        with pytest.raises(ConfigError, match=r"the cache .*set cache_params\.type to redis"):
+            load(tmp_path, text)
+        load(tmp_path, text, several=False)
+
+
+def test_a_cache_with_a_redis_of_its_own_needs_no_other(tmp_path: Path) -> None:
+    own = "{type: redis, host: 127.0.0.1}"
+    load(tmp_path, f"{PLAIN}litellm_settings: {{cache: true, cache_params: {own}}}\n", redis=False)
 
 
 def test_a_file_without_limits_needs_no_redis(tmp_path: Path) -> None:

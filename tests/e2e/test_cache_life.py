@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from tests.e2e.quota_place import secret
 from tests.e2e.test_cache import SAID, asked, calls, config, crowd
 from tests.harness import Mobius, RedisServer, redis_server, wait_until
+from tests.harness.child import MOBIUS, clean_env
 from tests.harness.metrics import total
 from tests.providers import Answer, Breaks, Fails, FakeOpenAI, Gate, Step, ToolCall
 
@@ -237,3 +239,71 @@ def test_what_redis_holds_and_cannot_be_read_is_a_miss(provider: FakeOpenAI) -> 
             assert asked(mobius, junk[:9]) == (SAID, "miss")
             wait_until(lambda: asked(mobius, junk[:9]) == (SAID, "hit"))  # noqa: B023
             server.command("FLUSHALL")
+
+
+def control(text: str) -> dict[str, Any]:
+    """What the official SDK is given for a header `Cache-Control`."""
+    return {"extra_headers": {"cache-control": text}}
+
+
+def field(**wishes: Any) -> dict[str, Any]:
+    """What it is given for LiteLLM's field."""
+    return {"extra_body": {"cache": wishes}}
+
+
+def test_how_old_an_answer_may_be_is_for_the_client_to_say(provider: FakeOpenAI) -> None:
+    with kept_in("local", provider, stale_if_error=600) as mobius:
+
+        def ask(**more: Any) -> str:
+            said, cache = asked(mobius, "aged", **more)
+            assert said == SAID
+            return cache
+
+        assert ask(**field(ttl=0.001)) == "miss"
+        assert ask(**control("max-stale=60")) == "hit"
+        assert ask(**control("max-stale")) == "hit"
+        assert ask(**field(ttl=600)) == "miss"  # the former one has expired
+        for fresh in (control("max-age=600"), field(**{"s-maxage": 600}), field()):
+            assert ask(**fresh) == "hit"
+            assert ask(stream=True, **fresh) == "hit"
+        for old in (control("max-age=0"), control("no-cache"), field(**{"no-cache": True})):
+            assert ask(**old) == "miss"
+            assert ask(stream=True, **old) == "miss"
+        for unkept in (control("no-store"), field(**{"no-store": True})):
+            assert ask(**unkept) == "hit"
+        assert ask(**control("no-cache, no-store")) == "bypass"
+        assert ask(**control("no-cache"), **field(**{"no-store": True})) == "bypass"
+        assert all(b"cache" not in each.body for each in provider.journal.requests())
+
+
+@pytest.mark.redis
+def test_what_a_redis_forgets_is_asked_anew(provider: FakeOpenAI) -> None:
+    with redis_server() as server, on_redis(server, provider) as mobius:
+        assert asked(mobius, "forgotten") == (SAID, "miss")
+        wait_until(lambda: asked(mobius, "forgotten") == (SAID, "hit"))
+        server.stop()
+        server.start()
+        assert asked(mobius, "forgotten") == (SAID, "miss")
+        wait_until(lambda: asked(mobius, "forgotten") == (SAID, "hit"))
+
+
+@pytest.mark.parametrize("folder", ["taken", "taken/below", "/proc/none"])
+def test_a_folder_that_cannot_be_used_is_told_at_start(provider: FakeOpenAI, folder: str) -> None:
+    settings = config(provider.base_url, cache={"type": "disk", "disk_cache_dir": folder})
+    with Mobius(config(provider.base_url)) as mobius:
+        mobius.stop()
+        (mobius.folder / "taken").write_text("a file")
+        mobius.edit(settings)
+        done = subprocess.run(
+            [*MOBIUS, "serve", "--config", str(mobius.config), "--port", str(mobius.port)],
+            env=clean_env(mobius.folder, {}),
+            cwd=mobius.folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert f"answers cannot be kept in {folder} (" in line
+    assert "cache_params.disk_cache_dir" in line

@@ -39,7 +39,7 @@ Opens: TypeAlias = Callable[[Path], AbstractAsyncContextManager[CacheStore]]
 ENTRIES = st.builds(
     Entry,
     st.just(Kind.STREAM),
-    st.lists(st.binary(max_size=3000), max_size=6).map(tuple),
+    st.tuples(st.binary(max_size=9000), st.binary(max_size=300)),
     st.floats(0, 2e9),
     st.floats(0, 1e6),
     st.text(max_size=5),
@@ -85,7 +85,7 @@ def test_what_says_it_is_smaller_than_it_is_is_not_read_whole() -> None:
 
 
 def test_what_is_too_large_is_a_miss() -> None:
-    large = replace(ENTRY, payloads=(b"x" * 5000,))
+    large = replace(ENTRY, payloads=(b"x" * 5000, b""))
     assert unpacked("k", packed("k", large), most_bytes=4999) is None
     assert len(packed("k", large)) < 1000  # it is compressed
 
@@ -138,6 +138,39 @@ def test_an_answer_is_kept_found_and_dropped(opens: Opens, tmp_path: Path) -> No
             assert await store.find("c") is None
             await store.keep("e", ENTRY, for_s=0)
             assert await store.find("e") is None
+
+    asyncio.run(main())
+
+
+@EVERYWHERE
+def test_a_large_answer_is_kept_like_any_other(opens: Opens, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opens(tmp_path) as store:
+            for large in (urandom(400_000), b"x" * 400_000):
+                entry = replace(ENTRY, payloads=(large, b"usage"))
+                await store.keep("a", entry, for_s=60)
+                assert await store.find("a") == entry
+
+    asyncio.run(main())
+
+
+@pytest.mark.redis
+def test_a_purge_passes_over_what_is_foreign_and_a_redis_that_is_gone() -> None:
+    async def main() -> None:
+        with redis_server() as server:
+            client = open_client(RedisSettings(url=server.url))
+            store = RedisCache(client, SystemClock(), namespace="x", most_bytes=MB)
+            await store.keep("a", ENTRY, for_s=60)
+            await client.rpush("mobius:cache:x:list", "a")
+            await client.set("mobius:cache:x:junk", "x" * 3 * MB)
+            assert await store.find("junk") is None
+            assert await store.find("list") is None
+            assert await store.purge(model="m") == 1
+            assert await store.purge() == 2
+            server.stop()
+            assert await store.purge() == 0
+            assert await store.purge(model="m") == 0
+            await store.aclose()
 
     asyncio.run(main())
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from redis.asyncio.connection import SSLConnection
+from redis.asyncio.sentinel import SentinelManagedSSLConnection
 
 from proxy.policy import RedisSettings
 from proxy.store.redis_address import Address, RedisAddressInvalid, address_of, check_url
@@ -98,3 +102,23 @@ def test_a_password_beside_the_url_counts_where_the_url_has_none() -> None:
     for url, password in (("redis://one", "beside"), ("redis://:within@one", "within")):
         client = open_client(RedisSettings(url=url, password="beside"))
         assert client.get_connection_kwargs()["password"] == password
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("redis://127.0.0.1:1/0", SSLConnection),
+        ("rediss://127.0.0.1:1/0", SSLConnection),
+        ("redis+sentinel://127.0.0.1:1/m", SentinelManagedSSLConnection),
+    ],
+)
+def test_whoever_asks_for_tls_beside_a_url_has_it(url: str, kind: type) -> None:
+    client: Any = open_client(RedisSettings(url=url, ssl=True))
+    assert client.connection_pool.connection_class is kind
+    plain: Any = open_client(RedisSettings(url=url))
+    assert (plain.connection_pool.connection_class is kind) is url.startswith("rediss")
+
+
+def test_a_cluster_is_asked_by_tls_too() -> None:
+    client: Any = open_client(RedisSettings(url="redis+cluster://127.0.0.1:1", ssl=True))
+    assert client.connection_kwargs["connection_class"] is SSLConnection
