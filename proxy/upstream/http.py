@@ -26,6 +26,10 @@ from proxy.waiting import Waiting
 
 KEEP_ALIVE_S = 90.0  # so that a quiet minute costs no handshake
 DNS_S = 60
+# What is read of an answer ahead of a slow reader is at most one read of the loop's (256 KiB), twice
+# the buffer, and the piece that is on its way out.
+BUFFER_BYTES = 32 * 1024
+PIECE_BYTES = 64 * 1024
 # Of the head of an answer: some gateways send policies and cookies of many kilobytes.
 LONGEST_HEADER_BYTES = 64 * 1024
 
@@ -88,6 +92,7 @@ class Http:
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
+            read_bufsize=BUFFER_BYTES,
             max_line_size=LONGEST_HEADER_BYTES,
             max_field_size=LONGEST_HEADER_BYTES,
         )
@@ -163,7 +168,7 @@ class _Reads:
 
     async def __anext__(self) -> bytes:
         try:
-            piece = await self._waiting.through(self._content.readany())
+            piece = await self._waiting.through(self._content.read(PIECE_BYTES))
         except (aiohttp.ClientError, OSError) as exc:
             raise UpstreamFailure(
                 "the connection broke inside the answer", kind=Kind.TRANSIENT, tokens_spent=True

@@ -55,13 +55,13 @@ def test_a_good_file_is_shown_ring_by_ring() -> None:
     assert done.stderr == ""
     assert said(done).splitlines() == [
         "chat",
-        "  chat/openai/gpt-4o  unified [health-based]",
-        "  chat/openai/gpt-4o-mini  unified [health-based]",
+        "  chat/openai/gpt-4o  direct [health-based]",
+        "  chat/openai/gpt-4o-mini  direct [health-based]",
         "    then claude/anthropic/claude-sonnet-4-5  unified  unconfigured: SECOND_KEY is not set",
         "claude",
         "  claude/anthropic/claude-sonnet-4-5  unified  unconfigured: SECOND_KEY is not set",
         "any/*",
-        "  any/*/openai/*  unified",
+        "  any/*/openai/*  direct",
     ]
 
 
