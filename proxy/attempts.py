@@ -24,9 +24,11 @@ from proxy.quota import Admission, Quota
 from proxy.replies import ChunkStream, Reply
 from proxy.retry import RULES, Budget, Kind, backoff_s
 from proxy.routing import Plan, Standing, plan_ring
-from proxy.types import Call, Group, Ring, Tally, Target
+from proxy.types import Call, Group, Ring, Strategy, Tally, Target
 from proxy.upstream import Upstream
 from proxy.waiting import Waiting
+
+GROUPS = 10_000  # names under a wildcard are endless
 
 
 @dataclass(slots=True)
@@ -78,6 +80,7 @@ class Attempts:
         self._clock = clock
         self._chance = chance
         self._budget = Budget(RingPolicy().retry_budget)
+        self._turns: dict[str, int] = {}  # by group, of those that go by turns
 
     def plan(self, ring: Ring, policy: RingPolicy) -> Plan:
         """Return the order in which the targets of `ring` would be asked now."""
@@ -94,7 +97,19 @@ class Attempts:
             room = self._headroom.room(target, needs, cap_s=policy.retry_after_cap)
             return self._health.standing(target, policy, room)
 
-        return plan_ring(ring, standing, self._chance, skip=skip)
+        return plan_ring(ring, standing, self._chance, skip=skip, turn=self._turn)
+
+    def _turn(self, group: str) -> int:
+        return self._turns.get(group, 0)
+
+    def _next_turn(self, ring: Ring) -> None:
+        """Let the next request of the ring's own group begin with the next target."""
+        group = ring.groups[0]
+        if group.strategy is Strategy.ROUND_ROBIN:
+            # Taken out and put back: the first of them is the one that was not asked for longest.
+            self._turns[group.name] = self._turns.pop(group.name, 0) + 1
+            if len(self._turns) > GROUPS:
+                del self._turns[next(iter(self._turns))]
 
     async def run(self, ring: Ring, admission: Admission, policy: RingPolicy) -> Reply:
         """
@@ -110,6 +125,7 @@ class Attempts:
         call, tally = admission.call, admission.tally
         needs = self._quota.needs(admission)
         plan, deadline_s = self._plan(ring, policy, needs), now_s + policy.deadline
+        self._next_turn(ring)
         walk = Walk(call, ring, policy, tally, admission, needs, deadline_s, plan)
         for lap in count(1):
             passed = lap == 1 and walk.plan.passed_over

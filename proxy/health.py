@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import inf
+from math import exp2, inf
 
 from proxy.breaker import Breaker, Permit, State
 from proxy.clock import Clock
@@ -27,6 +27,7 @@ from proxy.types import Target
 
 # Names under a wildcard are endless; what is known of the longest forgotten goes first.
 RECORDS = 10_000
+HALF_LIFE_S = 30.0  # of what is believed of a target that nobody asks
 LATENCY_WEIGHT = 0.2  # of the newest first token in the decaying average
 # A cooldown shorter than this is not logged: it may come with every other request.
 LOGGED_S = 5.0
@@ -50,9 +51,31 @@ class Record:
     cooldowns: int = 0  # in a row, without a Retry-After: the exponent of the doubling
     cooled_s: float = -inf  # the moment of the last of them
     latency_s: float | None = None  # decaying average of the time to first content
+    first_token_s: float | None = None  # likewise, of streams alone
     last_failure: UpstreamFailure | None = None  # that it was to blame for
     under_way: int = 0  # calls
     told_s: float = -inf  # the moment when a call last said how the target is
+
+    def expected_s(self, now_s: float) -> float | None:
+        """
+        Return what a first token is expected to take, and the less the longer nobody has asked.
+
+        One that was slow is thus tried again, after some minutes at the latest.
+        """
+        known_s = self.latency_s if self.first_token_s is None else self.first_token_s
+        if known_s is None:
+            return None
+        return known_s * exp2(-max(0.0, now_s - self.told_s) / HALF_LIFE_S)
+
+    def took(self, took_s: float, *, streamed: bool) -> None:
+        """Take note of the time that an answer took to begin."""
+        self.latency_s = _average(self.latency_s, took_s)
+        if streamed:
+            self.first_token_s = _average(self.first_token_s, took_s)
+
+
+def _average(known_s: float | None, new_s: float) -> float:
+    return new_s if known_s is None else known_s + LATENCY_WEIGHT * (new_s - known_s)
 
 
 @dataclass(slots=True)
@@ -71,10 +94,7 @@ class Watch:
     def answered(self, *, streamed: bool) -> None:
         now_s = self.record.told_s = self.clock.now()
         took_s = now_s - self.started_s
-        known_s = self.record.latency_s
-        self.record.latency_s = (
-            took_s if known_s is None else known_s + LATENCY_WEIGHT * (took_s - known_s)
-        )
+        self.record.took(took_s, streamed=streamed)
         limit_s = self.policy.breaker.slow
         # A whole answer has no first token: it takes as long as the model has to say.
         self.slow = streamed and limit_s is not None and took_s > limit_s
@@ -170,6 +190,8 @@ class Health:
             closed=state is State.CLOSED,
             failure=cooldown.failure if cooldown else record.last_failure,
             latency_s=record.latency_s,
+            expected_s=record.expected_s(now_s),
+            in_flight=record.under_way,
             cause=record.breaker.why(now_s),
             room=room,
         )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import accumulate, groupby
+from math import inf
 
 from proxy.errors import UpstreamFailure
 from proxy.retry import Kind
@@ -22,6 +23,9 @@ WORDS: dict[Kind, str] = {
     Kind.SILENT: "no answer in time",
     Kind.BROKEN: "a broken answer",
 }
+
+
+GOLDEN = 0.6180339887498949  # whose multiples, modulo 1, are spread most evenly
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,8 @@ class Standing:
     closed: bool = True
     failure: UpstreamFailure | None = None  # the last one, for the answer when nobody is left
     latency_s: float | None = None
+    expected_s: float | None = None  # its next first token, by what it took lately; None: no idea
+    in_flight: int = 0  # calls of this process
     cause: str = ""  # why its breaker lets nobody through
     room: Room = ROOM_UNKNOWN
 
@@ -114,6 +120,7 @@ def plan_ring(
     chance: Callable[[], float],
     *,
     skip: frozenset[str] = frozenset(),
+    turn: Callable[[str], int] = lambda group: 0,
 ) -> Plan:
     """
     Order the targets of `ring`: group by group, each in its strategy's order; then those that
@@ -121,14 +128,15 @@ def plan_ring(
 
     Unconfigured targets are left out, as are those whose identity is in `skip` and the second
     mention of the same identity. The standing of each of the others is asked for once, so that the
-    plan is of one moment. `chance` returns a random number in [0, 1).
+    plan is of one moment. `chance` returns a random number in [0, 1), `turn` how many requests of
+    a group have been planned before this one.
     """
     groups = ring.groups if isinstance(ring, Ring) else ring
     standing = _once(standing)
     found: list[tuple[tuple[_Turn, float], Step]] = []
     left_out: list[Step] = []
     seen = set(skip)
-    for target in _in_order(groups, standing, chance):
+    for target in _in_order(groups, _Moment(standing, chance, turn)):
         if target.missing is not None:
             left_out.append(Step(target, f"unconfigured: {target.missing} is not set"))
         elif target.identity in seen:
@@ -174,47 +182,118 @@ def _home(groups: Sequence[Group]) -> str:
     return next((target.provider for group in groups for target in group.targets), "")
 
 
-def _in_order(
-    groups: Iterable[Group],
-    standing: Callable[[Target], Standing],
-    chance: Callable[[], float],
-) -> Iterator[Target]:
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """What the strategies go by."""
+
+    standing: Callable[[Target], Standing]
+    chance: Callable[[], float]
+    turn: Callable[[str], int]
+
+    def least(self, targets: Sequence[Target], of: Callable[[Target], float]) -> list[Target]:
+        """Return the targets with the least first; chance decides among equals."""
+        # Nobody asks for the standing of a target that is left out anyway.
+        keys = [(of(t) if t.missing is None else inf, self.chance()) for t in targets]
+        return [targets[at] for at in sorted(range(len(targets)), key=keys.__getitem__)]
+
+
+def _in_order(groups: Iterable[Group], moment: _Moment) -> Iterator[Target]:
     for group in groups:
+        if len(group.targets) == 1:
+            yield group.targets[0]
+            continue
         # LiteLLM's `order`: all of order 1 before any of order 2, whatever the strategy.
         ranked = sorted(group.targets, key=lambda target: target.order)
         for _, rank in groupby(ranked, key=lambda target: target.order):
-            yield from _by_strategy(group.strategy, tuple(rank), standing, chance)
+            yield from _by_strategy(group, tuple(rank), moment)
 
 
-def _by_strategy(
-    strategy: Strategy,
-    targets: tuple[Target, ...],
-    standing: Callable[[Target], Standing],
-    chance: Callable[[], float],
-) -> Sequence[Target]:
-    match strategy:
+def _by_strategy(group: Group, targets: tuple[Target, ...], moment: _Moment) -> Sequence[Target]:
+    match group.strategy:
         case Strategy.HEALTH_BASED:
             # One whose rest is over keeps its place: behind the healthy it would never be probed.
             return targets
         case Strategy.SIMPLE_SHUFFLE:
-            return _shuffled(targets, chance)
-        case Strategy.USAGE_BASED:
-            return _most_room_first(targets, standing, chance)
+            return _shuffled(targets, moment.chance)
+        case Strategy.ROUND_ROBIN:
+            return _by_turns(targets, moment, moment.turn(group.name))
+        case Strategy.LATENCY_BASED:
+            return _best_of_two_first(targets, moment)
+        case _:
+            measure = LEAST_FIRST[group.strategy]
+            return moment.least(targets, lambda target: measure(target, moment.standing))
 
 
-def _most_room_first(
-    targets: tuple[Target, ...],
-    standing: Callable[[Target], Standing],
-    chance: Callable[[], float],
-) -> list[Target]:
-    """Order by the share that is left of a target's limits; chance decides among equals."""
+def _used(target: Target, standing: Callable[[Target], Standing]) -> float:
+    share = standing(target).room.share
+    return -1.0 if share is None else -share
 
-    def key(target: Target) -> tuple[float, float]:
-        # Nobody asks for the standing of a target that is left out anyway.
-        share = standing(target).room.share if target.missing is None else None
-        return (-1.0 if share is None else -share, chance())
 
-    return sorted(targets, key=key)
+def _busy(target: Target, standing: Callable[[Target], Standing]) -> float:
+    return standing(target).in_flight
+
+
+def _cost(target: Target, standing: Callable[[Target], Standing]) -> float:
+    """Return what a token of each kind costs, as LiteLLM adds them; the unknown comes last."""
+    price = target.facts.price
+    return inf if price is None else price.rates[0].prompt + price.rates[0].completion
+
+
+LEAST_FIRST: Mapping[Strategy, Callable[[Target, Callable[[Target], Standing]], float]] = {
+    Strategy.LEAST_BUSY: _busy,
+    Strategy.COST_BASED: _cost,
+    Strategy.USAGE_BASED: _used,
+}
+
+
+def _by_turns(targets: tuple[Target, ...], moment: _Moment, turn: int) -> list[Target]:
+    """
+    Order by whose turn it is, among those that can be asked: the others' turns go to nobody else.
+
+    With weights a target has its share of the turns, spread as evenly as the golden ratio does.
+    """
+    open_ = [
+        t for t in targets if t.missing is None and _turn(moment.standing(t))[0] is _Turn.READY
+    ]
+    others = [target for target in targets if target not in open_]
+    weights = [1.0 if target.weight is None else target.weight for target in open_]
+    if len(set(weights)) > 1 and sum(weights) > 0:
+        sums = list(accumulate(weights))
+        at = bisect_right(sums, (turn * GOLDEN) % 1.0 * sums[-1])
+    else:
+        at = turn % len(open_) if open_ else 0
+    return [*open_[at:], *open_[:at], *others]
+
+
+def _is_ready(target: Target, standing: Callable[[Target], Standing]) -> bool:
+    return target.missing is None and _turn(standing(target))[0] is _Turn.READY
+
+
+def _best_of_two_first(targets: tuple[Target, ...], moment: _Moment) -> list[Target]:
+    """
+    Draw two at a time and take the one whose first token is expected sooner.
+
+    The fastest of all would get every request, until it is the slowest. One that nobody has an
+    idea of is tried by one request at a time.
+    """
+    left, drawn = list(targets), list[Target]()
+    while left:
+        first = left.pop(int(moment.chance() * len(left)))
+        if left:
+            at = int(moment.chance() * len(left))
+            if _awaited_s(left[at], moment) < _awaited_s(first, moment):
+                first, left[at] = left[at], first
+        drawn.append(first)
+    return drawn
+
+
+def _awaited_s(target: Target, moment: _Moment) -> float:
+    if target.missing is not None:
+        return inf
+    now = moment.standing(target)
+    if now.expected_s is None:
+        return inf if now.in_flight else 0.0
+    return now.expected_s
 
 
 def _shuffled(targets: tuple[Target, ...], chance: Callable[[], float]) -> list[Target]:

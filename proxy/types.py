@@ -41,6 +41,10 @@ class Strategy(StrEnum):
 
     SIMPLE_SHUFFLE = "simple-shuffle"
     HEALTH_BASED = "health-based"
+    ROUND_ROBIN = "round-robin"
+    LATENCY_BASED = "latency-based"
+    LEAST_BUSY = "least-busy"
+    COST_BASED = "cost-based"
     USAGE_BASED = "usage-based"
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
-from proxy.config.names import GENERAL, NOT_YET, SECTIONS, SETTINGS, known, nearest, words
+from proxy.config.names import GENERAL, NOT_YET, SECTIONS, SETTINGS, known, nearest
 from proxy.config.remarks import Place, shown
 from proxy.config.sections import Reader, note_literal
 from proxy.config.source import Fields, Leaf, Tree
@@ -25,16 +25,18 @@ STRATEGIES: Mapping[str, Strategy] = {
     "simple-shuffle": Strategy.SIMPLE_SHUFFLE,
     "random": Strategy.SIMPLE_SHUFFLE,
     "health-based": Strategy.HEALTH_BASED,
+    "round-robin": Strategy.ROUND_ROBIN,
+    "latency-based": Strategy.LATENCY_BASED,
+    "latency-based-routing": Strategy.LATENCY_BASED,
+    "least-busy": Strategy.LEAST_BUSY,
+    "cost-based": Strategy.COST_BASED,
+    "cost-based-routing": Strategy.COST_BASED,
     "usage-based": Strategy.USAGE_BASED,
     "usage-based-routing": Strategy.USAGE_BASED,
     "usage-based-routing-v2": Strategy.USAGE_BASED,
 }
 # Valid, and not in this version; whoever builds one moves its row up.
-STRATEGIES_NOT_YET = words(
-    """
-    cost-based cost-based-routing lar1 latency-based latency-based-routing least-busy round-robin
-    """
-)
+STRATEGIES_NOT_YET = frozenset({"lar1"})
 
 
 @dataclass(frozen=True, slots=True)

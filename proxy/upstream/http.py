@@ -26,8 +26,8 @@ from proxy.waiting import Waiting
 
 KEEP_ALIVE_S = 90.0  # so that a quiet minute costs no handshake
 DNS_S = 60
-# What is read of an answer ahead of a slow reader is at most one read of the loop's (256 KiB), twice
-# the buffer, and the piece that is on its way out.
+# What is read ahead of a slow reader is at most one read of the loop's (256 KiB), twice the buffer,
+# and the piece that is on its way out.
 BUFFER_BYTES = 32 * 1024
 PIECE_BYTES = 64 * 1024
 # Of the head of an answer: some gateways send policies and cookies of many kilobytes.
