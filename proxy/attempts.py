@@ -92,12 +92,13 @@ class Attempts:
         policy: RingPolicy,
         needs: Callable[[Target], Need],
         skip: frozenset[str] = frozenset(),
+        session: str | None = None,
     ) -> Plan:
         def standing(target: Target) -> Standing:
             room = self._headroom.room(target, needs, cap_s=policy.retry_after_cap)
             return self._health.standing(target, policy, room)
 
-        return plan_ring(ring, standing, self._chance, skip=skip, turn=self._turn)
+        return plan_ring(ring, standing, self._chance, skip=skip, turn=self._turn, session=session)
 
     def _turn(self, group: str) -> int:
         return self._turns.get(group, 0)
@@ -124,7 +125,8 @@ class Attempts:
         self._budget.request(now_s)
         call, tally = admission.call, admission.tally
         needs = self._quota.needs(admission)
-        plan, deadline_s = self._plan(ring, policy, needs), now_s + policy.deadline
+        plan = self._plan(ring, policy, needs, session=call.wishes.session)
+        deadline_s = now_s + policy.deadline
         self._next_turn(ring)
         walk = Walk(call, ring, policy, tally, admission, needs, deadline_s, plan)
         for lap in count(1):
@@ -210,7 +212,8 @@ class Attempts:
         if kind in walk.turned:
             return targets
         walk.turned.add(kind)
-        plan = self._plan(groups, walk.policy, walk.needs, skip=frozenset(walk.done))
+        session, skip = walk.call.wishes.session, frozenset(walk.done)
+        plan = self._plan(groups, walk.policy, walk.needs, skip, session)
         if not plan.steps:
             return None
         walk.plan = replace(walk.plan, steps=plan.steps)

@@ -70,6 +70,8 @@ class Wishes:
     disable_fallbacks: bool = False
     num_retries: int | None = None
     timeout_s: float | None = None
+    order: tuple[str, ...] | None = None  # the models to ask, the first first, and no others
+    session: str | None = None  # requests of one are asked of the same target while it is healthy
     cache: CacheWishes = NO_WISHES
 
 
