@@ -100,6 +100,7 @@ class Step:
 
     target: Target
     reason: str
+    unable: bool = False  # left out because it surely could not answer this request
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,16 +125,17 @@ def plan_ring(
     skip: frozenset[str] = frozenset(),
     turn: Callable[[str], int] = lambda group: 0,
     session: str | None = None,
+    unable: Callable[[Target], str | None] = lambda target: None,
 ) -> Plan:
     """
     Order the targets of `ring`: group by group, each in its strategy's order; then those that
     their provider has no room for, then those that rest, each time the soonest back first.
 
-    Unconfigured targets are left out, as are those whose identity is in `skip` and the second
-    mention of the same identity. The standing of each of the others is asked for once, so that the
-    plan is of one moment. `chance` returns a random number in [0, 1), `turn` how many requests of
-    a group have been planned before this one. Requests of one `session` have the same order within
-    a group, whatever its strategy but where that has one favourite for all.
+    Left out are unconfigured targets, those that are `unable` to answer, those whose identity is in
+    `skip`, and the second mention of the same identity. The standing of each of the others is
+    asked for once, so that the plan is of one moment. `chance` returns a random number in [0, 1),
+    `turn` how many requests of a group were planned before this one. Requests of one `session`
+    have the same order within a group, unless its strategy has one favourite for all.
     """
     groups = ring.groups if isinstance(ring, Ring) else ring
     standing = _once(standing)
@@ -145,6 +147,8 @@ def plan_ring(
             left_out.append(Step(target, f"unconfigured: {target.missing} is not set"))
         elif target.identity in seen:
             left_out.append(Step(target, "the same place stands earlier in the ring"))
+        elif (why := unable(target)) is not None:
+            left_out.append(Step(target, why, unable=True))
         else:
             seen.add(target.identity)
             now = standing(target)
