@@ -26,6 +26,7 @@ class Surface(StrEnum):
     MODERATIONS = "moderations"
     IMAGES = "images"
     RERANK = "rerank"
+    RESPONSES = "responses"
     AI = "ai"  # a chat, asked and answered in the small form of `/ai/*`
 
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from proxy.api.exchange import ModelEndpoint
+from proxy.api.form import Forming, as_it_came, as_response
 from proxy.api.parse import (
     Incoming,
     check_messages,
@@ -35,6 +36,7 @@ class Row:
     assumed: Mapping[str, Any] = field(default_factory=dict)
     streams: bool = False
     body: Mapping[str, Any] = field(default_factory=dict)  # its fields, as JSON schemas
+    forming: Forming = as_it_came
 
     def parse(self, raw: bytes, request_id: str, depth_limit: int) -> Call:
         """Return the call that a body makes. Raises RequestInvalid naming the field."""
@@ -54,7 +56,7 @@ class Row:
 
     @property
     def endpoint(self) -> ModelEndpoint:
-        return ModelEndpoint(self.surface, self.read)
+        return ModelEndpoint(self.surface, self.read, self.forming)
 
 
 _TEXTS = {"type": ["string", "array"], "description": "A text, or a list of them."}
@@ -81,6 +83,15 @@ ROWS: tuple[Row, ...] = (
         "Vectors for texts",
         ("input",),
         body={"input": _TEXTS, "encoding_format": {"enum": ["float", "base64"]}},
+    ),
+    Row(
+        Surface.RESPONSES,
+        ("/responses",),
+        "Answer with a list of items, whole or as a stream of events",
+        ("input",),
+        streams=True,
+        body={"input": {"type": ["string", "array"]}, "previous_response_id": {"type": "string"}},
+        forming=as_response,
     ),
     Row(
         Surface.MODERATIONS,

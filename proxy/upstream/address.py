@@ -23,6 +23,7 @@ PATHS: Mapping[Surface, str] = {
     Surface.MODERATIONS: "moderations",
     Surface.IMAGES: "images/generations",
     Surface.RERANK: "rerank",
+    Surface.RESPONSES: "responses",
 }
 PLAIN: Mapping[str, str] = {
     "accept": "application/json",

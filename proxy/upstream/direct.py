@@ -35,6 +35,9 @@ from proxy.upstream.stream import Progress, begin
 from proxy.upstream.wire import BODILESS, ERROR_BODY_LIMIT, ERROR_BODY_WAIT_S
 from proxy.waiting import Waiting
 
+# Surfaces whose streams report a usage only when they are asked to.
+OPTIONED = frozenset({Surface.CHAT, Surface.COMPLETIONS})
+
 
 @dataclass(frozen=True, slots=True)
 class Written:
@@ -90,7 +93,11 @@ class Direct:
                 drop(litellm, target, call, body, native=True, foreign=foreign, dropping=True)
             )
         options = body.get("stream_options")
-        if call.stream and (options is None or isinstance(options, dict)):
+        if (
+            call.stream
+            and call.surface in OPTIONED
+            and (options is None or isinstance(options, dict))
+        ):
             # The usage is a fact to settle with; a chunk that nobody asked for is dropped again.
             body["stream_options"] = {**(options or {}), "include_usage": True}
         body["model"] = target.model
