@@ -103,7 +103,7 @@ class ModelEndpoint:
         # A slow upload is nobody's latency but the client's.
         exchange.tally.started_s = exchange.state["clock"].now()
         request_id = exchange.tally.request_id
-        call = self._parse(Incoming(raw, request_id, snapshot, exchange.query))
+        call = self._parse(Incoming(raw, request_id, snapshot, exchange.query, exchange.headers))
         tags = tags_of(exchange.headers)
         control = exchange.headers.get(b"cache-control", b"")
         if control:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
-from proxy.api.render import error_frame
+from proxy.api.render import error_body, error_frame
 from proxy.clock import Clock
 from proxy.errors import ProxyError
 from proxy.grammar import GRAMMARS
@@ -36,6 +36,10 @@ class Form(Protocol):
         """Return the one event that ends a stream which cannot go on."""
         ...
 
+    def failed(self, error: ProxyError) -> bytes:
+        """Return the body of an error that stands instead of an answer."""
+        ...
+
 
 Forming: TypeAlias = Callable[[Tally, Clock], Form]
 
@@ -60,6 +64,9 @@ class AsItCame:
 
     def broken(self, error: ProxyError) -> bytes:
         return error_frame(error)
+
+    def failed(self, error: ProxyError) -> bytes:
+        return error_body(error)
 
 
 def as_it_came(tally: Tally, clock: Clock) -> Form:

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
 from proxy.grammar.chat import Chat
-from proxy.grammar.single import Embedding, Listed
+from proxy.grammar.messages import Messages
+from proxy.grammar.single import Counted, Embedding, Listed
 from proxy.grammar.text import Text
 from proxy.types import Json, Surface, Usage
 
@@ -86,4 +87,6 @@ GRAMMARS: Mapping[Surface, Grammar] = {
     Surface.MODERATIONS: Listed("results"),
     Surface.IMAGES: Listed("data"),
     Surface.RERANK: Listed("results"),
+    Surface.MESSAGES: Messages(),
+    Surface.COUNT_TOKENS: Counted(),
 }
