@@ -9,7 +9,7 @@ import orjson
 from proxy import sse
 from proxy.api.render import error_message
 from proxy.clock import Clock
-from proxy.errors import ProxyError, status_of
+from proxy.errors import ProxyError, UpstreamFailure, status_of
 from proxy.replies import Chunk, Completion
 from proxy.types import Tally
 
@@ -25,6 +25,8 @@ TYPES: Mapping[int, str] = {
     504: "timeout_error",
     529: "overloaded_error",
 }
+# What a provider may say of itself in the middle of a stream. Of its key it would be ours.
+OF_PROVIDERS = frozenset({"api_error", "overloaded_error", "rate_limit_error", "timeout_error"})
 STOP_NAME = b"event: message_stop\n"  # stands in no JSON, where a line end is written \n
 STOP_FRAME = sse.frame(b'{"type":"message_stop"}', b"message_stop")
 
@@ -54,8 +56,10 @@ class AsAnthropic:
         return sse.frame(self.failed(error), b"error")
 
     def failed(self, error: ProxyError) -> bytes:
-        status = status_of(error, self._tally.surface)
-        told = {"type": type_of(status), "message": error_message(error)}
+        kind = type_of(status_of(error, self._tally.surface))
+        if isinstance(error, UpstreamFailure) and error.provider_type in OF_PROVIDERS:
+            kind = error.provider_type
+        told = {"type": kind, "message": error_message(error)}
         return orjson.dumps({"type": "error", "error": told, "request_id": self._tally.request_id})
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import importlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from functools import lru_cache
@@ -35,6 +35,17 @@ from proxy.waiting import Waiting
 ADAPTER = "litellm.llms.anthropic.pass_through.adapters.transformation"
 # What of a tool the adapter knows; it would make any other field a part of the tool's schema.
 TOOL_FIELDS = frozenset({"cache_control", "description", "input_schema", "name", "strict", "type"})
+# What of a message a parameter of a chat was made from: the caller is told in its own words.
+ORIGINS: Mapping[str, tuple[str, ...]] = {
+    "max_completion_tokens": ("max_tokens",),
+    "parallel_tool_calls": ("tool_choice",),
+    "reasoning_effort": ("thinking", "output_config"),
+    "response_format": ("output_format", "output_config"),
+    "stop": ("stop_sequences",),
+    "user": ("metadata",),
+    "web_search_options": ("tools",),
+}
+EFFORTS: Mapping[object, str] = {"max": "high"}  # Anthropic's words that OpenAI has not
 LONGEST_USER = 64  # characters that OpenAI takes
 CLOUDED = frozenset({"azure", "openai"})  # whose newer models know only `max_completion_tokens`
 
@@ -56,15 +67,14 @@ class Translated:
         asked, names = chat_of(litellm, target, call)
         # Whoever answers a chat, the request was written for Anthropic.
         reply = await self._chat.call(target, asked, foreign=True, waiting=waiting)
+        dropped = [_origin(name, call.body) for name in reply.dropped]
         told: Reply
         match reply:
             case Completion():
                 body = message_of(reply.body, names)
-                told = Completion(
-                    orjson.dumps(body), body, headers=reply.headers, dropped=reply.dropped
-                )
+                told = Completion(orjson.dumps(body), body, headers=reply.headers, dropped=dropped)
             case ChunkStream():
-                told = _streamed(reply, names, waiting)
+                told = _streamed(reply, names, waiting, dropped)
         told.leeways = reply.leeways
         return told
 
@@ -125,6 +135,9 @@ def _parameters(
     found = {name: value for name, value in fields.items() if value is not None}
     if choice.get("disable_parallel_tool_use") and tools:
         found["parallel_tool_calls"] = False
+    effort = found.get("reasoning_effort") or _object(said.get("output_config")).get("effort")
+    if effort and "thinking" not in found and "output_config" not in found:
+        found["reasoning_effort"] = EFFORTS.get(effort, effort)
     user = found.get("user")
     if isinstance(user, str) and len(user) > LONGEST_USER:
         found["user"] = hashlib.sha256(user.encode(errors="replace")).hexdigest()
@@ -147,10 +160,16 @@ def _name(target: Target) -> str:
     return f"{target.provider}/{target.model}"
 
 
-def _streamed(chat: ChunkStream, names: Mapping[str, str], waiting: Waiting) -> ChunkStream:
+def _origin(name: str, body: Json) -> str:
+    return next((origin for origin in ORIGINS.get(name, ()) if origin in body), name)
+
+
+def _streamed(
+    chat: ChunkStream, names: Mapping[str, str], waiting: Waiting, dropped: Sequence[str]
+) -> ChunkStream:
     """Return a chat's stream as one of Anthropic's; it is closed with it."""
     rest = _events(chat, Told(names))
-    stream = ChunkStream([], rest, now=waiting.now, headers=chat.headers, dropped=chat.dropped)
+    stream = ChunkStream([], rest, now=waiting.now, headers=chat.headers, dropped=dropped)
     owed = AsyncExitStack()
     # A generator that nobody has begun to read closes nothing when it is closed.
     owed.push_async_callback(chat.aclose)
