@@ -304,8 +304,13 @@ def test_what_openai_has_no_word_for_is_named_or_refused(place: Place) -> None:
     assert "top_k" not in place.sent("gpt").json
     place.gpt.journal.clear()
     shell: Any = {"type": "bash_20250124", "name": "bash"}
-    with pytest.raises(anthropic.BadRequestError):
+    with pytest.raises(anthropic.BadRequestError) as caught:
         place.client.messages.create(model="gpt", **ASKED, tools=[shell])
+    assert "bash_20250124" in str(caught.value)
+    assert len(place.gpt.journal) == 0
+    # Another target may have the word.
+    raw = place.client.messages.with_raw_response.create(model="gpt-first", **ASKED, tools=[shell])
+    assert raw.headers["x-mobius-target"].startswith("claude/")
     assert len(place.gpt.journal) == 0
 
 
