@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 
-from proxy import verdict
+from proxy import capability, verdict
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.headroom import Headroom
@@ -24,11 +24,10 @@ from proxy.quota import Admission, Quota
 from proxy.replies import ChunkStream, Reply
 from proxy.retry import RULES, Budget, Kind, backoff_s
 from proxy.routing import Plan, Standing, plan_ring
-from proxy.types import Call, Group, Ring, Strategy, Tally, Target
+from proxy.turns import Turns
+from proxy.types import Call, Group, Ring, Tally, Target
 from proxy.upstream import Upstream
 from proxy.waiting import Waiting
-
-GROUPS = 10_000  # names under a wildcard are endless
 
 
 @dataclass(slots=True)
@@ -80,7 +79,7 @@ class Attempts:
         self._clock = clock
         self._chance = chance
         self._budget = Budget(RingPolicy().retry_budget)
-        self._turns: dict[str, int] = {}  # by group, of those that go by turns
+        self._turns = Turns()
 
     def plan(self, ring: Ring, policy: RingPolicy) -> Plan:
         """Return the order in which the targets of `ring` would be asked now."""
@@ -91,25 +90,24 @@ class Attempts:
         ring: Ring | Sequence[Group],
         policy: RingPolicy,
         needs: Callable[[Target], Need],
+        *,
         skip: frozenset[str] = frozenset(),
+        call: Call | None = None,
+        unable: Callable[[Target], str | None] = lambda target: None,
     ) -> Plan:
         def standing(target: Target) -> Standing:
             room = self._headroom.room(target, needs, cap_s=policy.retry_after_cap)
             return self._health.standing(target, policy, room)
 
-        return plan_ring(ring, standing, self._chance, skip=skip, turn=self._turn)
-
-    def _turn(self, group: str) -> int:
-        return self._turns.get(group, 0)
-
-    def _next_turn(self, ring: Ring) -> None:
-        """Let the next request of the ring's own group begin with the next target."""
-        group = ring.groups[0]
-        if group.strategy is Strategy.ROUND_ROBIN:
-            # Taken out and put back: the first of them is the one that was not asked for longest.
-            self._turns[group.name] = self._turns.pop(group.name, 0) + 1
-            if len(self._turns) > GROUPS:
-                del self._turns[next(iter(self._turns))]
+        return plan_ring(
+            ring,
+            standing,
+            self._chance,
+            skip=skip,
+            turn=self._turns.of,
+            session=None if call is None else call.wishes.session,
+            unable=unable,
+        )
 
     async def run(self, ring: Ring, admission: Admission, policy: RingPolicy) -> Reply:
         """
@@ -124,8 +122,14 @@ class Attempts:
         self._budget.request(now_s)
         call, tally = admission.call, admission.tally
         needs = self._quota.needs(admission)
-        plan, deadline_s = self._plan(ring, policy, needs), now_s + policy.deadline
-        self._next_turn(ring)
+        could_not = capability.unable(call, admission.size)
+        plan = self._plan(ring, policy, needs, call=call, unable=could_not)
+        if not plan.steps and (error := capability.nobody_able(call.model, plan)) is not None:
+            plan = self._plan(ring.oversized, policy, needs, call=call, unable=could_not)
+            if not plan.steps:
+                raise error
+        deadline_s = now_s + policy.deadline
+        self._turns.planned(ring.groups[0])
         walk = Walk(call, ring, policy, tally, admission, needs, deadline_s, plan)
         for lap in count(1):
             passed = lap == 1 and walk.plan.passed_over
@@ -210,7 +214,14 @@ class Attempts:
         if kind in walk.turned:
             return targets
         walk.turned.add(kind)
-        plan = self._plan(groups, walk.policy, walk.needs, skip=frozenset(walk.done))
+        plan = self._plan(
+            groups,
+            walk.policy,
+            walk.needs,
+            skip=frozenset(walk.done),
+            call=walk.call,
+            unable=capability.unable(walk.call, walk.admission.size),
+        )
         if not plan.steps:
             return None
         walk.plan = replace(walk.plan, steps=plan.steps)

@@ -19,6 +19,13 @@ FACTS_KEPT = 4096  # a stranger may ask for endless names under a wildcard
 UPLIFT_OF_REGION = "regional_processing_uplift_multiplier"
 UPLIFT_OF_ENDPOINT = "regional_endpoint_uplift_multiplier"
 LIMITS = frozenset({"max_input_tokens", "max_output_tokens", "max_tokens"})
+DENIED = frozenset(
+    {
+        "supports_audio_input", "supports_function_calling", "supports_response_schema",
+        "supports_vision",
+    }
+)  # fmt: skip
+STATED = LIMITS | DENIED  # what `model_info` may say of a model, beside its prices
 # Providers whose models the table has under several names of provider.
 FAMILIES = {"bedrock": "bedrock", "fireworks_ai": "fireworks_ai", "vertex_ai": "vertex_ai"}
 ALSO = {
@@ -55,7 +62,7 @@ class PriceTable:
         row, numbers = self._row(provider, stated.base_model or model, stated), dict(stated.numbers)
         if numbers.keys() & {PROMPT, COMPLETION}:
             # What the operator pays is not raised by a region, nor replaced by ranges.
-            row = {name: row[name] for name in row if name in LIMITS or is_token_price(name)}
+            row = {name: row[name] for name in row if name in STATED or is_token_price(name)}
         if "max_tokens" in numbers:  # LiteLLM's older name
             row["max_output_tokens"] = numbers["max_tokens"]
         row |= numbers
@@ -65,6 +72,9 @@ class PriceTable:
             price=FREE if stated.mocked else _price(row, provider, stated.region),
             max_input_tokens=_limit(row.get("max_input_tokens")),
             max_output_tokens=_limit(row.get("max_output_tokens")),
+            cannot=frozenset(
+                name for name in DENIED if row.get(name) is False and not stated.mocked
+            ),
         )
 
     def _row(self, provider: str, model: str, stated: Stated) -> dict[str, Any]:

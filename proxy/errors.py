@@ -3,7 +3,7 @@ Everything this service can answer with other than success.
 
 * ProxyError ................. 500 internal_error
   x RequestInvalid ........... 400 invalid_request_error
-
+    + ContextTooLong ......... 400 context_length_exceeded    no window is as large
   x BodyTooLarge ............. 413 request_too_large
   x BodyTooSlow .............. 408 request_too_slow
   x HeadersTooLarge .......... 431 request_headers_too_large
@@ -71,7 +71,11 @@ class ProxyError(Exception):
 class RequestInvalid(ProxyError):
     status = 400
     type = "invalid_request_error"
-    code = None
+    code: str | None = None
+
+
+class ContextTooLong(RequestInvalid):
+    code: str | None = "context_length_exceeded"
 
 
 class BodyTooLarge(ProxyError):

@@ -41,7 +41,7 @@ MODELS = 1_000  # names under a wildcard are endless
 HIGH_QUANTILE = 0.98
 
 # By which a request says how long its answer may be, at most.
-BOUNDS = ("max_completion_tokens", "max_tokens")
+BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 # Surfaces whose answers are no generated text: they take no completion tokens.
 WORDLESS = frozenset(
     {

@@ -67,6 +67,7 @@ class ModelFacts:
     price: Price | None = None
     max_input_tokens: int | None = None
     max_output_tokens: int | None = None
+    cannot: frozenset[str] = frozenset()  # LiteLLM's names of capabilities that it surely lacks
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,6 +137,8 @@ def ring_of(call: Call, caller: Caller, snapshot: Snapshot) -> Ring:
 
     Raises ModelForbidden or ModelUnknown.
     """
+    if call.wishes.order is not None:
+        return _ordered(call.wishes.order, call, caller, snapshot)
     ring = _ring(call.model, caller, snapshot)
     if not caller.models and not call.wishes.disable_fallbacks and call.wishes.fallbacks is None:
         return ring
@@ -151,6 +153,14 @@ def ring_of(call: Call, caller: Caller, snapshot: Snapshot) -> Ring:
         oversized=_allowed(ring.oversized, caller),
         content=_allowed(ring.content, caller),
     )
+
+
+def _ordered(names: tuple[str, ...], call: Call, caller: Caller, snapshot: Snapshot) -> Ring:
+    """Return the ring of those models alone, in that order."""
+    ring, others = _ring(names[0], caller, snapshot), _wished(names[1:], caller, snapshot)
+    if call.wishes.disable_fallbacks:
+        others = ()
+    return replace(ring, groups=(ring.groups[0], *others), oversized=(), content=())
 
 
 def _wished(names: tuple[str, ...], caller: Caller, snapshot: Snapshot) -> tuple[Group, ...]:

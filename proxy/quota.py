@@ -36,7 +36,7 @@ from proxy.reservation import OK, Reservation, model_of
 from proxy.snapshot import Snapshot
 from proxy.store import MOST_AMOUNT, Closed, LedgerUnavailable, Opened, Records
 from proxy.store.port import QuotaStore, Standings, StoreUnavailable
-from proxy.types import ANTHROPIC, Call, Caller, Json, Tally, Target
+from proxy.types import Call, Caller, Json, Surface, Tally, Target
 
 MOST_KNOWN = 10_000  # callers, users and models whose limits are remembered from the last request
 
@@ -207,7 +207,9 @@ class Quota:
             surface=call.surface,
         )
         if (allowance.spending or most) and _needs_bound(answers, known):
-            call = replace(call, body={**call.body, _bound_of(target, call): answers.each_tokens})
+            call = replace(
+                call, body={**call.body, _bound_of(target, call.surface): answers.each_tokens}
+            )
         prompt_bound = 0 if free else prompt_most(admission.size, facts.max_input_tokens)
         prompt = min(prompt_bound, self._rates.high(model_of(target), admission.size))
         nano = 0
@@ -318,11 +320,15 @@ def _filled(body: Json, defaults: Json) -> Json:
     return {k: v for k, v in defaults.items() if not (named and k in BOUNDS)} | {**body}
 
 
-def _bound_of(target: Target, call: Call) -> str:
+def _bound_of(target: Target, surface: Surface) -> str:
     """Return the parameter that bounds an answer. OpenAI's newer models take no other."""
-    if call.surface in ANTHROPIC:
-        return "max_tokens"
-    return "max_completion_tokens" if target.provider in {"openai", "azure"} else "max_tokens"
+    match surface:
+        case Surface.RESPONSES:
+            return "max_output_tokens"
+        case Surface.CHAT if target.provider in {"openai", "azure"}:
+            return "max_completion_tokens"
+        case _:
+            return "max_tokens"
 
 
 def _scope_of(target: Target) -> Scope:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import accumulate, groupby
-from math import inf
+from math import inf, log
 
 from proxy.errors import UpstreamFailure
 from proxy.retry import Kind
@@ -25,6 +26,7 @@ WORDS: dict[Kind, str] = {
 }
 
 
+LEAST_WEIGHT = 1e-9  # of a target that is not to be asked while there are others
 GOLDEN = 0.6180339887498949  # whose multiples, modulo 1, are spread most evenly
 
 
@@ -98,6 +100,7 @@ class Step:
 
     target: Target
     reason: str
+    unable: bool = False  # left out because it surely could not answer this request
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,26 +124,31 @@ def plan_ring(
     *,
     skip: frozenset[str] = frozenset(),
     turn: Callable[[str], int] = lambda group: 0,
+    session: str | None = None,
+    unable: Callable[[Target], str | None] = lambda target: None,
 ) -> Plan:
     """
     Order the targets of `ring`: group by group, each in its strategy's order; then those that
     their provider has no room for, then those that rest, each time the soonest back first.
 
-    Unconfigured targets are left out, as are those whose identity is in `skip` and the second
-    mention of the same identity. The standing of each of the others is asked for once, so that the
-    plan is of one moment. `chance` returns a random number in [0, 1), `turn` how many requests of
-    a group have been planned before this one.
+    Left out are unconfigured targets, those that are `unable` to answer, those whose identity is in
+    `skip`, and the second mention of the same identity. The standing of each of the others is
+    asked for once, so that the plan is of one moment. `chance` returns a random number in [0, 1),
+    `turn` how many requests of a group were planned before this one. Requests of one `session`
+    have the same order within a group, unless its strategy has one favourite for all.
     """
     groups = ring.groups if isinstance(ring, Ring) else ring
     standing = _once(standing)
     found: list[tuple[tuple[_Turn, float], Step]] = []
     left_out: list[Step] = []
     seen = set(skip)
-    for target in _in_order(groups, _Moment(standing, chance, turn)):
+    for target in _in_order(groups, _Moment(standing, chance, turn, session)):
         if target.missing is not None:
             left_out.append(Step(target, f"unconfigured: {target.missing} is not set"))
         elif target.identity in seen:
             left_out.append(Step(target, "the same place stands earlier in the ring"))
+        elif (why := unable(target)) is not None:
+            left_out.append(Step(target, why, unable=True))
         else:
             seen.add(target.identity)
             now = standing(target)
@@ -189,6 +197,7 @@ class _Moment:
     standing: Callable[[Target], Standing]
     chance: Callable[[], float]
     turn: Callable[[str], int]
+    session: str | None
 
     def least(self, targets: Sequence[Target], of: Callable[[Target], float]) -> list[Target]:
         """Return the targets with the least first; chance decides among equals."""
@@ -209,6 +218,8 @@ def _in_order(groups: Iterable[Group], moment: _Moment) -> Iterator[Target]:
 
 
 def _by_strategy(group: Group, targets: tuple[Target, ...], moment: _Moment) -> Sequence[Target]:
+    if moment.session is not None and group.strategy not in FAVOURING:
+        return _by_session(targets, moment.session)
     match group.strategy:
         case Strategy.HEALTH_BASED:
             # One whose rest is over keeps its place: behind the healthy it would never be probed.
@@ -222,6 +233,21 @@ def _by_strategy(group: Group, targets: tuple[Target, ...], moment: _Moment) -> 
         case _:
             measure = LEAST_FIRST[group.strategy]
             return moment.least(targets, lambda target: measure(target, moment.standing))
+
+
+def _by_session(targets: tuple[Target, ...], session: str) -> list[Target]:
+    """
+    Order as a hash of the session and each place says: the same in every replica, and when a target
+    is added or gone only its own sessions move. A weight is a share of the sessions.
+    """
+
+    def score(target: Target) -> float:
+        text = f"{session}\0{target.identity}".encode(errors="surrogatepass")
+        drawn = int.from_bytes(hashlib.blake2b(text, digest_size=6).digest()) + 0.5
+        weight = 1.0 if target.weight is None else max(target.weight, LEAST_WEIGHT)
+        return -log(drawn / 2**48) / weight
+
+    return sorted(targets, key=score)
 
 
 def _used(target: Target, standing: Callable[[Target], Standing]) -> float:
@@ -239,6 +265,8 @@ def _cost(target: Target, standing: Callable[[Target], Standing]) -> float:
     return inf if price is None else price.rates[0].prompt + price.rates[0].completion
 
 
+# These send every request to the same target as long as it is healthy.
+FAVOURING = frozenset({Strategy.HEALTH_BASED, Strategy.COST_BASED})
 LEAST_FIRST: Mapping[Strategy, Callable[[Target, Callable[[Target], Standing]], float]] = {
     Strategy.LEAST_BUSY: _busy,
     Strategy.COST_BASED: _cost,

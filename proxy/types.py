@@ -28,6 +28,7 @@ class Surface(StrEnum):
     RERANK = "rerank"
     MESSAGES = "messages"  # Anthropic's
     COUNT_TOKENS = "count_tokens"  # of such a request
+    RESPONSES = "responses"
     AI = "ai"  # a chat, asked and answered in the small form of `/ai/*`
 
 
@@ -77,6 +78,8 @@ class Wishes:
     disable_fallbacks: bool = False
     num_retries: int | None = None
     timeout_s: float | None = None
+    order: tuple[str, ...] | None = None  # the models to ask, the first first, and no others
+    session: str | None = None  # requests of one are asked of the same target while it is healthy
     cache: CacheWishes = NO_WISHES
 
 

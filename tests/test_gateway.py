@@ -115,6 +115,20 @@ def test_a_wished_fallback_is_allowed_by_the_name_it_is_asked_under() -> None:
     assert names(ask(wishes={"fallbacks": ("short",)}), caller) == ["m", "p"]
 
 
+def test_a_request_may_name_all_that_is_asked_and_in_which_order() -> None:
+    ring = ring_of(ask(wishes={"order": ("p", "m")}), ANYBODY, SNAPSHOT)
+    assert [group.name for group in ring.groups] == ["p", "m"]
+    assert (ring.oversized, ring.content) == ((), ())
+    assert names(ask(wishes={"order": ("p", "m"), "disable_fallbacks": True})) == ["p"]
+    caller = Caller("web", models=("m", "n"))
+    assert names(ask(wishes={"order": ("n", "m")}), caller) == ["n", "m"]
+    for order in (("p", "m"), ("m", "p")):
+        with pytest.raises(ModelForbidden):
+            names(ask(wishes={"order": order}), caller)
+    with pytest.raises(ModelUnknown):
+        names(ask(wishes={"order": ("m", "nowhere")}))
+
+
 def test_a_keys_models_bind_where_fallbacks_go() -> None:
     ring = ring_of(ask(), Caller("web", models=("m", "o", "y")), SNAPSHOT)
     assert [group.name for group in ring.groups] == ["m", "o"]

@@ -170,6 +170,37 @@ def test_the_healthy_are_asked_first_whatever_room_the_others_have() -> None:
     assert labels(plan(usage_based, standings=standings, chance=lambda: 0.0)) == ["b", "a"]
 
 
+def in_session(session: str, *targets: Target | str, strategy: Strategy = SHUFFLE) -> list[str]:
+    ring = Ring("m", (group("m", *targets, strategy=strategy),))
+    return labels(plan_ring(ring, lambda t: HEALTHY, lambda: 0.5, session=session))
+
+
+def test_a_session_has_one_order_whatever_is_drawn_and_whoever_else_is_there() -> None:
+    sessions = [f"session {number}" for number in range(300)]
+    for strategy in set(Strategy) - {Strategy.HEALTH_BASED, Strategy.COST_BASED}:
+        assert in_session("s", "a", "b", "c", strategy=strategy) == in_session("s", "a", "b", "c")
+    first = {each: in_session(each, "a", "b", "c")[0] for each in sessions}
+    assert all(80 <= count <= 120 for count in Counter(first.values()).values())
+    without = {each: in_session(each, "a", "b")[0] for each in sessions}
+    assert all(without[each] == first[each] for each in sessions if first[each] != "c")
+    heavy = [target("a", weight=9.0), target("b", weight=1.0)]
+    assert sum(in_session(each, *heavy)[0] == "a" for each in sessions) > 250
+
+
+def test_a_favourite_of_all_is_the_favourite_of_every_session() -> None:
+    for number in range(10):
+        found = in_session(f"{number}", "a", "b", "c", strategy=Strategy.HEALTH_BASED)
+        assert found == ["a", "b", "c"]
+
+
+def test_a_session_moves_while_its_target_rests() -> None:
+    home = in_session("s", "a", "b", "c")
+    ring = Ring("m", (group("m", "a", "b", "c", strategy=SHUFFLE),))
+    resting = {home[0]: COOLING}
+    found = plan_ring(ring, lambda t: resting.get(t.label, HEALTHY), lambda: 0.5, session="s")
+    assert labels(found) == [*home[1:], home[0]]
+
+
 @pytest.mark.parametrize("strategy", list(Strategy))
 def test_a_target_without_room_at_its_provider_is_asked_after_those_that_have_some(
     strategy: Strategy,

@@ -22,6 +22,7 @@ from proxy.api.headers import RequestHeaders, request_id_of, tags_of
 from proxy.api.outbound import Outbound
 from proxy.api.parse import Incoming
 from proxy.api.render import error_of
+from proxy.api.wishes import with_headers
 from proxy.errors import status_of
 from proxy.replies import ChunkStream, Completion, Reply
 from proxy.snapshot import Snapshot
@@ -105,11 +106,10 @@ class ModelEndpoint:
         request_id = exchange.tally.request_id
         call = self._parse(Incoming(raw, request_id, snapshot, exchange.query, exchange.headers))
         tags = tags_of(exchange.headers)
-        control = exchange.headers.get(b"cache-control", b"")
-        if control:
-            wishes = replace(call.wishes, cache=call.wishes.cache.with_header(control))
-            call = replace(call, wishes=wishes)
-        return replace(call, tags=tags) if tags else call
+        wishes = with_headers(call.wishes, exchange.headers)
+        if tags or wishes is not call.wishes:
+            call = replace(call, tags=tags, wishes=wishes)
+        return call
 
 
 async def _send(outbound: Outbound, reply: Reply) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
+import orjson
+
+from proxy import sse
 from proxy.api.render import error_body, error_frame
 from proxy.clock import Clock
 from proxy.errors import ProxyError
@@ -67,6 +70,21 @@ class AsItCame:
 
     def failed(self, error: ProxyError) -> bytes:
         return error_body(error)
+
+
+class AsResponse(AsItCame):
+    """OpenAI's Responses: the error of a stream has a name, and its fields stand in it."""
+
+    def broken(self, error: ProxyError) -> bytes:
+        fields = orjson.loads(error_body(error))["error"]
+        said = {name: fields[name] for name in ("code", "message", "param")}
+        # OpenAI's SDK raises at an `error`, and passes anything else on as one more event.
+        event = {"type": "error", "sequence_number": 0, **said, "error": fields}
+        return sse.frame(orjson.dumps(event), b"error")
+
+
+def as_response(tally: Tally, clock: Clock) -> Form:
+    return AsResponse(tally)
 
 
 def as_it_came(tally: Tally, clock: Clock) -> Form:

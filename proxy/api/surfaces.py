@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from proxy.api.exchange import ModelEndpoint
-from proxy.api.form import Forming, as_it_came
+from proxy.api.form import Forming, as_it_came, as_response
 from proxy.api.messages import as_anthropic
 from proxy.api.parse import (
     Incoming,
@@ -90,6 +90,15 @@ ROWS: tuple[Row, ...] = (
         "Vectors for texts",
         ("input",),
         body={"input": _TEXTS, "encoding_format": {"enum": ["float", "base64"]}},
+    ),
+    Row(
+        Surface.RESPONSES,
+        ("/responses",),
+        "Answer with a list of items, whole or as a stream of events",
+        ("input",),
+        streams=True,
+        body={"input": {"type": ["string", "array"]}, "previous_response_id": {"type": "string"}},
+        forming=as_response,
     ),
     Row(
         Surface.MODERATIONS,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from proxy.catalogue import LIMITS
+from proxy.catalogue import STATED
 from proxy.config.connection import connect, credential_of
 from proxy.config.lanes import lane_of, messages_lane, wish_for
 from proxy.config.names import (
@@ -267,7 +267,7 @@ def _handed_over(reader: Reader, place: Place, provider: str, params: _Params) -
 
 def _stated(provider: str, handed: Mapping[str, Any], info: Mapping[str, Any]) -> Stated:
     """Return what an entry says of its model; as in LiteLLM, litellm_params win over model_info."""
-    said = {name: info[name] for name in LIMITS if name in info}
+    said = {name: info[name] for name in STATED if name in info}
     said |= {name: value for name, value in {**info, **handed}.items() if is_token_price(name)}
     numbers = {name: value for name, value in said.items() if isinstance(value, int | float)}
     base_model = info.get("base_model") or handed.get("base_model")

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from proxy.grammar.chat import Chat
 from proxy.grammar.messages import Messages
+from proxy.grammar.responses import Responses
 from proxy.grammar.single import Counted, Embedding, Listed
 from proxy.grammar.text import Text
 from proxy.types import Json, Surface, Usage
@@ -51,6 +52,10 @@ class Grammar(Protocol):
         """Return the tokens after a body or an event; `before` is what earlier events came to."""
         ...
 
+    def reports(self, event: Json) -> bool:
+        """Say whether the event has the usage in it, after which no more is to be expected."""
+        ...
+
     def only_usage(self, event: Json) -> bool:
         """Say whether the event is for whoever asked for the usage, and for nobody else."""
         ...
@@ -86,6 +91,7 @@ GRAMMARS: Mapping[Surface, Grammar] = {
     Surface.EMBEDDINGS: Embedding(),
     Surface.MODERATIONS: Listed("results"),
     Surface.IMAGES: Listed("data"),
+    Surface.RESPONSES: Responses(),
     Surface.RERANK: Listed("results"),
     Surface.MESSAGES: Messages(),
     Surface.COUNT_TOKENS: Counted(),

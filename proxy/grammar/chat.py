@@ -25,6 +25,9 @@ class Chat:
     def usage(self, said: Json, before: Usage | None) -> Usage | None:
         return (usage_of(said) if said.get("usage") else None) or before
 
+    def reports(self, event: Json) -> bool:
+        return bool(event.get("usage"))
+
     def only_usage(self, event: Json) -> bool:
         return replay.is_usage(event)
 

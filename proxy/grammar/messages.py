@@ -58,6 +58,9 @@ class Messages:
         told = said.get("message") if said.get("type") == "message_start" else said
         return usage_of_message(_object(told).get("usage"), before)
 
+    def reports(self, event: Json) -> bool:
+        return event.get("type") == "message_delta" and bool(event.get("usage"))
+
     def only_usage(self, event: Json) -> bool:
         return False
 

@@ -26,6 +26,9 @@ class Single:
     def usage(self, said: Json, before: Usage | None) -> Usage | None:
         return usage_of(said)
 
+    def reports(self, event: Json) -> bool:
+        return False
+
     def only_usage(self, event: Json) -> bool:
         return False
 

@@ -21,6 +21,7 @@ from proxy.types import Call, Json, Surface, Target
 from proxy.upstream.fields import NATIVE, OURS, TARGETS, UNMERGED, drop, drops, filled, take_out
 from proxy.upstream.secrets import HEADERS, secrets_of
 
+RESPOND = "aresponses"  # asked by a bridge of ours
 # What LiteLLM calls each surface.
 FUNCTIONS: Mapping[Surface, str] = {
     Surface.CHAT: "acompletion",
@@ -29,6 +30,7 @@ FUNCTIONS: Mapping[Surface, str] = {
     Surface.MODERATIONS: "amoderation",
     Surface.IMAGES: "aimage_generation",
     Surface.RERANK: "arerank",
+    Surface.RESPONSES: RESPOND,
 }
 # Asked with a key as `api-key`, or with a token where the file has one of these.
 AZURES = frozenset({"azure", "azure_text"})

@@ -25,7 +25,7 @@ from proxy.types import ANTHROPIC, Call, Json, Surface, Target
 from proxy.upstream import failures
 from proxy.upstream.address import ANTHROPIC_VERSION, VERSION, address_of, headers_for
 from proxy.upstream.events import chunks_of
-from proxy.upstream.fields import GENERATING, drop, drops, filled, take_out
+from proxy.upstream.fields import drop, drops, filled, take_out
 from proxy.upstream.history import presentable
 from proxy.upstream.http import Answer, Http
 from proxy.upstream.judge import choices_of_call, limit_of
@@ -35,6 +35,9 @@ from proxy.upstream.secrets import secrets_of
 from proxy.upstream.stream import Progress, begin
 from proxy.upstream.wire import BODILESS, ERROR_BODY_LIMIT, ERROR_BODY_WAIT_S
 from proxy.waiting import Waiting
+
+# Surfaces whose streams report a usage only when they are asked to.
+OPTIONED = frozenset({Surface.CHAT, Surface.COMPLETIONS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +94,11 @@ class Direct:
                 drop(litellm, target, call, body, native=True, foreign=foreign, dropping=True)
             )
         options = body.get("stream_options")
-        asks = call.stream and call.surface in GENERATING
-        if asks and (options is None or isinstance(options, dict)):
+        if (
+            call.stream
+            and call.surface in OPTIONED
+            and (options is None or isinstance(options, dict))
+        ):
             # The usage is a fact to settle with; a chunk that nobody asked for is dropped again.
             body["stream_options"] = {**(options or {}), "include_usage": True}
         if call.surface in ANTHROPIC:

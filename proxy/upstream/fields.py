@@ -38,7 +38,14 @@ DEFAULTS: Mapping[str, Any] = {
 COOL_PROVIDERS = frozenset({"anthropic", "bedrock", "vertex_ai", "databricks"})
 
 # Surfaces that take the parameters of a chat, for the most part.
-GENERATING = frozenset({Surface.CHAT, Surface.COMPLETIONS})
+GENERATING = frozenset({Surface.CHAT, Surface.COMPLETIONS, Surface.RESPONSES})
+# Parameters of a chat that OpenAI's Responses have under the same name, with the same meaning.
+ALIKE = frozenset(
+    {
+        "metadata", "parallel_tool_calls", "prompt_cache_key", "safety_identifier", "service_tier",
+        "store", "temperature", "top_logprobs", "top_p", "user",
+    }
+)  # fmt: skip
 
 # Parameters that Anthropic has under the names that they have in the file.
 SHARED = frozenset({"max_tokens", "temperature", "thinking", "top_k", "top_p"})
@@ -53,6 +60,8 @@ def filled(target: Target, call: Call) -> dict[str, Any]:
     if call.surface not in GENERATING:
         return dict(call.body)  # the file's defaults are parameters of text
     defaults = dict(target.defaults)
+    if call.surface is Surface.RESPONSES:
+        defaults = {name: value for name, value in defaults.items() if name in ALIKE}
     if not call.stream:
         defaults.pop("stream_options", None)  # refused by OpenAI where nothing is streamed
     limits = {"max_tokens", "max_completion_tokens"}

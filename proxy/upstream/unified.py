@@ -24,12 +24,13 @@ from proxy.retry import Kind
 from proxy.types import Call, Json, Target
 from proxy.upstream import failures
 from proxy.upstream.answer import Answer
-from proxy.upstream.arguments import Written, write_arguments
+from proxy.upstream.arguments import RESPOND, Written, write_arguments
+from proxy.upstream.bridge import respond
 from proxy.upstream.events import DRAIN_S, chunks_of
 from proxy.upstream.judge import choices_of_call, limit_of
 from proxy.upstream.limits import leeways, rate_limits
 from proxy.upstream.mend import MENDED
-from proxy.upstream.normal import Thoughts, is_text, normal_answer, normal_event
+from proxy.upstream.others import normal_answer, reader_of, wrapped_in
 from proxy.upstream.sdk import Sdk
 from proxy.upstream.stream import Progress, begin
 from proxy.upstream.wire import WIRE, Wire
@@ -93,7 +94,10 @@ class Unified:
     async def _ask(self, litellm: ModuleType, written: Written, wire: Wire) -> Any:
         """Return what LiteLLM answers, or None where only the wire has an answer."""
         try:
-            return await getattr(litellm, written.function)(**written.arguments)
+            ask = respond if written.function == RESPOND else getattr(litellm, written.function)
+            return await ask(**written.arguments)
+        except UpstreamFailure:
+            raise
         except Exception as exc:
             if wire.failure is not None:
                 raise wire.failure from exc
@@ -173,14 +177,15 @@ async def _translated_chunks(
     wrapper: Any, call: Call, wire: Wire, written: Written
 ) -> AsyncGenerator[Chunk, None]:
     """Yield LiteLLM's chunks, but not the finish reason that it invents for a cut stream."""
-    thoughts = Thoughts()
-    async with aclosing(wrapper):
+    read = reader_of(call, counted=lambda: not wire.mended)
+    endings = GRAMMARS[call.surface].endings
+    chat = wrapped_in(wrapper, call)
+    async with aclosing(chat):
         try:
             async for chunk in wrapper:
-                event = normal_event(call, chunk, counted=not wire.mended)
-                thoughts.number(event)
-                finish = any(choice["finish_reason"] for choice in event["choices"])
-                if finish and wire.sent and not _really_finished(wrapper, wire):
+                event = read(chunk)
+                ended = any(end for _, end in endings(event))
+                if ended and wire.sent and not _really_finished(chat, wire):
                     return
                 yield Chunk.of_events([event])
             if wire.answer is not None:
@@ -193,8 +198,6 @@ async def _translated_chunks(
 
 
 def _really_finished(wrapper: Any, wire: Wire) -> bool:
-    # The one for older completions stands around the other.
-    wrapper = getattr(wrapper, "completion_stream", wrapper) if is_text(wrapper) else wrapper
     return not wire.cut and bool(
         getattr(wrapper, "received_finish_reason", None)
         or getattr(wrapper, "intermittent_finish_reason", None)

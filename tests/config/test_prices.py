@@ -183,3 +183,22 @@ def test_without_the_table_there_is_a_warning_and_only_prices_of_the_file(tmp_pa
     ]
     facts = targets(loaded.snapshot, "a")[0].facts
     assert (prompt(facts.price), facts.max_input_tokens) == (3_000_000, None)
+
+
+def test_what_a_model_is_known_to_lack_is_in_the_table_or_in_the_file(tmp_path: Path) -> None:
+    def cannot(model: str, info: str = "", more: str = "") -> frozenset[str]:
+        params = f"{{model: {model}, {KEY}{more}}}"
+        entry = f"{{model_name: a, litellm_params: {params}, model_info: {{{info}}}}}"
+        snapshot = load_text(tmp_path, f"model_list: [{entry}]\n", {"K": "x"}).snapshot
+        return targets(snapshot, "a")[0].facts.cannot
+
+    assert cannot("openai/gpt-4o") == frozenset()
+    assert cannot("openai/unheard-of") == frozenset()
+    assert cannot("openai/gpt-4o", "supports_vision: false") == {"supports_vision"}
+    assert cannot("openai/gpt-4o", "input_cost_per_token: 1e-6") == frozenset()
+    denied = "supports_vision: false, input_cost_per_token: 1e-6"
+    assert cannot("openai/unheard-of", denied) == {"supports_vision"}
+    assert cannot("openai/gpt-4o", "supports_vision: false", ", mock_response: hi") == frozenset()
+    denying, tools = "deepseek/deepseek-reasoner", "supports_function_calling"
+    assert tools in cannot(denying)
+    assert tools not in cannot(denying, f"{tools}: true")
