@@ -25,6 +25,7 @@ from proxy.attempts import Attempts
 from proxy.cache import Cache
 from proxy.clock import Clock, SystemClock
 from proxy.config import Config, ConfigError, load_config
+from proxy.estimate import PromptRates
 from proxy.everyone import Alone, Everyone
 from proxy.gateway import Gateway
 from proxy.headroom import Headroom
@@ -167,8 +168,11 @@ def _ring(parts: Parts, seams: Seams) -> tuple[Quota, Attempts]:
     """Return what asks the targets, on the parts that were opened."""
     reloader, metrics, headroom = parts.reloader, parts.metrics, parts.headroom
     clock, chance = seams.clock, seams.chance
-    upstream = seams.upstream or parts.providers.lanes(lambda: _answer_limit(reloader.current))
-    quota = Quota(parts.accounts.store, parts.accounts.ledger, metrics, headroom)
+    rates = PromptRates()  # learned by the one, told by the other
+    upstream = seams.upstream or parts.providers.lanes(
+        lambda: _answer_limit(reloader.current), rates
+    )
+    quota = Quota(parts.accounts.store, parts.accounts.ledger, metrics, headroom, rates)
     attempts = Attempts(
         upstream, parts.health, metrics, quota, headroom=headroom, clock=clock, chance=chance
     )

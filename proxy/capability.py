@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from proxy.errors import ContextTooLong, RequestInvalid
-from proxy.estimate import Size
+from proxy.estimate import FREE, Size
 from proxy.routing import Plan
 from proxy.types import Call, Json, Surface, Target
 
@@ -27,8 +27,8 @@ TOO_LONG = "the request is longer than its window"
 
 
 def needs_of(call: Call, size: Size) -> frozenset[str]:
-    """Return LiteLLM's names of the capabilities that a chat needs."""
-    if call.surface is not Surface.CHAT:
+    """Return LiteLLM's names of the capabilities that a chat, or a message, needs."""
+    if call.surface not in (Surface.CHAT, Surface.MESSAGES):
         return frozenset()
     needs = {
         "supports_vision": size.images > 0,
@@ -41,6 +41,8 @@ def needs_of(call: Call, size: Size) -> frozenset[str]:
 
 def _has_schema(body: Json) -> bool:
     form = body.get("response_format")
+    if isinstance(config := body.get("output_config"), Mapping):  # Anthropic's
+        form = form or config.get("format")
     return isinstance(form, Mapping) and form.get("type") == "json_schema"
 
 
@@ -49,6 +51,8 @@ def unable(call: Call, size: Size) -> Callable[[Target], str | None]:
     needs, least_tokens = needs_of(call, size), size.text_bytes // MOST_BYTES_PER_TOKEN
 
     def why(target: Target) -> str | None:
+        if call.surface in FREE:
+            return None  # nothing is answered: that it is too long is what is asked
         facts = target.facts
         if lacking := needs & facts.cannot:
             return f"known not to take {' and '.join(sorted(CAPABILITIES[n] for n in lacking))}"

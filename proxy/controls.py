@@ -238,7 +238,9 @@ _TEXT = frozenset(
         "text",
     }
 )
-_FREE_FORM = frozenset({"arguments", "input", "input_schema", "parameters", "schema"})
+_FREE_FORM = frozenset(
+    {"arguments", "input", "input_examples", "input_schema", "parameters", "schema"}
+)
 _NONE: frozenset[str] = frozenset()
 
 _REFERENCE = "os.environ/"

@@ -43,7 +43,14 @@ HIGH_QUANTILE = 0.98
 # By which a request says how long its answer may be, at most.
 BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 # Surfaces whose answers are no generated text: they take no completion tokens.
-WORDLESS = frozenset({Surface.EMBEDDINGS, Surface.MODERATIONS, Surface.IMAGES, Surface.RERANK})
+WORDLESS = frozenset(
+    {
+        Surface.EMBEDDINGS, Surface.MODERATIONS, Surface.IMAGES, Surface.RERANK,
+        Surface.COUNT_TOKENS,
+    }
+)  # fmt: skip
+# Surfaces that no tokens are charged for.
+FREE = frozenset({Surface.COUNT_TOKENS})
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from proxy.allowance import Allowance, Allowances
 from proxy.errors import QuotaUnavailable, TooManyTokens, UpstreamFailure
 from proxy.estimate import (
     BOUNDS,
+    FREE,
     Answers,
     PromptRates,
     Size,
@@ -60,14 +61,19 @@ class Admission:
 
 class Quota:
     def __init__(
-        self, store: QuotaStore, ledger: Records, metrics: Metrics, headroom: Headroom
+        self,
+        store: QuotaStore,
+        ledger: Records,
+        metrics: Metrics,
+        headroom: Headroom,
+        rates: PromptRates | None = None,
     ) -> None:
         self._store = store
         self._ledger = ledger
         self._metrics = metrics
         self._headroom = headroom
         self._ids = Ids()
-        self._rates = PromptRates()
+        self._rates = rates or PromptRates()
         self._allowances = Allowances()
         self._known: dict[tuple[str, str | None, str], Allowance] = {}
 
@@ -151,6 +157,8 @@ class Quota:
         answers = answers_to(body, known=None, default=0, most=None, surface=surface)
 
         def need(target: Target) -> Need:
+            if surface in FREE:
+                return Need(1, 0, 0)
             tokens = answers.tokens
             if target.defaults and not answers.stated:
                 filled = {**target.defaults, **body}
@@ -184,8 +192,9 @@ class Quota:
 
     def _sized(self, admission: Admission, target: Target) -> Reservation:
         call, allowance, policy = admission.call, admission.allowance, admission.policy
-        facts = target.facts
-        if allowance.has_budget and facts.price is None and policy.unknown_price == "refuse":
+        facts, free = target.facts, admission.call.surface in FREE
+        priced = free or facts.price is not None
+        if allowance.has_budget and not priced and policy.unknown_price == "refuse":
             raise refusals.unpriced(target.label)
         most = allowance.most_tokens[1] if allowance.most_tokens else None
         known = facts.max_output_tokens
@@ -201,7 +210,7 @@ class Quota:
             call = replace(
                 call, body={**call.body, _bound_of(target, call.surface): answers.each_tokens}
             )
-        prompt_bound = prompt_most(admission.size, facts.max_input_tokens)
+        prompt_bound = 0 if free else prompt_most(admission.size, facts.max_input_tokens)
         prompt = min(prompt_bound, self._rates.high(model_of(target), admission.size))
         nano = 0
         if facts.price is not None:

@@ -26,15 +26,22 @@ class Surface(StrEnum):
     MODERATIONS = "moderations"
     IMAGES = "images"
     RERANK = "rerank"
+    MESSAGES = "messages"  # Anthropic's
+    COUNT_TOKENS = "count_tokens"  # of such a request
     RESPONSES = "responses"
     AI = "ai"  # a chat, asked and answered in the small form of `/ai/*`
 
 
+# Asked and answered in Anthropic's form, whoever answers.
+ANTHROPIC = frozenset({Surface.MESSAGES, Surface.COUNT_TOKENS})
+
+
 class Lane(StrEnum):
-    """The way a target is called: through LiteLLM, or past it where its wire is OpenAI's own."""
+    """The way a target is called: through LiteLLM, or past it where its wire is the surface's."""
 
     UNIFIED = "unified"
     DIRECT = "direct"
+    TRANSLATED = "translated"  # a message that is asked as a chat, by the target's lane for those
 
 
 class Strategy(StrEnum):
@@ -89,11 +96,15 @@ class Call:
     wishes: Wishes = Wishes()
     size_bytes: int = 0  # of the body's JSON as it came; 0 where nobody has measured
     tags: tuple[str, ...] = ()  # `agent=planner`: for the ledger
+    # Of the caller's own, those that a provider of the same surface is to get; in lower case.
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def user(self) -> str | None:
         """The end user that the request is made for, where it names one."""
         user = self.body.get("user")
+        if self.surface in ANTHROPIC and isinstance(about := self.body.get("metadata"), Mapping):
+            user = about.get("user_id")
         return user[:LONGEST_USER] if isinstance(user, str) and user else None
 
     @property
@@ -127,6 +138,7 @@ class Target:
     defaults: Json = field(default_factory=dict)  # completion parameters the body may leave out
     timeouts: TargetTimeouts = TargetTimeouts()
     lane: Lane = Lane.UNIFIED
+    messages: Lane = Lane.TRANSLATED  # the lane of Anthropic's surfaces
     weight: float | None = None
     order: int = 0  # lower is asked first within a group
     rpm: int | None = None
@@ -137,6 +149,9 @@ class Target:
     info: Json = field(default_factory=dict)  # its `model_info`
     facts: ModelFacts = UNKNOWN  # its price and limits; under a wildcard, once it has a name
     stated: Stated = NOTHING_STATED  # what the file itself says of them
+
+    def lane_of(self, surface: Surface) -> Lane:
+        return self.messages if surface in ANTHROPIC else self.lane
 
     def __hash__(self) -> int:
         # Of what has one: a dictionary has none. Equal targets are equal in these too.

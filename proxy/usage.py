@@ -85,3 +85,37 @@ def _count(value: object) -> int | None:
 
 def _of(value: object) -> Json:
     return value if isinstance(value, Mapping) else {}
+
+
+def usage_of_message(said: object, before: Usage | None) -> Usage | None:
+    """
+    Return the tokens that Anthropic reports, on top of what it reported `before` in the stream.
+
+    Its prompt comes in three parts, none of which holds another. No answer takes no tokens at all:
+    a report of nothing is none.
+    """
+    usage, known = _of(said), before or Usage()
+    fresh = known.prompt_tokens - known.cached_tokens - known.cache_write_tokens
+    counts = (
+        ("input_tokens", fresh),
+        ("cache_read_input_tokens", known.cached_tokens),
+        ("cache_creation_input_tokens", known.cache_write_tokens),
+        ("output_tokens", known.completion_tokens),
+    )
+    told = [_count(usage.get(name)) for name, _ in counts]
+    if not any(told):
+        return before
+    fresh, cached, written, completion = (
+        was if count is None else count for count, (_, was) in zip(told, counts, strict=True)
+    )
+    details, an_hour = _of(usage.get("output_tokens_details")), _of(usage.get("cache_creation"))
+    return Usage(
+        prompt_tokens=fresh + cached + written,
+        completion_tokens=completion,
+        cached_tokens=cached,
+        cache_write_tokens=written,
+        cache_write_1h_tokens=_part(
+            written, an_hour.get("ephemeral_1h_input_tokens"), known.cache_write_1h_tokens
+        ),
+        reasoning_tokens=_part(completion, details.get("thinking_tokens"), known.reasoning_tokens),
+    )

@@ -87,3 +87,13 @@ def test_what_is_longer_than_every_window_goes_to_the_fallbacks_for_that_or_is_r
     with pytest.raises(ContextTooLong) as refused:
         asyncio.run(Bench({}, ring=Ring("m", (group("m", small),))).serve(long))
     assert refused.value.code == "context_length_exceeded"
+
+
+def test_a_message_needs_what_a_chat_does_and_a_count_of_tokens_nothing() -> None:
+    image = {"type": "image", "source": {"type": "base64", "data": "AAAA"}}
+    form = {"output_config": {"format": {"type": "json_schema", "schema": {}}}}
+    for name, body in (("supports_vision", said(image)), ("supports_response_schema", form)):
+        call = ask(surface=Surface.MESSAGES, body=body)
+        assert needs_of(call, size_of(call.body)) == {name}
+    long = ask(surface=Surface.COUNT_TOKENS, body=text("x" * 16_000))
+    assert unable(long, size_of(long.body))(lacking("a", window=900)) is None

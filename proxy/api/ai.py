@@ -18,7 +18,7 @@ from proxy.aggregate import choices_of
 from proxy.api.ai_request import streamed_of, whole_of
 from proxy.api.exchange import ModelEndpoint
 from proxy.api.form import Form
-from proxy.api.render import error_message
+from proxy.api.render import error_body, error_message
 from proxy.clock import Clock
 from proxy.errors import ProxyError
 from proxy.replies import Chunk, Completion
@@ -68,6 +68,9 @@ class Brief:
 
     def broken(self, error: ProxyError) -> bytes:
         return sse.frame(orjson.dumps({"error": error_message(error)}))
+
+    def failed(self, error: ProxyError) -> bytes:
+        return error_body(error)
 
     @property
     def _provider(self) -> str:

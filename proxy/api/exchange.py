@@ -104,7 +104,7 @@ class ModelEndpoint:
         # A slow upload is nobody's latency but the client's.
         exchange.tally.started_s = exchange.state["clock"].now()
         request_id = exchange.tally.request_id
-        call = self._parse(Incoming(raw, request_id, snapshot, exchange.query))
+        call = self._parse(Incoming(raw, request_id, snapshot, exchange.query, exchange.headers))
         tags = tags_of(exchange.headers)
         wishes = with_headers(call.wishes, exchange.headers)
         if tags or wishes is not call.wishes:

@@ -39,6 +39,10 @@ class Form(Protocol):
         """Return the one event that ends a stream which cannot go on."""
         ...
 
+    def failed(self, error: ProxyError) -> bytes:
+        """Return the body of an error that stands instead of an answer."""
+        ...
+
 
 Forming: TypeAlias = Callable[[Tally, Clock], Form]
 
@@ -63,6 +67,9 @@ class AsItCame:
 
     def broken(self, error: ProxyError) -> bytes:
         return error_frame(error)
+
+    def failed(self, error: ProxyError) -> bytes:
+        return error_body(error)
 
 
 class AsResponse(AsItCame):

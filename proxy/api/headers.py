@@ -11,7 +11,7 @@ from typing import TypeAlias
 from proxy.errors import ProxyError
 from proxy.limits import duration, usd
 from proxy.replies import Completion, Reply
-from proxy.types import Tally
+from proxy.types import ANTHROPIC, Tally
 
 RawHeaders: TypeAlias = list[tuple[bytes, bytes]]
 RequestHeaders: TypeAlias = Mapping[bytes, bytes]
@@ -67,6 +67,8 @@ def tally_headers(tally: Tally, now_s: float) -> RawHeaders:
         (b"x-mobius-cache", safe(tally.cache)),
         (b"x-mobius-overhead-ms", b"%.3f" % max(0.0, ours_s * 1000)),
     ]
+    if tally.surface in ANTHROPIC:
+        headers.append((b"request-id", safe(tally.request_id)))  # Anthropic's name for it
     if tally.cache_age_s is not None:
         headers.append((b"age", b"%d" % tally.cache_age_s))
     if tally.cache == "stale":

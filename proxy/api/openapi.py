@@ -12,6 +12,7 @@ from proxy.api import openapi_ai
 from proxy.api.render import answer_json
 from proxy.api.surfaces import ROWS, Row, addresses
 from proxy.api.usage import QUESTIONS
+from proxy.types import ANTHROPIC
 
 _ERROR = {
     "type": "object",
@@ -27,6 +28,19 @@ _ERROR = {
                 "code": {"type": ["string", "null"]},
             },
         }
+    },
+}
+_ANTHROPIC_ERROR = {
+    "type": "object",
+    "required": ["type", "error", "request_id"],
+    "properties": {
+        "type": {"const": "error"},
+        "error": {
+            "type": "object",
+            "required": ["type", "message"],
+            "properties": {"type": {"type": "string"}, "message": {"type": "string"}},
+        },
+        "request_id": {"type": "string"},
     },
 }
 _WISHES = {
@@ -79,6 +93,11 @@ def _question(row: Row) -> dict[str, Any]:
 def _asks(row: Row) -> dict[str, Any]:
     body = {"required": True, "content": _content(_question(row))}
     operation = _operation(row.summary, secured=True, requestBody=body)
+    if row.surface in ANTHROPIC:
+        operation["responses"]["default"] = {
+            "description": "An error, in Anthropic's envelope.",
+            "content": _content(_ANTHROPIC_ERROR),
+        }
     content = _content({"type": "object"})
     if row.streams:
         content["text/event-stream"] = {"schema": {"type": "string"}}

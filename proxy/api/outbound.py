@@ -17,7 +17,7 @@ from proxy import sse
 from proxy.api.conversation import ClientLeft
 from proxy.api.form import AsItCame, Form
 from proxy.api.headers import RawHeaders, error_headers, reply_headers, tally_headers
-from proxy.api.render import EVENTS, JSON, error_body, error_of
+from proxy.api.render import EVENTS, JSON, error_of
 from proxy.clock import Clock
 from proxy.errors import ProxyError, status_of
 from proxy.log import Log
@@ -103,7 +103,7 @@ class Outbound:
                 await self._frames(self._form.broken(error), more=False)
             elif not self.started:
                 status = status_of(error, self._tally.surface)
-                await self.whole(status, error_body(error), error_headers(error))
+                await self.whole(status, self._form.failed(error), error_headers(error))
 
     async def pulse(self, every_s: float) -> None:
         """Send a comment whenever the stream has been silent for `every_s`. Never returns."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
+from proxy.api.headers import RequestHeaders
 from proxy.caching import CacheWishes, wishes_of
 from proxy.controls import check_controls
 from proxy.errors import RequestInvalid
@@ -29,6 +30,7 @@ class Incoming:
     request_id: str
     snapshot: Snapshot
     query: bytes = b""  # of its address, without the `?`
+    headers: RequestHeaders = field(default_factory=dict)
 
     @property
     def depth_limit(self) -> int:

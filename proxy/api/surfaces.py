@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
 from proxy.api.exchange import ModelEndpoint
 from proxy.api.form import Forming, as_it_came, as_response
+from proxy.api.messages import as_anthropic
 from proxy.api.parse import (
     Incoming,
     check_messages,
@@ -35,8 +36,9 @@ class Row:
     required: tuple[str, ...]
     assumed: Mapping[str, Any] = field(default_factory=dict)
     streams: bool = False
-    body: Mapping[str, Any] = field(default_factory=dict)  # its fields, as JSON schemas
+    passes: tuple[str, ...] = ()  # headers that go on to a provider of the same surface
     forming: Forming = as_it_came
+    body: Mapping[str, Any] = field(default_factory=dict)  # its fields, as JSON schemas
 
     def parse(self, raw: bytes, request_id: str, depth_limit: int) -> Call:
         """Return the call that a body makes. Raises RequestInvalid naming the field."""
@@ -52,7 +54,10 @@ class Row:
 
     def read(self, incoming: Incoming) -> Call:
         """Return the call that a request makes. Raises RequestInvalid naming the field."""
-        return self.parse(incoming.raw, incoming.request_id, incoming.depth_limit)
+        call = self.parse(incoming.raw, incoming.request_id, incoming.depth_limit)
+        given = {name: incoming.headers.get(name.encode()) for name in self.passes}
+        said = {name: value.decode("latin-1") for name, value in given.items() if value}
+        return replace(call, headers=said) if said else call
 
     @property
     def endpoint(self) -> ModelEndpoint:
@@ -60,6 +65,8 @@ class Row:
 
 
 _TEXTS = {"type": ["string", "array"], "description": "A text, or a list of them."}
+_MESSAGES = {"type": "array", "minItems": 1, "items": {"type": "object"}}
+_ANTHROPIC_HEADERS = ("anthropic-version", "anthropic-beta")
 ROWS: tuple[Row, ...] = (
     Row(
         Surface.CHAT,
@@ -67,7 +74,7 @@ ROWS: tuple[Row, ...] = (
         "Answer a chat, whole or as a stream of events",
         ("messages",),
         streams=True,
-        body={"messages": {"type": "array", "minItems": 1, "items": {"type": "object"}}},
+        body={"messages": _MESSAGES},
     ),
     Row(
         Surface.COMPLETIONS,
@@ -115,6 +122,25 @@ ROWS: tuple[Row, ...] = (
         "Order documents by how well they fit a query",
         ("query", "documents"),
         body={"query": {"type": "string"}, "documents": {"type": "array"}},
+    ),
+    Row(
+        Surface.MESSAGES,
+        ("/messages",),
+        "Answer a message as Anthropic does, whole or as a stream of events",
+        ("messages",),
+        streams=True,
+        passes=_ANTHROPIC_HEADERS,
+        forming=as_anthropic,
+        body={"messages": _MESSAGES, "max_tokens": {"type": "integer"}},
+    ),
+    Row(
+        Surface.COUNT_TOKENS,
+        ("/messages/count_tokens",),
+        "Count the tokens that a message would take",
+        ("messages",),
+        passes=_ANTHROPIC_HEADERS,
+        forming=as_anthropic,
+        body={"messages": _MESSAGES},
     ),
 )
 

@@ -1,4 +1,4 @@
-"""The lane of a target: past LiteLLM where its wire is OpenAI's own, else through it."""
+"""The lanes of a target: past LiteLLM where its wire is the surface's own, else through it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from proxy.types import Lane
 
 # Providers that LiteLLM asks as OpenAI is asked, at `api_base` and with `Authorization: Bearer`.
 DIRECT = frozenset({"openai", "custom_openai", "litellm_proxy", "hosted_vllm"})
+# Providers that are asked as Anthropic is asked, on Anthropic's surfaces.
+MESSAGES = frozenset({"anthropic"})
 # What the direct lane does with a litellm_param itself; any other is LiteLLM's to act on.
 UNDERSTOOD = frozenset(
     {
@@ -26,11 +28,16 @@ def obstacle(provider: str, model: str, params: Mapping[str, Any]) -> str | None
         return f"{provider} is not asked in OpenAI's own format"
     if model.startswith(TURNS):
         return "LiteLLM calls another endpoint for this model"
+    if provider != "openai" and "api_base" not in params:
+        return "it has no api_base"
+    return _unclear(params)
+
+
+def _unclear(params: Mapping[str, Any]) -> str | None:
+    """Return what of the params only LiteLLM can act on; None where there is nothing."""
     unknown = sorted(name for name in params if name not in UNDERSTOOD and not is_price(name))
     if unknown:
         return f"{unknown[0]} is LiteLLM's to act on"
-    if provider != "openai" and "api_base" not in params:
-        return "it has no api_base"
     base = str(params.get("api_base", ""))
     if (not base.startswith(("http://", "https://")) and base) or "?" in base or "#" in base:
         return "its api_base is no plain URL"
@@ -49,6 +56,13 @@ def lane_of(
     if wish == Lane.UNIFIED or why is not None:
         return Lane.UNIFIED, why if wish == Lane.DIRECT else None
     return Lane.DIRECT, None
+
+
+def messages_lane(provider: str, params: Mapping[str, Any], *, wish: str | None) -> Lane:
+    """Return the lane of Anthropic's surfaces, of which all but Anthropic are asked by a chat."""
+    if provider in MESSAGES and wish != Lane.UNIFIED and _unclear(params) is None:
+        return Lane.DIRECT
+    return Lane.TRANSLATED
 
 
 def wish_for(lanes: Mapping[str, str], *names: str) -> str | None:

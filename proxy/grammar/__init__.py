@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
 from proxy.grammar.chat import Chat
+from proxy.grammar.messages import Messages
 from proxy.grammar.responses import Responses
-from proxy.grammar.single import Embedding, Listed
+from proxy.grammar.single import Counted, Embedding, Listed
 from proxy.grammar.text import Text
 from proxy.types import Json, Surface, Usage
 
@@ -92,4 +93,6 @@ GRAMMARS: Mapping[Surface, Grammar] = {
     Surface.IMAGES: Listed("data"),
     Surface.RESPONSES: Responses(),
     Surface.RERANK: Listed("results"),
+    Surface.MESSAGES: Messages(),
+    Surface.COUNT_TOKENS: Counted(),
 }

@@ -69,3 +69,13 @@ class Embedding(Listed):
 
     def answers(self, body: object) -> bool:
         return super().answers(body) and isinstance(body, dict) and bool(body["data"])
+
+
+class Counted(Single):
+    """How many tokens a request would take. Nobody charges for the answer."""
+
+    def usage(self, said: Json, before: Usage | None) -> Usage | None:
+        return Usage()
+
+    def answers(self, body: object) -> bool:
+        return isinstance(body, dict) and type(body.get("input_tokens")) is int

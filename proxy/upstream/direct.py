@@ -1,5 +1,5 @@
 """
-The direct lane: for a provider whose wire format is OpenAI's own.
+The direct lane: for a provider whose wire format is the caller's own, OpenAI's or Anthropic's.
 
 The body goes out as it came, with `model` and what the file says replaced; the answer's bytes come
 back untouched. LiteLLM is asked only for what a model of another provider understands, when a
@@ -9,7 +9,7 @@ request that was written for somebody else is sent to it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,11 +21,12 @@ from proxy.errors import UpstreamFailure
 from proxy.grammar import GRAMMARS, Grammar
 from proxy.replies import ChunkStream, Completion, Reply
 from proxy.retry import Kind
-from proxy.types import Call, Json, Surface, Target
+from proxy.types import ANTHROPIC, Call, Json, Surface, Target
 from proxy.upstream import failures
-from proxy.upstream.address import address_of
+from proxy.upstream.address import ANTHROPIC_VERSION, VERSION, address_of, headers_for
 from proxy.upstream.events import chunks_of
 from proxy.upstream.fields import drop, drops, filled, take_out
+from proxy.upstream.history import presentable
 from proxy.upstream.http import Answer, Http
 from proxy.upstream.judge import choices_of_call, limit_of
 from proxy.upstream.limits import leeways, rate_limits
@@ -70,7 +71,7 @@ class Direct:
                     answer = await self._http.post(
                         address.url,
                         written.body,
-                        address.headers,
+                        headers_for(address, _said(call)),
                         connect_s=target.timeouts.connect_s,
                         waiting=waiting,
                     )
@@ -100,6 +101,8 @@ class Direct:
         ):
             # The usage is a fact to settle with; a chunk that nobody asked for is dropped again.
             body["stream_options"] = {**(options or {}), "include_usage": True}
+        if call.surface in ANTHROPIC:
+            body["messages"] = presentable(body["messages"])
         body["model"] = target.model
         body |= target.params.get("extra_body") or {}
         return Written(_dumped(body), dropped, secrets_of(target))
@@ -149,6 +152,11 @@ class Direct:
             )
         if answer.headers.get("content-type", "").startswith("text/html"):
             raise UpstreamFailure("the provider answered with a web page", kind=Kind.TRANSIENT)
+
+
+def _said(call: Call) -> Mapping[str, str]:
+    """Return what of the caller's headers the provider is to get, with what it must get."""
+    return {VERSION: ANTHROPIC_VERSION, **call.headers} if call.surface in ANTHROPIC else {}
 
 
 def _dumped(body: Json) -> bytes:

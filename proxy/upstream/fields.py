@@ -47,11 +47,16 @@ ALIKE = frozenset(
     }
 )  # fmt: skip
 
+# Parameters that Anthropic has under the names that they have in the file.
+SHARED = frozenset({"max_tokens", "temperature", "thinking", "top_k", "top_p"})
+
 TARGETS = 1024  # of which it is remembered what every call to them has in common
 
 
 def filled(target: Target, call: Call) -> dict[str, Any]:
     """Return the body, and under it what the file says for a body that leaves it out."""
+    if call.surface is Surface.MESSAGES:
+        return {**{n: v for n, v in target.defaults.items() if n in SHARED}, **call.body}
     if call.surface not in GENERATING:
         return dict(call.body)  # the file's defaults are parameters of text
     defaults = dict(target.defaults)

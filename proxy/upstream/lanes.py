@@ -7,12 +7,14 @@ from contextlib import AsyncExitStack
 from urllib.request import getproxies_environment
 
 from proxy.clock import Clock
+from proxy.estimate import PromptRates
 from proxy.replies import Reply
 from proxy.types import Call, Lane, Target
 from proxy.upstream import Upstream
 from proxy.upstream.direct import Direct
 from proxy.upstream.http import Http
 from proxy.upstream.sdk import Sdk
+from proxy.upstream.translated import Translated
 from proxy.upstream.unified import Unified
 from proxy.upstream.wire import Transport
 from proxy.waiting import Waiting
@@ -25,7 +27,7 @@ class Lanes:
         self._lanes = lanes
 
     async def call(self, target: Target, call: Call, *, foreign: bool, waiting: Waiting) -> Reply:
-        lane = self._lanes[target.lane]
+        lane = self._lanes[target.lane_of(call.surface)]
         return await lane.call(target, call, foreign=foreign, waiting=waiting)
 
 
@@ -38,18 +40,22 @@ class Providers:
         self._http = Http(proxies=proxies)
         self._clock = clock
 
-    def lanes(self, limit_bytes: Callable[[], int]) -> Lanes:
-        """Return the lanes; `limit_bytes` bounds a whole answer, decoded."""
-        return Lanes(
-            {
-                Lane.UNIFIED: Unified(self.sdk, self._clock, limit_bytes=limit_bytes),
-                Lane.DIRECT: Direct(self._http, self.sdk, self._clock, limit_bytes=limit_bytes),
-            }
-        )
+    def lanes(self, limit_bytes: Callable[[], int], rates: PromptRates | None = None) -> Lanes:
+        """
+        Return the lanes; `limit_bytes` bounds a whole answer, decoded.
+
+        By `rates` prompts are counted for targets that do not count them.
+        """
+        chat: dict[Lane, Upstream] = {
+            Lane.UNIFIED: Unified(self.sdk, self._clock, limit_bytes=limit_bytes),
+            Lane.DIRECT: Direct(self._http, self.sdk, self._clock, limit_bytes=limit_bytes),
+        }
+        translated = Translated(Lanes(chat), self.sdk, rates or PromptRates())
+        return Lanes({**chat, Lane.TRANSLATED: translated})
 
     def state(self, targets: Iterable[Target]) -> Mapping[str, str]:
         """Return `ready`, `loading` or `failed` for each lane, `idle` where nobody is on it."""
-        direct = any(target.lane is Lane.DIRECT for target in targets)
+        direct = any(Lane.DIRECT in (target.lane, target.messages) for target in targets)
         return {
             Lane.DIRECT.value: "ready" if direct else "idle",
             Lane.UNIFIED.value: self.sdk.state,
