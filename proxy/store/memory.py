@@ -53,13 +53,13 @@ class MemoryStore:
 
     async def admit(self, id: str, limits: Sequence[Limit]) -> Standings | Refusal:
         claims = [Claim(limit, 1) for limit in limits]
-        asked = await self._ready(claims)
+        asked, now_s, wall_s = await self._ready(claims)
         if id not in self._slots:
-            refusal = self._refusal(claims, asked)
+            refusal = _refusal(claims, asked, now_s, wall_s)
             if refusal is not None:
                 return refusal
-            self._slots[id] = [counter for counter, _ in self._take(claims, asked)]
-        return self._standings(claims, asked)
+            self._slots[id] = [counter for counter, _ in _take(claims, asked, now_s)]
+        return _standings(claims, asked, now_s, wall_s)
 
     async def leave(self, id: str) -> None:
         for counter in self._slots.pop(id, ()):
@@ -68,13 +68,13 @@ class MemoryStore:
     async def reserve(
         self, id: str, claims: Sequence[Claim], scopes: Sequence[Scope]
     ) -> Standings | Refusal:
-        asked = await self._ready(claims)
+        asked, now_s, wall_s = await self._ready(claims)
         if id not in self._reserved:
-            refusal = self._refusal(claims, asked)
+            refusal = _refusal(claims, asked, now_s, wall_s)
             if refusal is not None:
                 return refusal
-            self._reserved[id] = Reserved(self._take(claims, asked), scopes)
-        return self._standings(claims, asked)
+            self._reserved[id] = Reserved(_take(claims, asked, now_s), scopes)
+        return _standings(claims, asked, now_s, wall_s)
 
     async def settle(self, id: str, spent: Spent) -> None:
         reserved = self._reserved.pop(id, None)
@@ -105,56 +105,14 @@ class MemoryStore:
 
     async def standings(self, limits: Sequence[Limit]) -> Standings:
         claims = [Claim(limit, 0) for limit in limits]
-        return self._standings(claims, await self._ready(claims))
+        return _standings(claims, *await self._ready(claims))
 
-    def _take(
-        self, claims: Sequence[Claim], asked: Sequence[Counter]
-    ) -> list[tuple[Counter, int]]:
-        """Count what is asked for; return what of it is given back one day."""
-        held: list[tuple[Counter, int]] = []
-        now_s = self._clock.now()
-        for (limit, amount), counter in zip(claims, asked, strict=True):
-            if limit.unit is Unit.REQUESTS:
-                counter.add(amount, now_s)  # it is made, whatever comes of it
-            else:
-                counter.open += amount
-                held.append((counter, amount))
-        return held
+    async def _ready(self, claims: Sequence[Claim]) -> tuple[list[Counter], float, float]:
+        """
+        Return the counters of the claims, each in its window of now and with its past.
 
-    def _standings(self, claims: Sequence[Claim], asked: Sequence[Counter]) -> Standings:
-        now_s, wall_s = self._clock.now(), self._clock.wall()
-        return tuple(
-            [
-                Standing(
-                    limit, counter.settled + counter.open, counter.empty_in_s(now_s, wall_s)
-                )
-                for (limit, _), counter in zip(claims, asked, strict=True)
-            ]
-        )
-
-    def _refusal(self, claims: Sequence[Claim], asked: Sequence[Counter]) -> Refusal | None:
-        over = [
-            (claim, counter)
-            for claim, counter in zip(claims, asked, strict=True)
-            if counter.settled + counter.open + claim.amount > claim.limit.most
-        ]
-        return worst([self._refused(*each) for each in over]) if over else None
-
-    def _refused(self, claim: Claim, counter: Counter) -> Refusal:
-        reset_s = counter.empty_in_s(self._clock.now(), self._clock.wall())
-        wait_s = self._wait_s(claim, counter)
-        return Refusal(claim.limit, counter.used, claim.amount, wait_s, reset_s)
-
-    def _wait_s(self, claim: Claim, counter: Counter) -> float | None:
-        if claim.amount > claim.limit.most:
-            return None
-        over = counter.used + claim.amount - claim.limit.most
-        if over > counter.settled:
-            return SOON_S
-        return counter.frees_in_s(over, self._clock.now(), self._clock.wall())
-
-    async def _ready(self, claims: Sequence[Claim]) -> list[Counter]:
-        """Return the counters of the claims, each in its window of now and with its past."""
+        And when that is, on both clocks.
+        """
         while True:
             now_s, wall_s = self._clock.now(), self._clock.wall()
             asked: list[Counter] = []
@@ -166,7 +124,7 @@ class MemoryStore:
                     loading.append(counter.loading or self._load(limit, counter, wall_s))
                 asked.append(counter)
             if not loading:
-                return asked
+                return asked, now_s, wall_s
             # Shielded: others wait for the same past, and this caller may be leaving.
             every = asyncio.gather(*loading, return_exceptions=True)
             for outcome in await asyncio.shield(every):
@@ -212,6 +170,53 @@ class MemoryStore:
                 raise AssertionError("unreachable")
         counter.loading = asyncio.ensure_future(work)
         return counter.loading
+
+
+def _take(
+    claims: Sequence[Claim], asked: Sequence[Counter], now_s: float
+) -> list[tuple[Counter, int]]:
+    """Count what is asked for; return what of it is given back one day."""
+    held: list[tuple[Counter, int]] = []
+    for (limit, amount), counter in zip(claims, asked, strict=True):
+        if limit.unit is Unit.REQUESTS:
+            counter.add(amount, now_s)  # it is made, whatever comes of it
+        else:
+            counter.open += amount
+            held.append((counter, amount))
+    return held
+
+
+def _standings(
+    claims: Sequence[Claim], asked: Sequence[Counter], now_s: float, wall_s: float
+) -> Standings:
+    return tuple(
+        [
+            Standing(limit, counter.settled + counter.open, counter.empty_in_s(now_s, wall_s))
+            for (limit, _), counter in zip(claims, asked, strict=True)
+        ]
+    )
+
+
+def _refusal(
+    claims: Sequence[Claim], asked: Sequence[Counter], now_s: float, wall_s: float
+) -> Refusal | None:
+    refusals = [
+        _refused(claim, counter, now_s, wall_s)
+        for claim, counter in zip(claims, asked, strict=True)
+        if counter.settled + counter.open + claim.amount > claim.limit.most
+    ]
+    return worst(refusals) if refusals else None
+
+
+def _refused(claim: Claim, counter: Counter, now_s: float, wall_s: float) -> Refusal:
+    limit, amount = claim
+    over = counter.used + amount - limit.most
+    wait_s: float | None = SOON_S  # only reservations stand in the way
+    if amount > limit.most:
+        wait_s = None
+    elif over <= counter.settled:
+        wait_s = counter.frees_in_s(over, now_s, wall_s)
+    return Refusal(limit, counter.used, amount, wait_s, counter.empty_in_s(now_s, wall_s))
 
 
 async def _begin_with(counter: Calendar, used: Awaitable[int], since: float) -> None:
