@@ -23,6 +23,9 @@ CAPABILITIES: Mapping[str, str] = {
 }
 # A long run of spaces is a token of some tokenizers, but no text is made of those alone.
 MOST_BYTES_PER_TOKEN = 16
+# Their requests are one prompt, which must fit into a window as a whole: the many texts of an
+# embedding need not, and neither do the documents of a reranking.
+ONE_PROMPT = frozenset({Surface.CHAT, Surface.MESSAGES, Surface.RESPONSES})
 TOO_LONG = "the request is longer than its window"
 
 
@@ -48,7 +51,8 @@ def _has_schema(body: Json) -> bool:
 
 def unable(call: Call, size: Size) -> Callable[[Target], str | None]:
     """Return what says why a target could not answer the request; None where it may."""
-    needs, least_tokens = needs_of(call, size), size.text_bytes // MOST_BYTES_PER_TOKEN
+    needs = needs_of(call, size)
+    least_tokens = size.text_bytes // MOST_BYTES_PER_TOKEN if call.surface in ONE_PROMPT else 0
 
     def why(target: Target) -> str | None:
         if call.surface in FREE:

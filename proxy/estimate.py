@@ -40,7 +40,9 @@ MODELS = 1_000  # names under a wildcard are endless
 HIGH_QUANTILE = 0.98
 
 # By which a request says how long its answer may be, at most.
-BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+BOUNDS = ("max_completion_tokens", "max_tokens")
+# And by which a request for a Response does: to a chat another API's name means nothing.
+RESPONSE_BOUNDS = ("max_output_tokens",)
 # Surfaces whose answers are no generated text: they take no completion tokens.
 WORDLESS = frozenset(
     {
@@ -141,7 +143,7 @@ def answers_to(
     """
     if surface in WORDLESS:
         return Answers(0, 1, 0, stated=True)
-    asked = _most(body, *BOUNDS)
+    asked = _most(body, *(RESPONSE_BOUNDS if surface is Surface.RESPONSES else BOUNDS))
     each = asked or known or default
     if most is not None:
         each = min(each, most)

@@ -63,8 +63,8 @@ class Record:
         One that was slow is thus tried again, after some minutes at the latest.
         """
         known_s = self.latency_s if self.first_token_s is None else self.first_token_s
-        if known_s is None:
-            return None
+        if known_s is None or self.under_way:
+            return known_s  # somebody is finding out, and nobody else need
         return known_s * exp2(-max(0.0, now_s - self.told_s) / HALF_LIFE_S)
 
     def took(self, took_s: float, *, streamed: bool) -> None:

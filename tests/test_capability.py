@@ -57,6 +57,12 @@ def test_a_plain_request_needs_none_and_neither_does_another_surface() -> None:
     assert needs_of(vectors, size_of(vectors.body)) == frozenset()
 
 
+def test_many_short_texts_are_not_one_long_prompt() -> None:
+    for surface in (Surface.EMBEDDINGS, Surface.RERANK, Surface.COMPLETIONS):
+        batch = ask(surface=surface, body={"input": ["x" * 100] * 1_000})
+        assert unable(batch, size_of(batch.body))(lacking("a", window=900)) is None
+
+
 def test_only_a_text_that_surely_is_too_long_is() -> None:
     call = ask(body=text("x" * 16_000))
     why = unable(call, size_of(call.body))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from proxy import estimate
 from proxy.estimate import Answers, PromptRates, Size, answers_to, prompt_most, size_of
+from proxy.types import Json, Surface
 
 ENCODED = base64.b64encode(b"\0" * 30_000).decode()
 NAMES = st.sampled_from(["type", "content", "messages", "image_url", "data", "url", "text", "role"])
@@ -217,3 +218,11 @@ def test_an_image_a_recording_and_a_file_are_bound_by_the_dearest_there_are() ->
     assert prompt_most(Size(0, images=1), None) == 50_100
     assert prompt_most(Size(0, audio_bytes=20_000), None) == 300
     assert prompt_most(Size(0, file_bytes=30_000), None) == 30_100
+
+
+def test_a_response_is_bound_by_a_name_of_its_own() -> None:
+    def each(body: Json) -> int:
+        found = answers_to(body, known=None, default=9, most=None, surface=Surface.RESPONSES)
+        return found.each_tokens
+
+    assert [each({"max_output_tokens": 5}), each({"max_tokens": 5})] == [5, 9]
