@@ -11,8 +11,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -53,8 +52,7 @@ WORDLESS = frozenset(
 FREE = frozenset({Surface.COUNT_TOKENS})
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
+class Size(NamedTuple):
     """What a request sends: its text in bytes of JSON, and what is counted otherwise."""
 
     text_bytes: int
@@ -114,8 +112,7 @@ def _encoded(part: Mapping[str, Any]) -> int:
     return max((len(t) for t in held if not t.startswith(("http://", "https://"))), default=0)
 
 
-@dataclass(frozen=True, slots=True)
-class Answers:
+class Answers(NamedTuple):
     """How long the answers to one request may be."""
 
     each_tokens: int
@@ -158,8 +155,11 @@ def answers_to(
 
 
 def _most(body: Json, *names: str) -> int | None:
-    values = (_whole(body.get(name)) for name in names)
-    return max((value for value in values if value > 0), default=None)
+    most = 0
+    for name in names:
+        if name in body:
+            most = max(most, _whole(body[name]))
+    return most or None
 
 
 def _whole(value: object) -> int:

@@ -44,11 +44,19 @@ _PRICE = re.compile(
 
 def cost_nano_usd(price: Price, usage: Usage, service_tier: str | None = None) -> int:
     """Return what an attempt cost in the tier that served it, rounded half up once."""
+    rates = _reached(price.of(service_tier), usage.prompt_tokens)[-1]
+    if usage.is_plain:
+        pico = usage.prompt_tokens * rates.prompt + usage.completion_tokens * rates.completion
+    else:
+        pico = _pico_by_kind(rates, usage)
+    return (pico + PICO_PER_NANO // 2) // PICO_PER_NANO
+
+
+def _pico_by_kind(rates: Rates, usage: Usage) -> int:
     tokens = dict(usage.kinds())
     written = tokens["prompt_cache_write"]
     written_1h = min(usage.cache_write_1h_tokens, written)
-    rates = _reached(price.of(service_tier), usage.prompt_tokens)[-1]
-    pico = (
+    return (
         tokens["prompt"] * rates.prompt
         + tokens["prompt_cached"] * rates.cached
         + (written - written_1h) * rates.cache_write
@@ -58,7 +66,6 @@ def cost_nano_usd(price: Price, usage: Usage, service_tier: str | None = None) -
         + tokens["reasoning"] * rates.reasoning
         + tokens["completion_audio"] * rates.audio_completion
     )
-    return (pico + PICO_PER_NANO // 2) // PICO_PER_NANO
 
 
 def bound_nano_usd(
@@ -74,16 +81,18 @@ def bound_nano_usd(
         ladders = (price.rates, *price.service_tiers.values())
     else:
         ladders = (price.rates, price.of(service_tier))
-    pico = max(
-        prompt_tokens * rates.dearest_prompt + completion_tokens * rates.dearest_completion
-        for ladder in ladders
-        for rates in _reached(ladder, prompt_tokens)
-    )
+    pico = 0
+    for ladder in ladders:
+        for rates in _reached(ladder, prompt_tokens):
+            prompt = prompt_tokens * rates.dearest_prompt
+            pico = max(pico, prompt + completion_tokens * rates.dearest_completion)
     return -(-pico // PICO_PER_NANO)
 
 
 def _reached(ladder: tuple[Rates, ...], prompt_tokens: int) -> tuple[Rates, ...]:
     """Return the rates of prompts up to this length; the last of them are those of this length."""
+    if len(ladder) == 1:
+        return ladder
     longer = (rates for rates in ladder[1:] if rates.least_prompt_tokens <= prompt_tokens)
     return (ladder[0], *longer)
 

@@ -8,9 +8,10 @@ the store or the ledger cannot be reached, `mobius.quota.on_store_failure` decid
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from types import TracebackType
 
 from proxy import refusals
 from proxy.allowance import Allowance, Allowances
@@ -54,7 +55,6 @@ class Admission:
     tally: Tally
     size: Size
     at: float  # when it came, on the store's clock
-    let_in: bool = False
     recorded: bool = False  # the ledger has counted it
     attempts: int = 0
 
@@ -77,8 +77,7 @@ class Quota:
         self._allowances = Allowances()
         self._known: dict[tuple[str, str | None, str], Allowance] = {}
 
-    @asynccontextmanager
-    async def admit(
+    def admit(
         self,
         call: Call,
         caller: Caller,
@@ -86,12 +85,12 @@ class Quota:
         tally: Tally,
         *,
         counted_as: str | None = None,
-    ) -> AsyncIterator[Admission]:
+    ) -> Admitting:
         """
         Let the request in, and give back its place when the block ends.
 
         `counted_as` is the model whose limits it is under, where that was asked for by an alias.
-        Raises LimitReached, TooManyTokens, QuotaUnavailable.
+        Its beginning raises LimitReached, TooManyTokens, QuotaUnavailable.
         """
         model = counted_as or call.model
         admission = Admission(
@@ -105,33 +104,46 @@ class Quota:
             size=size_of(call.body, call.size_bytes),
             at=self._store.wall(),
         )
+        return Admitting(self, admission)
+
+    def reserve(self, admission: Admission, target: Target) -> Reserving:
+        """
+        Set aside what a call of `target` may take, and settle what it took when the block ends.
+
+        Its beginning raises LimitReached and QuotaUnavailable; UpstreamFailure where another
+        target may do.
+        """
+        return Reserving(self, admission, target)
+
+    async def enter(self, admission: Admission) -> None:
+        """Have the request counted and let in. Raises as `admit` does: then it holds nothing."""
         limits = admission.allowance.admission
         try:
             await self._check_tokens(admission)
             if limits:
                 await self._let_in(self._store.admit(admission.id, limits), admission)
-            admission.let_in = True
-            yield admission
-        finally:
-            if admission.let_in and not admission.recorded:
-                self._ledger.admit(
-                    key=caller.name,
-                    team=caller.team or "",
-                    user=call.user or "",
-                    model=admission.model,
-                    at=admission.at,
-                )
-                admission.recorded = True  # a call that is shared may go on, and is no second one
+        except BaseException:
             if limits:
                 await self._store.leave(admission.id)
+            raise
 
-    @asynccontextmanager
-    async def reserve(self, admission: Admission, target: Target) -> AsyncIterator[Reservation]:
-        """
-        Set aside what a call of `target` may take, and settle what it took when the block ends.
+    async def leave(self, admission: Admission) -> None:
+        """Have a request that was let in recorded, and its place free."""
+        if not admission.recorded:
+            call, caller = admission.call, admission.caller
+            self._ledger.admit(
+                key=caller.name,
+                team=caller.team or "",
+                user=call.user or "",
+                model=admission.model,
+                at=admission.at,
+            )
+            admission.recorded = True  # a call that is shared may go on, and is no second one
+        if admission.allowance.admission:
+            await self._store.leave(admission.id)
 
-        Raises LimitReached and QuotaUnavailable; UpstreamFailure where another target may do.
-        """
+    async def open(self, admission: Admission, target: Target) -> Reservation:
+        """Return a reservation that stands in the store and in the ledger; raises as `reserve`."""
         reservation = self._sized(admission, target)
         claims = _claims(admission.allowance, reservation)
         scopes = (*admission.allowance.scopes, _scope_of(target))
@@ -141,14 +153,7 @@ class Quota:
         except BaseException:
             await self._store.settle(reservation.id, NOTHING)
             raise
-        try:
-            yield reservation
-            reservation.outcome = OK
-        except UpstreamFailure as failure:
-            reservation.failed(failure)
-            raise
-        finally:
-            await self._settle(admission, reservation)
+        return reservation
 
     def needs(self, admission: Admission) -> Callable[[Target], Need]:
         """Return what says how much the request may take of the limits of a target's provider."""
@@ -252,7 +257,8 @@ class Quota:
                     retry_after_s=1.0,
                 ) from exc
 
-    async def _settle(self, admission: Admission, reservation: Reservation) -> None:
+    async def settle(self, admission: Admission, reservation: Reservation) -> None:
+        """Have what the attempt took in the store, in the ledger and in the tally."""
         tally = admission.tally
         usage = reservation.usage(self._rates)
         cost = reservation.cost_nano_usd(usage)
@@ -305,6 +311,61 @@ class Quota:
             found = allowances.of(caller, user=user, model=model)
             self._known[key] = found
         return found
+
+
+# Classes, for a generator that the event loop keeps book of costs more than what the blocks do.
+
+
+class Admitting:
+    """The block of a request that is let in."""
+
+    __slots__ = ("_admission", "_quota")
+
+    def __init__(self, quota: Quota, admission: Admission) -> None:
+        self._quota = quota
+        self._admission = admission
+
+    async def __aenter__(self) -> Admission:
+        await self._quota.enter(self._admission)
+        return self._admission
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._quota.leave(self._admission)
+
+
+class Reserving:
+    """The block of a call for which something is set aside."""
+
+    __slots__ = ("_admission", "_quota", "_reservation", "_target")
+
+    _reservation: Reservation
+
+    def __init__(self, quota: Quota, admission: Admission, target: Target) -> None:
+        self._quota = quota
+        self._admission = admission
+        self._target = target
+
+    async def __aenter__(self) -> Reservation:
+        self._reservation = await self._quota.open(self._admission, self._target)
+        return self._reservation
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        reservation = self._reservation
+        if error is None:
+            reservation.outcome = OK
+        elif isinstance(error, UpstreamFailure):
+            reservation.failed(error)
+        await self._quota.settle(self._admission, reservation)
 
 
 def _needs_bound(answers: Answers, known: int | None) -> bool:

@@ -197,6 +197,17 @@ class Usage:
         both = {each.name: getattr(self, each.name) + getattr(other, each.name) for each in COUNTS}
         return Usage(**both, estimated=self.estimated or other.estimated)
 
+    @property
+    def is_plain(self) -> bool:
+        """Say whether there are no other kinds than the prompt's and the completion's."""
+        return not (
+            self.cached_tokens
+            or self.cache_write_tokens
+            or self.reasoning_tokens
+            or self.audio_prompt_tokens
+            or self.audio_completion_tokens
+        )
+
     def kinds(self) -> tuple[tuple[str, int], ...]:
         """
         Return the tokens by kind; kinds do not overlap, and they sum to the total.
@@ -204,29 +215,24 @@ class Usage:
         Where the parts are more than the whole, the last of them are cut: what is cached is
         neither written nor audio.
         """
-        prompt, cached = _take(self.prompt_tokens, self.cached_tokens)
-        prompt, written = _take(prompt, self.cache_write_tokens)
-        prompt, heard = _take(prompt, self.audio_prompt_tokens)
-        completion, reasoning = _take(self.completion_tokens, self.reasoning_tokens)
-        completion, spoken = _take(completion, self.audio_completion_tokens)
+        prompt, completion = self.prompt_tokens, self.completion_tokens
+        cached = min(prompt, self.cached_tokens)
+        written = min(prompt - cached, self.cache_write_tokens)
+        heard = min(prompt - cached - written, self.audio_prompt_tokens)
+        reasoning = min(completion, self.reasoning_tokens)
+        spoken = min(completion - reasoning, self.audio_completion_tokens)
         return (
-            ("prompt", prompt),
+            ("prompt", prompt - cached - written - heard),
             ("prompt_cached", cached),
             ("prompt_cache_write", written),
             ("prompt_audio", heard),
-            ("completion", completion),
+            ("completion", completion - reasoning - spoken),
             ("reasoning", reasoning),
             ("completion_audio", spoken),
         )
 
 
 COUNTS = tuple(each for each in fields(Usage) if each.name != "estimated")
-
-
-def _take(whole: int, part: int) -> tuple[int, int]:
-    """Return what is left of the whole without the part, and the part, which is no larger."""
-    part = min(whole, part)
-    return whole - part, part
 
 
 @dataclass(slots=True)

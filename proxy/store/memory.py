@@ -34,24 +34,11 @@ SOON_S = 1.0
 MOST_SCOPES = 100_000
 
 
-class Asked(NamedTuple):
-    """One limit, its counter, and how much of it is wanted."""
-
-    limit: Limit
-    counter: Counter
-    amount: int
-
-    @property
-    def over(self) -> int:
-        """By how much this would exceed the limit; 0 or less when there is room."""
-        return self.counter.used + self.amount - self.limit.most
-
-
 class Reserved(NamedTuple):
     """What one attempt has set aside, and for whom it counts in the end."""
 
-    held: tuple[Asked, ...]
-    scopes: tuple[Scope, ...]
+    held: list[tuple[Counter, int]]
+    scopes: Sequence[Scope]
 
 
 class MemoryStore:
@@ -61,17 +48,18 @@ class MemoryStore:
         self._clock = clock
         self._history = history
         self._counters: dict[Scope, dict[tuple[Unit, Window], Counter]] = {}
-        self._slots: dict[str, tuple[Counter, ...]] = {}  # of parallel requests
+        self._slots: dict[str, list[Counter]] = {}  # of parallel requests
         self._reserved: dict[str, Reserved] = {}
 
     async def admit(self, id: str, limits: Sequence[Limit]) -> Standings | Refusal:
-        asked = await self._ready([Claim(limit, 1) for limit in limits])
+        claims = [Claim(limit, 1) for limit in limits]
+        asked, now_s, wall_s = await self._ready(claims)
         if id not in self._slots:
-            refusal = self._refusal(asked)
+            refusal = _refusal(claims, asked, now_s, wall_s)
             if refusal is not None:
                 return refusal
-            self._slots[id] = tuple(each.counter for each in self._take(asked))
-        return self._standings(asked)
+            self._slots[id] = [counter for counter, _ in _take(claims, asked, now_s)]
+        return _standings(claims, asked, now_s, wall_s)
 
     async def leave(self, id: str) -> None:
         for counter in self._slots.pop(id, ()):
@@ -80,28 +68,34 @@ class MemoryStore:
     async def reserve(
         self, id: str, claims: Sequence[Claim], scopes: Sequence[Scope]
     ) -> Standings | Refusal:
-        asked = await self._ready(claims)
+        asked, now_s, wall_s = await self._ready(claims)
         if id not in self._reserved:
-            refusal = self._refusal(asked)
+            refusal = _refusal(claims, asked, now_s, wall_s)
             if refusal is not None:
                 return refusal
-            self._reserved[id] = Reserved(tuple(self._take(asked)), tuple(scopes))
-        return self._standings(asked)
+            self._reserved[id] = Reserved(_take(claims, asked, now_s), scopes)
+        return _standings(claims, asked, now_s, wall_s)
 
     async def settle(self, id: str, spent: Spent) -> None:
         reserved = self._reserved.pop(id, None)
         if reserved is None:
             return
-        for each in reserved.held:
-            each.counter.open -= each.amount
+        for counter, amount in reserved.held:
+            counter.open -= amount
         now_s, wall_s = self._clock.now(), self._clock.wall()
         for scope in reserved.scopes:
+            of_scope = self._counters.get(scope)
+            if of_scope is None:
+                continue
             # Also under a limit that came with a reload after the attempt had begun.
-            for (unit, _), counter in self._counters.get(scope, {}).items():
+            for (unit, _), counter in of_scope.items():
+                amount = spent.of(unit)
+                if not amount:
+                    continue
                 counter.turn(now_s, wall_s)
                 # What is not known yet will be read from the ledger, with this in it.
                 if counter.known or counter.loading is not None:
-                    counter.add(spent.of(unit), now_s)
+                    counter.add(amount, now_s)
 
     async def learn(self, limits: Sequence[Limit]) -> None:
         """Do nothing: one process knows what it is asked for when it is asked."""
@@ -110,59 +104,27 @@ class MemoryStore:
         return self._clock.wall()
 
     async def standings(self, limits: Sequence[Limit]) -> Standings:
-        return self._standings(await self._ready([Claim(limit, 0) for limit in limits]))
+        claims = [Claim(limit, 0) for limit in limits]
+        return _standings(claims, *await self._ready(claims))
 
-    def _take(self, asked: Sequence[Asked]) -> list[Asked]:
-        """Count what is asked for; return what of it is given back one day."""
-        held: list[Asked] = []
-        now_s = self._clock.now()
-        for each in asked:
-            if each.limit.unit is Unit.REQUESTS:
-                each.counter.add(each.amount, now_s)  # it is made, whatever comes of it
-            else:
-                each.counter.open += each.amount
-                held.append(each)
-        return held
+    async def _ready(self, claims: Sequence[Claim]) -> tuple[list[Counter], float, float]:
+        """
+        Return the counters of the claims, each in its window of now and with its past.
 
-    def _standings(self, asked: Sequence[Asked]) -> Standings:
-        now_s, wall_s = self._clock.now(), self._clock.wall()
-        return tuple(
-            [
-                Standing(limit, counter.used, counter.empty_in_s(now_s, wall_s))
-                for limit, counter, _ in asked
-            ]
-        )
-
-    def _refusal(self, asked: Sequence[Asked]) -> Refusal | None:
-        over = [each for each in asked if each.over > 0]
-        return worst([self._refused(each) for each in over]) if over else None
-
-    def _refused(self, asked: Asked) -> Refusal:
-        counter = asked.counter
-        reset_s = counter.empty_in_s(self._clock.now(), self._clock.wall())
-        return Refusal(asked.limit, counter.used, asked.amount, self._wait_s(asked), reset_s)
-
-    def _wait_s(self, asked: Asked) -> float | None:
-        if asked.amount > asked.limit.most:
-            return None
-        if asked.over > asked.counter.settled:
-            return SOON_S
-        return asked.counter.frees_in_s(asked.over, self._clock.now(), self._clock.wall())
-
-    async def _ready(self, claims: Sequence[Claim]) -> list[Asked]:
-        """Return the counters of the claims, each in its window of now and with its past."""
+        And when that is, on both clocks.
+        """
         while True:
             now_s, wall_s = self._clock.now(), self._clock.wall()
-            asked: list[Asked] = []
+            asked: list[Counter] = []
             loading: list[asyncio.Task[None]] = []
-            for claim in claims:
-                counter = self._counter(claim.limit)
+            for limit, _ in claims:
+                counter = self._counter(limit)
                 counter.turn(now_s, wall_s)
                 if not counter.known:
-                    loading.append(counter.loading or self._load(claim.limit, counter, wall_s))
-                asked.append(Asked(claim.limit, counter, claim.amount))
+                    loading.append(counter.loading or self._load(limit, counter, wall_s))
+                asked.append(counter)
             if not loading:
-                return asked
+                return asked, now_s, wall_s
             # Shielded: others wait for the same past, and this caller may be leaving.
             every = asyncio.gather(*loading, return_exceptions=True)
             for outcome in await asyncio.shield(every):
@@ -170,18 +132,20 @@ class MemoryStore:
                     raise outcome
 
     def _counter(self, limit: Limit) -> Counter:
-        of_scope = self._counters.get(limit.scope)
-        if of_scope is None:
-            of_scope = self._counters[limit.scope] = {}
-            if len(self._counters) > MOST_SCOPES:
-                self._forget_some()
-        key = (limit.unit, limit.window)
-        counter = of_scope.get(key)
+        of_scope = self._counters.get(limit.scope) or self._scope(limit.scope)
+        counter = of_scope.get((limit.unit, limit.window))
         if counter is None:
-            counter = of_scope[key] = counter_for(limit.window)
+            counter = of_scope[limit.unit, limit.window] = counter_for(limit.window)
             # Deployments are limited by the minute only, and the ledger knows them by other names.
             counter.known = limit.window is Window.NOW or limit.scope.kind is ScopeKind.TARGET
         return counter
+
+    def _scope(self, scope: Scope) -> dict[tuple[Unit, Window], Counter]:
+        """Return the counters of a scope that has none yet."""
+        of_scope = self._counters[scope] = {}
+        if len(self._counters) > MOST_SCOPES:
+            self._forget_some()
+        return of_scope
 
     def _forget_some(self) -> None:
         """Drop the oldest tenth of the end users, but nobody who holds a reservation."""
@@ -206,6 +170,53 @@ class MemoryStore:
                 raise AssertionError("unreachable")
         counter.loading = asyncio.ensure_future(work)
         return counter.loading
+
+
+def _take(
+    claims: Sequence[Claim], asked: Sequence[Counter], now_s: float
+) -> list[tuple[Counter, int]]:
+    """Count what is asked for; return what of it is given back one day."""
+    held: list[tuple[Counter, int]] = []
+    for (limit, amount), counter in zip(claims, asked, strict=True):
+        if limit.unit is Unit.REQUESTS:
+            counter.add(amount, now_s)  # it is made, whatever comes of it
+        else:
+            counter.open += amount
+            held.append((counter, amount))
+    return held
+
+
+def _standings(
+    claims: Sequence[Claim], asked: Sequence[Counter], now_s: float, wall_s: float
+) -> Standings:
+    return tuple(
+        [
+            Standing(limit, counter.settled + counter.open, counter.empty_in_s(now_s, wall_s))
+            for (limit, _), counter in zip(claims, asked, strict=True)
+        ]
+    )
+
+
+def _refusal(
+    claims: Sequence[Claim], asked: Sequence[Counter], now_s: float, wall_s: float
+) -> Refusal | None:
+    refusals = [
+        _refused(claim, counter, now_s, wall_s)
+        for claim, counter in zip(claims, asked, strict=True)
+        if counter.settled + counter.open + claim.amount > claim.limit.most
+    ]
+    return worst(refusals) if refusals else None
+
+
+def _refused(claim: Claim, counter: Counter, now_s: float, wall_s: float) -> Refusal:
+    limit, amount = claim
+    over = counter.used + amount - limit.most
+    wait_s: float | None = SOON_S  # only reservations stand in the way
+    if amount > limit.most:
+        wait_s = None
+    elif over <= counter.settled:
+        wait_s = counter.frees_in_s(over, now_s, wall_s)
+    return Refusal(limit, counter.used, amount, wait_s, counter.empty_in_s(now_s, wall_s))
 
 
 async def _begin_with(counter: Calendar, used: Awaitable[int], since: float) -> None:

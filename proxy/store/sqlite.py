@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 from contextlib import suppress
-from operator import attrgetter
+from operator import add, attrgetter
 from typing import Any
 
 import orjson
@@ -23,10 +23,7 @@ from proxy.types import Usage
 LOST = "lost"  # the outcome of a row whose process ended before it was closed
 PATTERN = "pattern"  # a scope that holds every model whose name fits, as `claude-*`
 
-_opened = attrgetter(
-    *("id", "request_id", "attempt", *WHO[:3], "model", "target", "provider", "surface"),
-    *("opened_at", "prompt_tokens", "completion_tokens", "nano_usd"),
-)
+TAGS = Opened._fields.index("tags")  # which stand at the end in the tables
 _used = attrgetter(*TOKEN_KINDS)
 OPENED_WIDTH = 16  # columns that both tables of rows begin with: the above, tags and owner
 CLOSED_WIDTH = 13
@@ -44,9 +41,7 @@ _OPEN = _insert("open_attempts", OPENED_WIDTH)
 _END = "DELETE FROM open_attempts WHERE id = ?"
 _CLOSE = _insert("attempts", OPENED_WIDTH + CLOSED_WIDTH).replace("ABORT", "IGNORE")
 _COUNT = f"{_insert('totals', len(GROUP) + len(COUNTS))} ON CONFLICT DO UPDATE SET {_add(COUNTS)}"
-_ADMIT = f"""INSERT INTO totals VALUES
-    (?, ?, ?, ?, ?, '', '', '[]', ?, ?{", 0" * (len(COUNTS) - 1)})
-    ON CONFLICT DO UPDATE SET {_add(COUNTS[:1])}"""  # noqa: S608
+_NO_ATTEMPT = (0,) * (len(COUNTS) - 1)  # what an admitted request counts, but for itself
 
 _AMOUNT = {
     Unit.REQUESTS: "admitted",
@@ -109,11 +104,14 @@ class Book:
         self._owner = owner
         self._rows = rows
         self._changes: dict[str, Opened | None] = {}  # to `rows`, by this transaction
+        # What it adds to the totals: mostly a few sums, which are written once.
+        self._sums: dict[tuple[Any, ...], tuple[int, ...]] = {}
 
     def begin(self) -> None:
         self._run("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
+        self._write_sums()
         self._run("COMMIT")
         for row_id, row in self._changes.items():
             if row is None:
@@ -124,6 +122,7 @@ class Book:
 
     def rollback(self) -> None:
         self._changes.clear()
+        self._sums.clear()
         if self._connection.in_transaction:
             self._run("ROLLBACK")
 
@@ -137,13 +136,13 @@ class Book:
 
     def open(self, row: Opened, *, admitted: bool) -> None:
         try:
-            self._run(_OPEN, (*_opened(row), _as_text(row.tags), self._owner))
+            self._run(_OPEN, _columns(row, self._owner))
         except sqlite3.IntegrityError as exc:
             raise RowInvalid(f"the attempt {row.id} is open already") from exc
         self._changes[row.id] = row
         if admitted:
             hour = hour_of(row.opened_at)
-            self._run(_ADMIT, (hour, row.key, row.team, row.user, row.model, self._owner, 1))
+            self.admit(Admitted(hour, row.key, row.team, row.user, row.model))
 
     def withdraw(self, row_id: str) -> None:
         """Have no such row: its call was never made."""
@@ -162,11 +161,12 @@ class Book:
             self._finish(opened, self._owner, row)
 
     def admit(self, who: Admitted, requests: int = 1) -> None:
-        group = (who.hour, who.key, who.team, who.user, who.model, self._owner)
-        self._run(_ADMIT, (*group, requests))
+        group = (who.hour, who.key, who.team, who.user, who.model, "", "", "[]", self._owner)
+        self._add(group, (requests, *_NO_ATTEMPT))
 
     def used(self, scope: Scope, unit: Unit, since: float) -> dict[str, int]:
         """Return what each owner used."""
+        self._write_sums()
         return dict(self._run(_SUM[_kind(scope), unit], (scope.name, since)).fetchall())
 
     def held(self, scope: Scope, unit: Unit) -> dict[str, int]:
@@ -197,6 +197,7 @@ class Book:
         """Delete that many of the rows, or else of the totals, of hours before these at most."""
         if (gone := self._run(_PURGE_ROWS, (before, most)).rowcount) > 0:
             return gone
+        self._write_sums()
         self._run(_CARRY, (totals_before, most))
         return self._run(_PURGE_TOTALS, (totals_before, most)).rowcount
 
@@ -233,9 +234,9 @@ class Book:
 
     def _finish(self, opened: Opened, owner: str, row: Closed) -> None:
         row = row if _is_sane(row) else _all_of(opened, row.closed_at, row)
-        usage, nano_usd, tags = row.usage, row.nano_usd, _as_text(opened.tags)
+        usage, nano_usd = row.usage, row.nano_usd
         tokens = (*_used(usage), usage.estimated)
-        beginning = (*_opened(opened), tags, owner)
+        beginning = _columns(opened, owner)
         added = self._run(
             _CLOSE,
             (*beginning, row.closed_at, *tokens, nano_usd, row.outcome, row.answered),
@@ -243,13 +244,23 @@ class Book:
         if added:
             group = (hour_of(row.closed_at), opened.key, opened.team, opened.user, opened.model)
             counts = (0, row.answered, 1, *tokens, nano_usd is None, nano_usd or 0)
-            self._run(_COUNT, (*group, opened.target, opened.provider, tags, owner, *counts))
+            self._add((*group, opened.target, opened.provider, *beginning[-2:]), counts)
+
+    def _add(self, group: tuple[Any, ...], counts: tuple[int, ...]) -> None:
+        """Have the counts added to the totals of the group before they are read or committed."""
+        before = self._sums.get(group)
+        self._sums[group] = counts if before is None else tuple(map(add, before, counts))
+
+    def _write_sums(self) -> None:
+        for group, counts in self._sums.items():
+            self._run(_COUNT, (*group, *counts))
+        self._sums.clear()
 
 
 def opened_from(columns: tuple[Any, ...]) -> Opened:
     """Return the beginning of a row as it was given; takes the columns of either table."""
     plain, tags = list(columns[: OPENED_WIDTH - 2]), columns[OPENED_WIDTH - 2]
-    plain.insert(6, tuple(orjson.loads(tags)))
+    plain.insert(TAGS, tuple(orjson.loads(tags)))
     return Opened(*plain)
 
 
@@ -263,6 +274,11 @@ def closed_from(columns: tuple[Any, ...]) -> Closed:
 
 def _kind(scope: Scope) -> str:
     return PATTERN if scope.kind is ScopeKind.MODEL and "*" in scope.name else scope.kind
+
+
+def _columns(row: Opened, owner: str) -> tuple[Any, ...]:
+    """Return what both tables of rows begin with."""
+    return (*row[:TAGS], *row[TAGS + 1 :], _as_text(row.tags), owner)
 
 
 def _as_text(tags: tuple[str, ...]) -> str:

@@ -103,6 +103,7 @@ def test_a_target_that_goes_to_rest_and_returns_is_two_lines_whatever_is_asked_m
         assert [ask() for _ in range(5)] == [503] * 5
         mobius.wait_until(lambda: ask() == 200)
         assert ask() == 200
+        mobius.wait_until(lambda: lines(mobius, "target_returns"))
         (rests,), (returns,) = lines(mobius, "target_rests"), lines(mobius, "target_returns")
         assert rests == {
             "level": "warning",

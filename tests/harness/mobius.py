@@ -6,6 +6,7 @@ import contextlib
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +25,8 @@ from tests.providers.ports import bound, port_of
 
 START_S = 60.0
 STOP_S = 40.0
+LOG_S = 0.05  # a line is written within a fifth of that
+LOG_LOOKS = 4  # a service under load always has more to say
 _EDGE = httpx.Timeout(60.0, connect=5.0)
 
 T = TypeVar("T")
@@ -98,8 +101,17 @@ class Mobius:
 
     @property
     def log(self) -> str:
-        """All that it printed since the first start."""
-        return self._child.log if self._child is not None else ""
+        """All that it printed since the first start, once what it had to say is there."""
+        if self._child is None:
+            return ""
+        # A line is written a moment after the answer that it is about.
+        said = self._child.log
+        for _ in range(LOG_LOOKS):
+            time.sleep(LOG_S)
+            before, said = said, self._child.log
+            if said == before:
+                break
+        return said
 
     @property
     def exit_code(self) -> int | None:
