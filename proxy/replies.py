@@ -102,8 +102,12 @@ class Chunk:
 
     @classmethod
     def of_named(cls, events: Sequence[sse.ServerEvent]) -> Self:
-        """A chunk of events that are still bytes, each under its name."""
-        raw = b"".join(sse.frame(event.data, event.name) for event in events)
+        """
+        A chunk of events that are still bytes, each under its name.
+
+        One that came without has its type for it: Anthropic's SDK passes over what has no name.
+        """
+        raw = b"".join(sse.frame(e.data, e.name or _name_in(e.data)) for e in events)
         return cls(raw, [event.data for event in events])
 
     @classmethod
@@ -162,6 +166,14 @@ def _name_of(event: Json) -> bytes:
     name = event.get("type")
     # A line end in it would end the name; no surface has such a type.
     return name.encode() if isinstance(name, str) and name.isprintable() else b""
+
+
+def _name_in(payload: bytes) -> bytes:
+    try:
+        event = orjson.loads(payload)
+    except ValueError:
+        return b""
+    return _name_of(event) if isinstance(event, dict) else b""
 
 
 class ChunkStream:

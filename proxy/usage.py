@@ -94,8 +94,8 @@ def usage_of_message(said: object, before: Usage | None) -> Usage | None:
     """
     Return the tokens that Anthropic reports, on top of what it reported `before` in the stream.
 
-    Its prompt comes in three parts, none of which holds another. No answer takes no tokens at all:
-    a report of nothing is none.
+    Its prompt comes in three parts, none of which holds another. A later report is of everything so
+    far, so no count of it is smaller. No answer takes none: a report of nothing is none.
     """
     usage, known = _of(said), before or Usage()
     fresh = known.prompt_tokens - known.cached_tokens - known.cache_write_tokens
@@ -109,7 +109,7 @@ def usage_of_message(said: object, before: Usage | None) -> Usage | None:
     if not any(told):
         return before
     fresh, cached, written, completion = (
-        was if count is None else count for count, (_, was) in zip(told, counts, strict=True)
+        max(was, count or 0) for count, (_, was) in zip(told, counts, strict=True)
     )
     details, an_hour = _of(usage.get("output_tokens_details")), _of(usage.get("cache_creation"))
     return Usage(

@@ -8,6 +8,7 @@ from types import TracebackType
 import orjson
 import pytest
 
+from proxy import sse
 from proxy.replies import Chunk, ChunkStream, Completion
 
 CHUNKS = [Chunk.of_events([{"n": number}]) for number in range(4)]
@@ -307,3 +308,13 @@ def test_a_completion_is_parsed_when_it_is_asked_for_and_only_once() -> None:
     assert completion.body is completion.body
     known = {"b": 2}
     assert Completion(orjson.dumps(known), known).body is known
+
+
+def test_an_event_without_its_name_gets_it_from_its_type() -> None:
+    named = sse.ServerEvent(b"n", b'{"type":"a"}')
+    nameless = [sse.ServerEvent(b"", data) for data in (b'{"type":"a"}', b"7", b"{", b"{}")]
+    raw = Chunk.of_named([named, *nameless]).raw
+    assert raw == (
+        b'event: n\ndata: {"type":"a"}\n\nevent: a\ndata: {"type":"a"}\n\n'
+        b"data: 7\n\ndata: {\n\ndata: {}\n\n"
+    )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from proxy.snapshot import Snapshot
-from proxy.types import Group, Target
+from proxy.types import Group, Lane, Target
 
 
 def print_rings(snapshot: Snapshot) -> None:
@@ -31,7 +31,7 @@ def _print_group(group: Group, lead: str) -> None:
     order = f" [{group.strategy.value}]" if len(group.targets) > 1 else ""
     # As they would be asked: LiteLLM's `order` stands above the strategy.
     for target in sorted(group.targets, key=lambda target: target.order):
-        print(f"  {lead}{target.label}  {target.lane.value}{order}{_lacks(target)}")
+        print(f"  {lead}{target.label}  {_lanes(target)}{order}{_lacks(target)}")
 
 
 def _lacks(target: Target) -> str:
@@ -45,3 +45,9 @@ def print_plan(plan: Mapping[str, Any]) -> None:
         print(f"  {index}. {step['target']}  {step['reason']}")
     for step in plan.get("left_out", ()):
         print(f"  -  {step['target']}  {step['reason']}")
+
+
+def _lanes(target: Target) -> str:
+    """Return the lane, and that of Anthropic's messages where they are not asked as a chat."""
+    lane = target.lane.value
+    return f"{lane}, messages direct" if target.messages is Lane.DIRECT else lane

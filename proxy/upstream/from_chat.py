@@ -176,7 +176,9 @@ class _Block:
 
 def message_of(body: Json, names: Mapping[str, str]) -> Json:
     """Return a whole answer of a chat as a message. Raises UpstreamFailure."""
-    choice = _objects(body.get("choices"))[0]
+    choice = next(iter(_objects(body.get("choices"))), None)
+    if choice is None:
+        raise UpstreamFailure("the answer has no choice", kind=Kind.TRANSIENT, tokens_spent=True)
     message = _object(choice.get("message"))
     finish = choice.get("finish_reason")
     calls = _objects(message.get("tool_calls"))

@@ -85,6 +85,8 @@ def test_tokens_of_a_stream_add_up_over_its_two_reports() -> None:
     end = {"type": "message_delta", "usage": {
         "output_tokens": 50, "output_tokens_details": {"thinking_tokens": 30}}}  # fmt: skip
     assert GRAMMAR.usage(end, before) == Usage(20, 50, 6, 4, 3, 30)
+    shrunk = {"type": "message_delta", "usage": {"input_tokens": 0, "output_tokens": 50}}
+    assert GRAMMAR.usage(shrunk, before) == Usage(20, 50, 6, 4, 3)
     for absurd in (None, {}, {"output_tokens": -1}, {"output_tokens": "9"}, 7):
         assert GRAMMAR.usage({"type": "message_delta", "usage": absurd}, before) is before
 

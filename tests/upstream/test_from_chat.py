@@ -257,6 +257,11 @@ def test_input_that_is_no_json_is_another_s_turn_unless_it_was_cut() -> None:
     assert (cut["stop_reason"], cut["content"][0]["input"]) == ("max_tokens", {})
 
 
+def test_an_answer_without_a_choice_is_none() -> None:
+    with pytest.raises(UpstreamFailure):
+        message_of({**HEAD, "choices": []}, NONE)
+
+
 def test_tokens_come_back_as_they_were_counted() -> None:
     usage = Usage(100, 20, 30, 40, 10, 5)
     said = said_of(usage)
