@@ -16,9 +16,12 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
+from proxy.errors import UpstreamFailure
 from proxy.parameters import EXTRAS, OPENAI
+from proxy.retry import Kind
 from proxy.types import Call, Json, Surface, Target
 from proxy.upstream.fields import NATIVE, OURS, TARGETS, UNMERGED, drop, drops, filled, take_out
+from proxy.upstream.judge import choices_of_call
 from proxy.upstream.secrets import HEADERS, secrets_of
 
 RESPOND = "aresponses"  # asked by a bridge of ours
@@ -56,7 +59,7 @@ def write_arguments(litellm: ModuleType, target: Target, call: Call, *, foreign:
     """Return what to call LiteLLM with; `foreign`: the caller wrote for another provider."""
     if call.surface is not Surface.CHAT:
         return _write_other(litellm, target, call)
-    native = target.provider in NATIVE and "mock_response" not in target.params
+    native = _is_openai_s(target)
     body = filled(target, call)
     for path in target.params.get("additional_drop_params") or ():
         take_out(path, body)
@@ -106,11 +109,29 @@ def _write_other(litellm: ModuleType, target: Target, call: Call) -> Written:
         arguments |= {"stream": True, "stream_options": {"include_usage": True}}
     dropped = tuple(_unheard(litellm, target, call)) if arguments["drop_params"] else ()
     function, secrets, headers = FUNCTIONS[call.surface], secrets_of(target), headers_of(target)
-    return Written(function, arguments, False, dropped, secrets, headers)
+    native = _is_openai_s(target) and function != RESPOND
+    if call.stream and not native and _texts_asked_for(call) > 1:
+        message = "LiteLLM mixes the choices of a streamed text up"
+        raise UpstreamFailure(message, kind=Kind.DIALECT)
+    return Written(function, arguments, native, dropped, secrets, headers)
+
+
+def _texts_asked_for(call: Call) -> int:
+    """Return how many choices an older completion has: as many for each prompt."""
+    prompt = call.body.get("prompt")
+    many = isinstance(prompt, list) and not all(isinstance(each, int) for each in prompt)
+    return choices_of_call(call) * (len(prompt) if many and isinstance(prompt, list) else 1)
+
+
+def _is_openai_s(target: Target) -> bool:
+    """Say whether what the target answers is OpenAI's own format."""
+    return target.provider in NATIVE and "mock_response" not in target.params
 
 
 def _unheard(litellm: ModuleType, target: Target, call: Call) -> Iterator[str]:
-    """Yield the parameters of an embedding that LiteLLM drops for this provider."""
+    """Yield the parameters that LiteLLM drops on this surface for this provider."""
+    if call.stream and call.surface is Surface.COMPLETIONS and not _is_openai_s(target):
+        yield from (name for name in ("logprobs",) if call.body.get(name) is not None)
     if call.surface is not Surface.EMBEDDINGS or target.provider in NATIVE:
         return
     known = litellm.get_supported_openai_params(

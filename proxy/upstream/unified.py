@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
+from inspect import isasyncgen
 from types import ModuleType
 from typing import Any
 
@@ -21,7 +22,7 @@ from proxy.errors import UpstreamFailure
 from proxy.grammar import GRAMMARS
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.retry import Kind
-from proxy.types import Call, Json, Target
+from proxy.types import Call, Json, Surface, Target
 from proxy.upstream import failures
 from proxy.upstream.answer import Answer
 from proxy.upstream.arguments import RESPOND, Written, write_arguments
@@ -57,6 +58,7 @@ class Unified:
             transport=self._sdk.transport,
             error=self._sdk.error,
             respelt=call.stream and not written.native,
+            kept=call.stream and written.native and call.surface is not Surface.CHAT,
             mends=target.provider in MENDED,
             fixed=written.headers,
             secrets=written.secrets,
@@ -95,13 +97,13 @@ class Unified:
         """Return what LiteLLM answers, or None where only the wire has an answer."""
         try:
             ask = respond if written.function == RESPOND else getattr(litellm, written.function)
-            return await ask(**written.arguments)
+            return await _connected(await ask(**written.arguments), wire)
         except UpstreamFailure:
             raise
         except Exception as exc:
             if wire.failure is not None:
                 raise wire.failure from exc
-            if wire.answer is not None and not wire.stream:
+            if wire.answer is not None and (wire.kept or not wire.stream):
                 # LiteLLM could not read it: what it is, is judged by its bytes.
                 return None
             tell = failures.of_exception if wire.sent else failures.of_writing
@@ -111,7 +113,7 @@ class Unified:
         self, answer: Any, target: Target, call: Call, written: Written, wire: Wire
     ) -> ChunkStream:
         if written.native and wire.answer is not None:
-            source = _native_chunks(wire.answer, answer, wire)
+            source = _native_chunks(wire.answer, wrapped_in(answer, call), wire)
         else:
             source = _translated_chunks(answer, call, wire, written)
         progress = Progress(
@@ -152,6 +154,14 @@ class Unified:
         return Completion(raw, body, **facts)
 
 
+async def _connected(answer: Any, wire: Wire) -> Any:
+    """Return the answer, where it is ours to read once it has a connection."""
+    if wire.kept and wire.answer is None:
+        # LiteLLM connects only when it is read; there is nothing for it in the stream.
+        await anext(answer, None)
+    return answer
+
+
 def _dumped(body: Json) -> bytes:
     try:
         return orjson.dumps(body)
@@ -170,7 +180,8 @@ async def _native_chunks(answer: Answer, wrapper: Any, wire: Wire) -> AsyncGener
         raise (wire.failure or failures.of_exception(exc)) from exc
     finally:
         await answer.aclose()
-        await wrapper.aclose()
+        if wrapper is not None:
+            await wrapper.aclose()
 
 
 async def _translated_chunks(
@@ -198,6 +209,9 @@ async def _translated_chunks(
 
 
 def _really_finished(wrapper: Any, wire: Wire) -> bool:
+    if isasyncgen(wrapper):
+        # Nothing can be asked of it, but what went by on the wire is known.
+        return wire.openai and wire.finished
     return not wire.cut and bool(
         getattr(wrapper, "received_finish_reason", None)
         or getattr(wrapper, "intermittent_finish_reason", None)

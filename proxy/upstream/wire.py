@@ -20,6 +20,7 @@ from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined
 import httpcore
 import httpx
 
+from proxy import sse
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.retry import Kind
@@ -53,6 +54,7 @@ class Wire:
     transport: Transport | None = None
     error: type[WireError] = WireError  # what LiteLLM is told a failure with
     respelt: bool = False  # LiteLLM reads the events, so they are spelt as it reads them rightly
+    kept: bool = False  # the events are ours to read: LiteLLM sees none
     mends: bool = False  # LiteLLM cannot read every usage of this provider's
     fixed: Mapping[str, str | None] = field(default_factory=dict, repr=False)  # request headers
     secrets: tuple[str, ...] = field(default=(), repr=False)
@@ -161,7 +163,10 @@ class Transport(httpx.AsyncBaseTransport):
         ]
         # Some readers of LiteLLM's take nothing but a 200 for an answer.
         return httpx.Response(
-            httpx.codes.OK, headers=headers, stream=answer, extensions=response.extensions
+            httpx.codes.OK,
+            headers=headers,
+            stream=httpx.ByteStream(sse.DONE_FRAME) if wire.kept else answer,
+            extensions=response.extensions,
         )
 
     async def _send(self, request: httpx.Request, wire: Wire) -> httpx.Response:

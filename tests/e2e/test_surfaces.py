@@ -97,6 +97,21 @@ def test_a_completion_whole_and_streamed(place: Place) -> None:
     assert (chunks[-1].choices, chunks[-1].usage is not None) == ([], True)
 
 
+def test_every_choice_of_a_completion_arrives_with_its_logprobs(place: Place) -> None:
+    asked: Any = {"model": "m", "prompt": ["once", "upon"], "n": 2, "logprobs": 1}
+    whole = place.client.completions.create(**asked)
+    assert [(c.index, c.finish_reason) for c in whole.choices] == [(n, "stop") for n in range(4)]
+    assert all(c.logprobs and c.logprobs.tokens == [c.text] for c in whole.choices)
+    texts, ended = dict.fromkeys(range(4), ""), set[int]()
+    for chunk in place.client.completions.create(**asked, stream=True):
+        (choice,) = chunk.choices
+        texts[choice.index] += choice.text
+        assert not choice.text or (choice.logprobs and choice.logprobs.tokens == [choice.text])
+        ended |= {choice.index} if choice.finish_reason else set()
+    assert set(texts.values()) == {"t0 t1 t2 t3 t4 "}
+    assert ended == set(range(4))
+
+
 def test_a_stream_of_text_that_breaks_is_never_cut_silently(place: Place) -> None:
     place.first.script(Breaks(2, how="ends"))
     stream = place.client.completions.create(model="m", prompt="once", stream=True)
