@@ -427,6 +427,14 @@ def test_purging_keeps_younger_hours_and_what_was_used_ever(path: Path) -> None:
     with_ledger(path, script)
 
 
+def test_what_was_counted_just_before_a_purge_is_purged_with_the_rest(path: Path) -> None:
+    async def script(ledger: Ledger) -> None:
+        ledger.admit(key="web", team="product", user="ann", model="gpt", at=T0)
+        assert await ledger.purge(T0 + HOUR_S) == 1
+
+    with_ledger(path, script)
+
+
 def test_others_write_between_the_slices_of_a_purge(path: Path) -> None:
     async def script(ledger: Ledger) -> None:
         rows = [f"old{n}" for n in range(2000)]
