@@ -9,7 +9,6 @@ from proxy.types import Json, Usage
 from proxy.usage import usage_of
 
 ENDS = frozenset({"response.completed", "response.incomplete"})
-FAILED = "response.failed"
 # What comes before anything of an answer does: the response itself, and empty places in it.
 OPENINGS = frozenset(
     {

@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
-from proxy import aggregate, replay, sse
-from proxy.grammar.chat import endings_of, holds_choices
-from proxy.types import Json, Usage
-from proxy.usage import usage_of
+from proxy import aggregate
+from proxy.grammar.chat import Chat, holds_choices
+from proxy.types import Json
 
 _LISTS = ("tokens", "token_logprobs", "top_logprobs", "text_offset")  # of `logprobs`
 
 
-class Text:
-    done = sse.DONE_FRAME
-    named = False
-
-    def begins(self, event: Json) -> bool:
-        return aggregate.has_content(event)
-
-    def endings(self, event: Json) -> Iterator[tuple[int, bool]]:
-        return endings_of(event)
-
-    def failure(self, event: Json) -> Json | None:
-        return event if event.get("error") else None
-
-    def usage(self, said: Json, before: Usage | None) -> Usage | None:
-        return (usage_of(said) if said.get("usage") else None) or before
-
-    def reports(self, event: Json) -> bool:
-        return bool(event.get("usage"))
-
-    def only_usage(self, event: Json) -> bool:
-        return replay.is_usage(event)
-
-    def text_bytes(self, event: Json) -> int:
-        return aggregate.text_bytes(event)
+class Text(Chat):
+    """A chat's grammar but for where the text stands."""
 
     def said_bytes(self, body: Json) -> int:
         return aggregate.text_bytes(body)
@@ -59,9 +36,6 @@ class Text:
         if usage and body.get("usage"):
             events.append({**head, "choices": [], "usage": body["usage"]})
         return events
-
-    def reasons(self, said: Iterable[Json]) -> list[object]:
-        return replay.finish_reasons(said)
 
 
 def _empty(index: int) -> dict[str, Any]:
