@@ -8,7 +8,7 @@ one target, `_once` makes one call. Nothing here knows of HTTP, LiteLLM or Redis
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 
@@ -19,6 +19,7 @@ from proxy.headroom import Headroom
 from proxy.health import Health
 from proxy.leeway import Need
 from proxy.metrics import Metrics
+from proxy.owed import Owed
 from proxy.policy import RingPolicy
 from proxy.quota import Admission, Quota
 from proxy.replies import ChunkStream, Reply
@@ -299,7 +300,7 @@ class Attempts:
 
     async def _once(self, target: Target, walk: Walk) -> Reply:
         """Make one physical call under the target's breaker. Raises UpstreamFailure."""
-        async with AsyncExitStack() as owed:
+        async with Owed() as owed:
             watch = owed.enter_context(self._health.watch(target, walk.policy))
             if watch is None:
                 # Another request took the probe between the plan and now.
