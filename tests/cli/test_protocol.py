@@ -1,4 +1,4 @@
-"""The head of an answer goes out with what follows it, or at the end of the turn; nothing is lost."""
+"""The head of an answer goes out with what follows it, or at the end of the turn."""
 
 from __future__ import annotations
 
