@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 
 from proxy import capability, verdict
+from proxy.admission import Admission
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.headroom import Headroom
@@ -21,7 +22,7 @@ from proxy.leeway import Need
 from proxy.metrics import Metrics
 from proxy.owed import Owed
 from proxy.policy import RingPolicy
-from proxy.quota import Admission, Quota
+from proxy.quota import Quota
 from proxy.replies import ChunkStream, Reply
 from proxy.retry import RULES, Budget, Kind, backoff_s
 from proxy.routing import Plan, Standing, plan_ring

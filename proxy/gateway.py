@@ -13,6 +13,7 @@ from functools import partial
 from typing import assert_never
 
 from proxy.access import check_model, model_unknown
+from proxy.admission import Admission
 from proxy.allowance import Allowance
 from proxy.attempts import Attempts
 from proxy.cache import Cache
@@ -23,7 +24,7 @@ from proxy.grammar import GRAMMARS
 from proxy.log import Log
 from proxy.metrics import Metrics
 from proxy.owed import Owed
-from proxy.quota import Admission, Quota
+from proxy.quota import Quota
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.snapshot import Snapshot
 from proxy.types import Call, Caller, Group, Ring, Surface, Tally
