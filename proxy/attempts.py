@@ -124,8 +124,9 @@ class Attempts:
         needs = self._quota.needs(admission)
         could_not = capability.unable(call, admission.size)
         plan = self._plan(ring, policy, needs, call=call, unable=could_not)
-        if not plan.steps and (error := capability.nobody_able(call.model, plan)) is not None:
-            plan = self._plan(ring.oversized, policy, needs, call=call, unable=could_not)
+        if not plan.steps and (error := capability.nobody_able(call, admission.size, plan)):
+            if capability.is_too_long(plan):
+                plan = self._plan(ring.oversized, policy, needs, call=call, unable=could_not)
             if not plan.steps:
                 raise error
         deadline_s = now_s + policy.deadline

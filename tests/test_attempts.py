@@ -21,6 +21,7 @@ from proxy.errors import (
     Refused,
     UpstreamFailure,
 )
+from proxy.facts import ModelFacts
 from proxy.replies import ChunkStream, Completion, Reply
 from proxy.retry import RULES, Kind, backoff_s
 from proxy.types import Call, Ring
@@ -369,8 +370,7 @@ def test_the_earliest_return_is_that_of_a_target_that_could_answer() -> None:
 
 
 def small(label: str, window: int | None = 1000, **facts: Any) -> Any:
-    info = {} if window is None else {"max_input_tokens": window}
-    return target(label, info=info, **facts)
+    return target(label, facts=ModelFacts(max_input_tokens=window), **facts)
 
 
 def test_a_request_too_long_goes_to_the_next_target_not_known_to_be_as_small() -> None:
