@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeAlias
 from proxy.errors import ContextTooLong, RequestInvalid
 from proxy.estimate import Size, plain_bytes
 from proxy.routing import Plan
-from proxy.types import Call, Json, Surface, Target
+from proxy.types import Call, Group, Json, Surface, Target
 
 Why: TypeAlias = Callable[[Target], str | None]
 
@@ -112,9 +112,12 @@ def _words(names: frozenset[str]) -> list[str]:
     return sorted(CAPABILITIES[name].words for name in names)
 
 
-def is_too_long(plan: Plan) -> bool:
-    """Say whether somebody was left out because the request is too long for it."""
-    return any(step.unable and step.reason == TOO_LONG for step in plan.left_out)
+def is_outgrown(group: Group, plan: Plan) -> bool:
+    """Say whether the request is too long for the group, so that none of it is in the plan."""
+    own = frozenset(group.targets)
+    if any(step.target in own for step in plan.steps):
+        return False
+    return any(step.reason == TOO_LONG and step.target in own for step in plan.left_out)
 
 
 def nobody_able(call: Call, size: Size, plan: Plan) -> RequestInvalid | None:

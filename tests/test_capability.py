@@ -12,6 +12,7 @@ from proxy.capability import needs_of, unable
 from proxy.errors import ContextTooLong, RequestInvalid
 from proxy.estimate import size_of
 from proxy.facts import ModelFacts
+from proxy.retry import Kind
 from proxy.types import Call, Json, Ring, Surface, Target
 from tests.fakes import Bench, answer, ask, group, target
 
@@ -137,3 +138,49 @@ def test_what_is_longer_than_every_window_goes_to_the_fallbacks_for_that_or_is_r
     with pytest.raises(ContextTooLong) as refused:
         asyncio.run(Bench({}, ring=Ring("m", (group("m", small),))).serve(long))
     assert (refused.value.code, refused.value.param) == ("context_length_exceeded", "messages")
+
+
+@pytest.mark.parametrize(
+    ("own", "asked"),
+    [
+        (["small"], "large"),  # those named for just this come before the general ones
+        (["small", "wide"], "wide"),
+        (["small", "unset"], "large"),
+        (["blind"], "general"),
+    ],
+)
+def test_fallbacks_for_long_requests_come_first_once_the_own_group_is_too_small(
+    own: list[str], asked: str
+) -> None:
+    known = {
+        "small": lacking("small", window=10),
+        "wide": target("wide"),
+        "unset": target("unset", missing="KEY", facts=ModelFacts(max_input_tokens=10)),
+        "blind": lacking("blind", "supports_function_calling"),
+    }
+    own_group = group("m", *(known[label] for label in own))
+    ring = Ring("m", (own_group, group("n", "general")), oversized=(group("o", "large"),))
+    bench = Bench({asked: [answer()]}, ring=ring)
+    body = {**text("x" * 1_000), **({"tools": [TOOL]} if own == ["blind"] else {})}
+    asyncio.run(bench.serve(ask(body=body)))
+    assert bench.asked == [asked]
+
+
+def test_without_anybody_set_up_for_long_requests_the_rest_of_the_ring_is_asked() -> None:
+    small = group("m", lacking("small", window=10))
+    ring = Ring(
+        "m", (small, group("n", "general")), oversized=(group("o", target("large", missing="K")),)
+    )
+    bench = Bench({"general": [answer()]}, ring=ring)
+    asyncio.run(bench.serve(ask(body=text("x" * 1_000))))
+    assert bench.asked == ["general"]
+
+
+def test_what_was_too_long_by_estimate_goes_on_where_that_led_when_it_is_too_long_there_too() -> (
+    None
+):
+    small = group("m", lacking("small", window=10))
+    ring = Ring("m", (small,), oversized=(group("o", "large"), group("p", "larger")))
+    bench = Bench({"large": [Kind.OVERSIZED], "larger": [answer()]}, ring=ring)
+    asyncio.run(bench.serve(ask(body=text("x" * 1_000))))
+    assert bench.asked == ["large", "larger"]
