@@ -23,7 +23,8 @@ from proxy.policy import RingPolicy
 from proxy.quota import Admission, Quota
 from proxy.replies import ChunkStream, Reply
 from proxy.retry import RULES, Budget, Kind, backoff_s
-from proxy.routing import Plan, Standing, plan_ring
+from proxy.routing import Plan, plan_ring
+from proxy.standing import Standing
 from proxy.turns import Turns
 from proxy.types import Call, Group, Ring, Tally, Target
 from proxy.upstream import Upstream
@@ -99,15 +100,20 @@ class Attempts:
             room = self._headroom.room(target, needs, cap_s=policy.retry_after_cap)
             return self._health.standing(target, policy, room)
 
-        return plan_ring(
-            ring,
+        groups = ring.groups if isinstance(ring, Ring) else ring
+        session = None if call is None else call.wishes.session
+        plan = plan_ring(
+            groups,
             standing,
             self._chance,
             skip=skip,
             turn=self._turns.of,
-            session=None if call is None else call.wishes.session,
+            session=session,
             unable=unable,
         )
+        if call is not None and session is None:
+            self._turns.planned(groups)
+        return plan
 
     async def run(self, ring: Ring, admission: Admission, policy: RingPolicy) -> Reply:
         """
@@ -130,7 +136,6 @@ class Attempts:
             if not plan.steps:
                 raise error
         deadline_s = now_s + policy.deadline
-        self._turns.planned(ring.groups[0])
         walk = Walk(call, ring, policy, tally, admission, needs, deadline_s, plan)
         for lap in count(1):
             passed = lap == 1 and walk.plan.passed_over
@@ -301,7 +306,8 @@ class Attempts:
     async def _once(self, target: Target, walk: Walk) -> Reply:
         """Make one physical call under the target's breaker. Raises UpstreamFailure."""
         async with AsyncExitStack() as owed:
-            watch = owed.enter_context(self._health.watch(target, walk.policy))
+            streamed = walk.call.stream
+            watch = owed.enter_context(self._health.watch(target, walk.policy, streamed=streamed))
             if watch is None:
                 # Another request took the probe between the plan and now.
                 raise UpstreamFailure("the target is resting", kind=Kind.RESTING)
