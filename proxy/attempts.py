@@ -23,7 +23,8 @@ from proxy.policy import RingPolicy
 from proxy.quota import Admission, Quota
 from proxy.replies import ChunkStream, Reply
 from proxy.retry import RULES, Budget, Kind, backoff_s
-from proxy.routing import Plan, Standing, plan_ring
+from proxy.routing import Plan, plan_ring
+from proxy.standing import Standing
 from proxy.turns import Turns
 from proxy.types import Call, Group, Ring, Tally, Target
 from proxy.upstream import Upstream
@@ -107,7 +108,7 @@ class Attempts:
             standing,
             self._chance,
             skip=skip,
-            turn=lambda group: turn,
+            turn=turn,
             session=None if call is None else call.wishes.session,
             unable=unable,
         )
@@ -151,13 +152,15 @@ class Attempts:
         They are the context_window_fallbacks where the request is surely longer than all windows
         of its own group. Raises RequestInvalid when every target is known to be unable.
         """
-        call, turn = admission.call, self._turns.take(ring.groups[0])
+        call, own = admission.call, ring.groups[0]
+        # A session goes where it belongs, and takes nobody's turn.
+        turn = self._turns.take(own) if call.wishes.session is None else self._turns.of(own)
         needs, could_not = self._quota.needs(admission), capability.unable(call, admission.size)
         plan = self._plan(ring, policy, needs, turn=turn, call=call, unable=could_not)
         walk = Walk(
             call, ring, policy, admission.tally, admission, needs, could_not, deadline_s, turn, plan
         )
-        if plan.left_out and capability.is_outgrown(ring.groups[0], plan):
+        if plan.left_out and capability.is_outgrown(own, plan):
             self._instead(ring.oversized, Kind.OVERSIZED, [], walk)
         if not walk.plan.steps and (error := capability.nobody_able(call, admission.size, plan)):
             raise error
@@ -315,7 +318,8 @@ class Attempts:
     async def _once(self, target: Target, walk: Walk) -> Reply:
         """Make one physical call under the target's breaker. Raises UpstreamFailure."""
         async with AsyncExitStack() as owed:
-            watch = owed.enter_context(self._health.watch(target, walk.policy))
+            streamed = walk.call.stream
+            watch = owed.enter_context(self._health.watch(target, walk.policy, streamed=streamed))
             if watch is None:
                 # Another request took the probe between the plan and now.
                 raise UpstreamFailure("the target is resting", kind=Kind.RESTING)

@@ -8,7 +8,6 @@ no tokenizer could fit into the window. Of what nobody knows, the provider has t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import NamedTuple, TypeAlias
 
 from proxy.errors import ContextTooLong, RequestInvalid
@@ -41,6 +40,7 @@ ONE_PROMPT = frozenset({Surface.CHAT, Surface.RESPONSES})
 MOST_BYTES_PER_TOKEN = 16
 TOO_LONG = "the request is longer than its window"
 NOTHING: frozenset[str] = frozenset()
+FORMS = frozenset({"modalities", "response_format", "text"})  # which say how an answer is to be
 
 
 def needs_of(call: Call, size: Size) -> frozenset[str]:
@@ -48,6 +48,8 @@ def needs_of(call: Call, size: Size) -> frozenset[str]:
     if call.surface not in ONE_PROMPT:
         return NOTHING
     body = call.body
+    if size.is_text and not size.tools and not (body.keys() & FORMS):
+        return NOTHING
     needs = {
         "supports_vision": size.images > 0,
         "supports_audio_input": size.audio_bytes > 0,
@@ -83,14 +85,16 @@ def unable(call: Call, size: Size) -> Why:
     if call.surface not in ONE_PROMPT:
         return lacking(NOTHING, lambda window_tokens: False)
 
-    @cache
-    def least_tokens() -> int:
-        # Measured only where the body is so long that it may matter.
-        return plain_bytes(call.body) // MOST_BYTES_PER_TOKEN
+    least_tokens: int | None = None
 
     def exceeds(window_tokens: int) -> bool:
-        most = MOST_BYTES_PER_TOKEN * window_tokens
-        return size.text_bytes > most and least_tokens() > window_tokens
+        nonlocal least_tokens
+        if size.text_bytes <= MOST_BYTES_PER_TOKEN * window_tokens:
+            return False
+        # Measured only where the body is so long that it may matter, and once.
+        if least_tokens is None:
+            least_tokens = plain_bytes(call.body) // MOST_BYTES_PER_TOKEN
+        return least_tokens > window_tokens
 
     return lacking(needs_of(call, size), exceeds)
 

@@ -16,7 +16,8 @@ from proxy.errors import (
 )
 from proxy.refusals import price_unknown
 from proxy.retry import Kind
-from proxy.routing import Plan, Standing
+from proxy.routing import Plan
+from proxy.standing import Standing
 from proxy.types import Target
 
 # Failures after which the same target may well answer a moment later.

@@ -11,7 +11,7 @@ import pytest
 from proxy.errors import ProxyError, RateLimited
 from proxy.leeway import Leeway, ProviderUnit
 from proxy.replies import ChunkStream, Reply
-from proxy.routing import Standing
+from proxy.standing import Standing
 from proxy.types import Call, Json, Ring, Strategy
 from tests.fakes import (
     Bench,
@@ -161,7 +161,9 @@ def test_a_deployment_that_is_full_is_neither_blamed_nor_rests() -> None:
     for _ in range(2):
         run(bench)
     assert not bench.blamed("a")
-    assert bench.health.standing(target("a"), bench.policy) == Standing(latency_s=0.0)
+    assert bench.health.standing(target("a"), bench.policy) == Standing(
+        latency_s=0.0, expected_s=0.0
+    )
 
 
 def test_a_deployment_too_full_for_a_long_answer_still_gives_a_short_one() -> None:

@@ -16,7 +16,7 @@ from proxy.errors import UpstreamFailure
 from proxy.health import RECORDS, Health, Watch
 from proxy.policy import RingPolicy
 from proxy.retry import RULES, UNASKED, Kind, Rest
-from proxy.routing import Standing
+from proxy.standing import Standing
 from proxy.types import Target
 from tests.fakes import Fails, FakeClock, limited, target
 

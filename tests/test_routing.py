@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from proxy.errors import UpstreamFailure
 from proxy.retry import Kind
-from proxy.routing import Plan, Room, Standing, plan_ring
+from proxy.routing import Plan, plan_ring
+from proxy.standing import Room, Standing
 from proxy.types import Group, Ring, Strategy, Target
 from tests.fakes import group, target
 

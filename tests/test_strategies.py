@@ -56,7 +56,7 @@ class World:
             (self.group,),
             lambda each: self.health.standing(each, POLICY),
             self._random.random,
-            turn=lambda group: len(self.asked),
+            turn=len(self.asked),
         )
         first = plan.targets[0]
         self.asked.append(first.label)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 from proxy.retry import Kind
 from proxy.turns import GROUPS, Turns
 from proxy.types import Ring, Strategy
-from tests.fakes import Bench, answer, group
+from tests.fakes import Bench, answer, ask, group
 
 ROUND = Strategy.ROUND_ROBIN
 
@@ -37,10 +38,38 @@ def test_of_endless_names_the_one_that_was_not_asked_for_longest_is_forgotten() 
     assert turns.of(kept) == GROUPS
 
 
+def test_a_group_has_its_own_turns_however_often_others_fall_back_to_it() -> None:
+    own = group("m", "a", "b", strategy=ROUND)
+    other = Ring("o", (group("o", "x", strategy=ROUND), own))
+    scripts = {"x": [answer()] * 4, "a": [answer()] * 2, "b": [answer()] * 2}
+    bench = Bench(scripts, ring=Ring("m", (own,)), others=[other])
+
+    async def main() -> None:
+        for model in "momomomo":
+            await bench.serve(ask(model=model))
+
+    asyncio.run(main())
+    assert bench.asked == ["a", "x", "b", "x", "a", "x", "b", "x"]
+
+
+def test_a_session_takes_nobodys_turn() -> None:
+    ring = Ring("m", (group("m", "a", "b", strategy=ROUND),))
+    bench = Bench({label: [answer()] * 6 for label in "ab"}, ring=ring)
+
+    async def main() -> None:
+        for wishes in ({}, {"session": "s"}) * 4:
+            await bench.run(ask(wishes=wishes))
+
+    asyncio.run(main())
+    assert bench.asked[::2] == ["a", "b", "a", "b"]
+    assert len(set(bench.asked[1::2])) == 1
+
+
 def test_a_fallback_group_is_asked_in_turns_though_nobody_asks_for_itself() -> None:
     spare = group("spare", "b", "c", "d", strategy=ROUND)
     ring = Ring("m", (group("m", "a", strategy=ROUND), spare))
-    scripts = {"a": [Kind.UNREACHABLE] * 9, **{label: [answer()] * 3 for label in "bcd"}}
+    scripts: dict[str, list[Any]] = {label: [answer()] * 3 for label in "bcd"}
+    scripts["a"] = [Kind.UNREACHABLE] * 9
     bench = Bench(scripts, ring=ring, breaker={"failures": 100, "min_calls": 100})
 
     async def main() -> None:

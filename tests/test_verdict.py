@@ -17,7 +17,8 @@ from proxy.errors import (
 )
 from proxy.facts import ModelFacts
 from proxy.retry import Kind
-from proxy.routing import Plan, Standing, Step
+from proxy.routing import Plan, Step
+from proxy.standing import Standing
 from tests.fakes import Fails, limited, target
 
 PLAN = Plan((Step(target("a"), "healthy"), Step(target("b"), "healthy")))

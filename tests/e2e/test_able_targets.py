@@ -20,9 +20,15 @@ KEYS = {
     "narrow": "sk-narrow-of-the-able",
     "admin": "sk-master-of-the-able",
 }
-LACKS = {"supports_vision": False, "supports_function_calling": False} | {
-    name: False for name in ("supports_audio_input", "supports_response_schema")
-}
+LACKS = dict.fromkeys(
+    (
+        "supports_audio_input",
+        "supports_function_calling",
+        "supports_response_schema",
+        "supports_vision",
+    ),
+    False,
+)
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 40}}
 SOUND = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
