@@ -97,9 +97,9 @@ def size_of(body: Json, body_bytes: int = 0) -> Size:
 def _parts(messages: object) -> Iterator[Mapping[str, Any]]:
     """Yield the parts of all messages that are not plain text, those of tool results too."""
     for message in messages if isinstance(messages, list) else ():
-        content = message.get("content") if isinstance(message, Mapping) else None
+        content = message.get("content") if isinstance(message, dict) else None
         for part in content if isinstance(content, list) else ():
-            if not isinstance(part, Mapping):
+            if not isinstance(part, dict):
                 continue
             if part.get("type") == "tool_result":
                 yield from _parts([part])
@@ -122,7 +122,7 @@ def _texts(said: object) -> Iterator[str]:
     if isinstance(said, str):
         yield said
     for each in said if isinstance(said, list) else ():
-        if isinstance(each, Mapping):
+        if isinstance(each, dict):
             text = each.get("text")
             if isinstance(text, str):
                 yield text
@@ -131,7 +131,7 @@ def _texts(said: object) -> Iterator[str]:
 
 def _encoded(part: Mapping[str, Any]) -> int:
     """Return how many characters of `part` are base64: its longest text that holds data."""
-    inner = next((v for k, v in part.items() if k != "type" and isinstance(v, Mapping)), part)
+    inner = next((v for k, v in part.items() if k != "type" and isinstance(v, dict)), part)
     texts = (inner.get(name) for name in ("data", "url", "file_data"))
     held = (t for t in (*texts, part.get("image_url")) if isinstance(t, str))
     return max((len(t) for t in held if not t.startswith(("http://", "https://"))), default=0)
