@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from proxy.caching import CHAT_TYPES, FINISHED, TTL_S, Caching, Mode
+from proxy.cacheable import CALL_TYPES, NEVER, surfaces_of
+from proxy.caching import FINISHED, TTL_S, Caching, Mode
 from proxy.config.remarks import shown
 from proxy.config.sections import Reader, note_literal
 from proxy.config.settings import Read, Settings, port_of, read_later, redis_of
@@ -36,7 +37,7 @@ class CacheSettings:
     ttl_s: float | None = None
     namespace: str | None = None
     mode: Mode = Mode.DEFAULT_ON
-    types: frozenset[str] = CHAT_TYPES  # `supported_call_types`
+    surfaces: frozenset[str] | None = None  # `supported_call_types`; None: all
     folder: str = DISK_FOLDER
     redis: RedisSettings | None = field(default=None)
 
@@ -65,7 +66,7 @@ def read_cache(settings: Settings) -> CacheSettings:
         ttl_s=get("ttl", lambda r, t, w: r.number(t, w, above=0)),
         namespace=get("namespace", Reader.name),
         mode=get("mode", _mode) or Mode.DEFAULT_ON,
-        types=CHAT_TYPES if (types := get("supported_call_types", _call_types)) is None else types,
+        surfaces=get("supported_call_types", _call_types),
         folder=get("disk_cache_dir", Reader.name) or DISK_FOLDER,
         redis=_redis(reader, params),
     )
@@ -77,7 +78,7 @@ def caching_of(settings: CacheSettings, policy: MobiusPolicy) -> Caching:
     return Caching(
         enabled=settings.enabled,
         mode=settings.mode,
-        chat=bool(settings.types & CHAT_TYPES),
+        surfaces=settings.surfaces,
         ttl_s=settings.ttl_s or TTL_S,
         stale_if_error_s=cache.stale_if_error,
         scope=cache.scope,
@@ -126,8 +127,16 @@ def _one_of(reader: Reader, tree: Tree | None, what: str, names: tuple[str, ...]
 
 
 def _call_types(reader: Reader, tree: Tree | None, what: str) -> frozenset[str] | None:
-    """Return the names; an empty list, as in LiteLLM, is none of them."""
-    return frozenset(reader.names(tree, what)) if isinstance(tree, Items) else None
+    """Return the surfaces that are named; an empty list, as in LiteLLM, is none of them."""
+    if not isinstance(tree, Items):
+        return None
+    names = frozenset(reader.names(tree, what))
+    if unknown := sorted(names - CALL_TYPES - NEVER):
+        takes = ", ".join(sorted(CALL_TYPES))
+        reader.findings.error(tree.place, f"{what} takes some of {takes}, not {shown(unknown[0])}")
+    for name in sorted(names & NEVER):
+        reader.findings.warn(tree.place, f"{what}: answers of {name} are not kept")
+    return surfaces_of(names)
 
 
 def _nodes(reader: Reader, tree: Tree | None, what: str) -> tuple[tuple[str, int], ...]:

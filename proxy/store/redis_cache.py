@@ -8,6 +8,8 @@ again and again.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -43,6 +45,10 @@ class RedisCache:
         except Failed:
             return None
         return await self._read(key, raw)
+
+    async def find_each(self, keys: Sequence[str]) -> list[Entry | None]:
+        # All of them are asked for before the first reply: the finder sends them together.
+        return await asyncio.gather(*map(self.find, keys))
 
     async def keep(self, key: str, entry: Entry, *, for_s: float) -> None:
         milliseconds = int(for_s * 1000)
