@@ -22,7 +22,7 @@ from proxy.clock import Clock
 from proxy.errors import EVERYBODY_FAILED, ProxyError
 from proxy.flights import Asked, Flight, Flights, Look, Work, next_number
 from proxy.grammar import GRAMMARS
-from proxy.kept import entries_of, raw_of, reply_of, streamed
+from proxy.kept import entries_of, paced, raw_of, reply_of, streamed
 from proxy.relay import Relay
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.store.cache_port import CacheStore, Entry
@@ -214,12 +214,18 @@ class Cache:
 
     def _given(self, asked: Asked, entry: Entry, how: str) -> Reply | None:
         """Return what is kept, in the way that the request wants it; None if it is no answer."""
+        call, pace_s = asked.call, asked.caching.pace_s
+        reply: Reply
         try:
-            raw = raw_of(entry, asked.call)
+            if call.stream and pace_s is not None:
+                reply = paced(entry, call, pace_s, self._clock)
+            else:
+                raw = raw_of(entry, call)
+                reply = Completion(raw, dropped=entry.dropped, streamed=call.stream)
         except ValueError:
             return None
         self.tell(asked.tally, entry, how)
-        return Completion(raw, dropped=entry.dropped, streamed=asked.call.stream)
+        return reply
 
     def tell_part(self, tally: Tally, entries: Collection[Entry]) -> None:
         """Have it known that these are a part of the answer, of which the rest was asked for."""

@@ -40,6 +40,7 @@ class Caching:
     namespace: str = ""
     finish_reasons: frozenset[str] = FINISHED
     max_entry_bytes: int = 4 * 1024 * 1024
+    pace_s: float | None = None  # between the events of a stream that is given again
 
     def scope_of(self, key: str) -> str:
         return self.scopes.get(key, self.scope)

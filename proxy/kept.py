@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from itertools import islice
 
 import orjson
 
 from proxy import vectors
 from proxy.caching import may_be_kept
+from proxy.clock import Clock
 from proxy.flights import Flight
 from proxy.grammar import GRAMMARS, Grammar
 from proxy.replay import events_in, frames_of
@@ -68,13 +70,30 @@ def raw_of(entry: Entry, call: Call) -> bytes:
     return b"".join((said, usage, grammar.done) if call.wants_usage else (said, grammar.done))
 
 
-def events_of(entry: Entry, call: Call) -> list[Json]:
+def events_of(entry: Entry, call: Call) -> Sequence[Json]:
     """Return the events of the same answer as a stream. Raises ValueError likewise."""
     if entry.kind is not Kind.STREAM:
         whole = orjson.loads(entry.payloads[0])
         return GRAMMARS[call.surface].events(whole, usage=call.wants_usage)
     said, usage = entry.payloads
     return events_in(said + usage if call.wants_usage else said)
+
+
+def paced(entry: Entry, call: Call, pace_s: float, clock: Clock) -> ChunkStream:
+    """
+    Return the answer as a stream with so much time between its events.
+
+    Raises ValueError where it is no answer.
+    """
+    events = iter(events_of(entry, call))
+    first = [Chunk.of_events([event]) for event in islice(events, 1)]
+
+    async def rest() -> AsyncGenerator[Chunk, None]:
+        for event in events:
+            await clock.sleep(pace_s)
+            yield Chunk.of_events([event])
+
+    return ChunkStream(first, rest(), now=clock.now, dropped=entry.dropped)
 
 
 def reply_of(entry: Entry, call: Call) -> Reply | None:

@@ -86,6 +86,7 @@ def caching_of(settings: CacheSettings, policy: MobiusPolicy) -> Caching:
         namespace=settings.namespace or "",
         finish_reasons=frozenset(cache.finish_reasons) or FINISHED,
         max_entry_bytes=int(cache.max_entry_mb * _MB),
+        pace_s=cache.pace,
     )
 
 

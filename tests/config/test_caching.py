@@ -46,7 +46,8 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
     supported_call_types: [acompletion]
     ssl: true
 mobius:
-  cache: {scope: team, max_entry_mb: 1, stale_if_error: 60, finish_reasons: [stop, length]}
+  cache:
+    {scope: team, max_entry_mb: 1, stale_if_error: 60, finish_reasons: [stop, length], pace: 0.02}
   keys:
     - {name: web, key_sha256: HASH, cache_scope: shared}
 """.replace("HASH", "ab" * 32),
@@ -63,6 +64,7 @@ mobius:
         surfaces=frozenset({Surface.CHAT}),
         finish_reasons=frozenset({"stop", "length"}),
         max_entry_bytes=1024 * 1024,
+        pace_s=0.02,
     )
 
 
