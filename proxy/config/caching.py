@@ -21,10 +21,11 @@ PARAMS = frozenset(
     {
         *("type", "ttl", "namespace", "mode", "supported_call_types", "disk_cache_dir"),
         *("url", "host", "port", "password", "db", "ssl", "redis_startup_nodes"),
-        *("sentinel_nodes", "service_name"),
+        *("sentinel_nodes", "service_name", "socket_timeout"),
     }
 )
 DISK_FOLDER = "data/cache"
+MOST_TIMEOUT_S = 60.0
 _MB = 1024 * 1024
 
 
@@ -40,6 +41,7 @@ class CacheSettings:
     surfaces: frozenset[str] | None = None  # `supported_call_types`; None: all
     folder: str = DISK_FOLDER
     redis: RedisSettings | None = field(default=None)
+    timeout_s: float | None = None  # for which a Redis is waited for
 
 
 def read_cache(settings: Settings) -> CacheSettings:
@@ -69,6 +71,7 @@ def read_cache(settings: Settings) -> CacheSettings:
         surfaces=get("supported_call_types", _call_types),
         folder=get("disk_cache_dir", Reader.name) or DISK_FOLDER,
         redis=_redis(reader, params),
+        timeout_s=get("socket_timeout", _timeout_s),
     )
 
 
@@ -138,6 +141,10 @@ def _call_types(reader: Reader, tree: Tree | None, what: str) -> frozenset[str] 
     for name in sorted(names & NEVER):
         reader.findings.warn(tree.place, f"{what}: answers of {name} are not kept")
     return surfaces_of(names)
+
+
+def _timeout_s(reader: Reader, tree: Tree | None, what: str) -> float | None:
+    return reader.number(tree, what, above=0, most=MOST_TIMEOUT_S)
 
 
 def _nodes(reader: Reader, tree: Tree | None, what: str) -> tuple[tuple[str, int], ...]:

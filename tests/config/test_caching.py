@@ -45,6 +45,7 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
     mode: default_off
     supported_call_types: [acompletion]
     ssl: true
+    socket_timeout: 0.5
 mobius:
   cache:
     {scope: team, max_entry_mb: 1, stale_if_error: 60, finish_reasons: [stop, length], pace: 0.02}
@@ -53,6 +54,7 @@ mobius:
 """.replace("HASH", "ab" * 32),
     )
     assert settings.redis == RedisSettings(url="redis://cache:6379/1", ssl=True)
+    assert settings.timeout_s == 0.5
     assert rules == Caching(
         enabled=True,
         mode=Mode.DEFAULT_OFF,
@@ -92,6 +94,8 @@ def test_several_nodes_are_read_as_litellm_writes_them(
         ("{type: s3}", "cache_params.type takes one of local, redis, disk"),
         ("{mode: on_demand}", "cache_params.mode takes one of default_on, default_off"),
         ("{ttl: 0}", "cache_params.ttl"),
+        ("{socket_timeout: 0}", "cache_params.socket_timeout takes a number"),
+        ("{socket_timeout: 100}", "cache_params.socket_timeout takes a number"),
         (
             "{supported_call_types: [acompletions]}",
             "takes some of aanthropic_messages, acompletion, ",
