@@ -8,19 +8,21 @@ one target, `_once` makes one call. Nothing here knows of HTTP, LiteLLM or Redis
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 
 from proxy import capability, verdict
+from proxy.admission import Admission
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.headroom import Headroom
 from proxy.health import Health
 from proxy.leeway import Need
 from proxy.metrics import Metrics
+from proxy.owed import Owed
 from proxy.policy import RingPolicy
-from proxy.quota import Admission, Quota
+from proxy.quota import Quota
 from proxy.replies import ChunkStream, Reply
 from proxy.retry import RULES, Budget, Kind, backoff_s
 from proxy.routing import Plan, plan_ring
@@ -317,7 +319,7 @@ class Attempts:
 
     async def _once(self, target: Target, walk: Walk) -> Reply:
         """Make one physical call under the target's breaker. Raises UpstreamFailure."""
-        async with AsyncExitStack() as owed:
+        async with Owed() as owed:
             streamed = walk.call.stream
             watch = owed.enter_context(self._health.watch(target, walk.policy, streamed=streamed))
             if watch is None:
