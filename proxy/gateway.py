@@ -13,16 +13,17 @@ from dataclasses import replace
 from functools import partial
 from typing import assert_never
 
-from proxy.access import check_model, model_unknown
+from proxy.access import check_model, model_unknown, tenant_for
 from proxy.allowance import Allowance
 from proxy.attempts import Attempts
 from proxy.cache import Cache
-from proxy.cache_key import KeyParts, canonical, key_of, ring_digests, tenant_of
+from proxy.cache_key import KeyParts, canonical, key_of, ring_digests
 from proxy.caching import applies
 from proxy.flights import Asked
 from proxy.grammar import GRAMMARS
 from proxy.log import Log
 from proxy.metrics import Metrics
+from proxy.origins import Origins
 from proxy.quota import Admission, Quota
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.snapshot import Snapshot
@@ -38,10 +39,12 @@ class Gateway:
         attempts: Attempts,
         quota: Quota,
         cache: Cache | None = None,
+        origins: Origins | None = None,
         metrics: Metrics,
         log: Log,
     ) -> None:
         self._cache = cache
+        self._origins = origins
         self._attempts = attempts
         self._quota = quota
         self._metrics = metrics
@@ -81,10 +84,13 @@ class Gateway:
     async def _answer(self, ring: Ring, admission: Admission, snapshot: Snapshot) -> Reply:
         """Return an answer that is kept or shared, where the file and the request allow that."""
 
-        async def ask() -> Reply:
+        async def ask(ring: Ring = ring) -> Reply:
             return await self._attempts.run(ring, admission, snapshot.policy)
 
         call, tally, caching = admission.call, admission.tally, snapshot.caching
+        if call.surface is Surface.RESPONSES and self._origins is not None:
+            tenant = tenant_for(admission.caller, snapshot)
+            return await self._origins.answer(ring, call, tenant, tally, ask)
         wishes = call.wishes.cache
         cached = self._cache is not None and call.surface in CACHEABLE
         if self._cache is None or not cached or not applies(caching, wishes):
@@ -118,7 +124,7 @@ def key_parts(
     bounded = bool(allowance.spending or most)
     return KeyParts(
         surface=call.surface,
-        tenant=tenant_of(caching.scope_of(caller.name), key=caller.name, team=caller.team),
+        tenant=tenant_for(caller, snapshot),
         namespace=call.wishes.cache.namespace or caching.namespace,
         model=model,
         ring=ring_digests(ring),

@@ -139,6 +139,7 @@ class Target:
     timeouts: TargetTimeouts = TargetTimeouts()
     lane: Lane = Lane.UNIFIED
     messages: Lane = Lane.TRANSLATED  # the lane of Anthropic's surfaces
+    responses: Lane | None = None  # of OpenAI's Responses, where it is another
     weight: float | None = None
     order: int = 0  # lower is asked first within a group
     rpm: int | None = None
@@ -151,6 +152,8 @@ class Target:
     stated: Stated = NOTHING_STATED  # what the file itself says of them
 
     def lane_of(self, surface: Surface) -> Lane:
+        if surface is Surface.RESPONSES:
+            return self.responses or self.lane
         return self.messages if surface in ANTHROPIC else self.lane
 
     def __hash__(self) -> int:

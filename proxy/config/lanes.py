@@ -65,6 +65,15 @@ def messages_lane(provider: str, params: Mapping[str, Any], *, wish: str | None)
     return Lane.TRANSLATED
 
 
+def responses_lane(lane: Lane, info: Mapping[str, Any]) -> Lane | None:
+    """Return the lane of Responses for a target that has only chats, where the file says so."""
+    said = info.get("supported_endpoints")
+    if lane is not Lane.DIRECT or not isinstance(said, list):
+        return None
+    has = {str(each).strip("/").removeprefix("v1/") for each in said}
+    return Lane.UNIFIED if "chat/completions" in has and "responses" not in has else None
+
+
 def wish_for(lanes: Mapping[str, str], *names: str) -> str | None:
     """Return what `mobius.lanes` says of the first of `names` that stands there."""
     return next((lanes[name] for name in names if name in lanes), None)

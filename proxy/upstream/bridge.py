@@ -31,8 +31,13 @@ async def respond(**arguments: Any) -> Any:
     """Return what `litellm.aresponses` would for a provider of chats. Raises UpstreamFailure."""
     for name in KEPT:
         if arguments.pop(name, None) is not None:
-            message = f"{name} names what another provider keeps"
-            raise UpstreamFailure(message, kind=Kind.DIALECT)
+            message = f"{name} names what only a provider of responses keeps"
+            raise UpstreamFailure(message, kind=Kind.DIALECT, param=name)
+    items = arguments["input"]
+    for item in items if isinstance(items, list) else ():
+        if isinstance(item, dict) and item.get("type") == "item_reference":
+            message = "an item_reference names what only a provider of responses keeps"
+            raise UpstreamFailure(message, kind=Kind.DIALECT, param="input")
     if arguments.pop("background", None):
         raise UpstreamFailure("this provider answers at once or not at all", kind=Kind.DIALECT)
     handler = importlib.import_module(HANDLER).LiteLLMCompletionTransformationHandler()

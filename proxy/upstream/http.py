@@ -1,5 +1,5 @@
 """
-The socket of the direct lane: one POST per attempt, watched and bounded.
+The socket of the direct lane: one request at a time, watched and bounded.
 
 Nothing is retried, redirected, unpacked without a bound or kept as a cookie here, and no variable
 of the environment but a proxy's has a say. What fails is told as an UpstreamFailure.
@@ -55,8 +55,22 @@ class Http:
         waiting: Waiting,
     ) -> Answer:
         """Return what was answered, of any status, its body not yet read; else UpstreamFailure."""
+        return await self.ask("POST", url, body, headers, connect_s=connect_s, waiting=waiting)
+
+    async def ask(
+        self,
+        method: str,
+        url: URL,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        *,
+        connect_s: float,
+        waiting: Waiting,
+    ) -> Answer:
+        """Return likewise what was answered to a request of any method."""
         session = self._session or self._open()
-        asking = session.post(
+        asking = session.request(
+            method,
             url,
             data=body,
             headers=headers,

@@ -68,7 +68,8 @@ def _is_text(stream: Any) -> bool:
 
 
 def _response(body: dict[str, Any]) -> Json:
-    """Return a response with the model's name as the provider has it."""
+    """Return a response with the model's name as the provider has it; nobody keeps it."""
+    body = {**body, "store": False}
     model = body.get("model")
     return {**body, "model": model.partition("/")[2] or model} if isinstance(model, str) else body
 
