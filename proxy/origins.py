@@ -157,7 +157,7 @@ def references(body: Json) -> Iterator[Reference]:
     if body.get("prompt") is not None:
         yield Reference("prompt")  # an account's, and nobody's conversation
     items = body.get("input")
-    for item in reversed(items if isinstance(items, list) else ()):
+    for item in reversed(items) if isinstance(items, list) else ():
         if isinstance(item, Mapping) and item.get("type") == "item_reference":
             named = item.get("id")
             yield Reference("input", named if isinstance(named, str) else "")

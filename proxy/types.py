@@ -41,7 +41,7 @@ class Lane(StrEnum):
 
     UNIFIED = "unified"
     DIRECT = "direct"
-    TRANSLATED = "translated"  # a message that is asked as a chat, by the target's lane for those
+    TRANSLATED = "translated"  # asked as a chat, by the target's lane for those
 
 
 class Strategy(StrEnum):
@@ -139,7 +139,7 @@ class Target:
     timeouts: TargetTimeouts = TargetTimeouts()
     lane: Lane = Lane.UNIFIED
     messages: Lane = Lane.TRANSLATED  # the lane of Anthropic's surfaces
-    responses: Lane | None = None  # of OpenAI's Responses, where it is another
+    responses: Lane = Lane.TRANSLATED  # the lane of OpenAI's Responses
     weight: float | None = None
     order: int = 0  # lower is asked first within a group
     rpm: int | None = None
@@ -153,7 +153,7 @@ class Target:
 
     def lane_of(self, surface: Surface) -> Lane:
         if surface is Surface.RESPONSES:
-            return self.responses or self.lane
+            return self.responses
         return self.messages if surface in ANTHROPIC else self.lane
 
     def __hash__(self) -> int:

@@ -18,9 +18,9 @@ from proxy.types import Call, Lane, Ring, Surface, Tally, Target
 from tests.fakes import FakeClock, group, target
 
 WEB, OTHER = "key:web", "key:other"
-FIRST = target("first", lane=Lane.DIRECT, credential="account-1")
-SECOND = target("second", lane=Lane.DIRECT, credential="account-2")
-TWIN = target("twin", lane=Lane.DIRECT, credential="account-2")
+FIRST = target("first", responses=Lane.DIRECT, credential="account-1")
+SECOND = target("second", responses=Lane.DIRECT, credential="account-2")
+TWIN = target("twin", responses=Lane.DIRECT, credential="account-2")
 CLAUDE = target("claude", provider="anthropic")
 RING = Ring("m", (group("m", FIRST), group("spare", CLAUDE, SECOND)), content=(group("c", TWIN),))
 
@@ -260,7 +260,7 @@ def test_a_response_is_read_where_it_is_by_whom_it_was_made_for() -> None:
         assert await place.origins.keeper("resp_1", WEB, twin) == TWIN
         with pytest.raises(ResponseUnknown, match="second, which keeps it, is not configured"):
             await place.origins.keeper("resp_1", WEB, Snapshot())
-        unset = target("unset", lane=Lane.DIRECT, credential="account-2", missing="KEY")
+        unset = target("unset", responses=Lane.DIRECT, credential="account-2", missing="KEY")
         with pytest.raises(ResponseUnknown):
             await place.origins.keeper(
                 "resp_1", WEB, Snapshot(rings={"m": Ring("m", (group("m", unset),))})
@@ -296,7 +296,7 @@ def test_what_is_forgotten_is_unknown() -> None:
 
 def test_a_target_that_is_asked_by_its_chats_keeps_nothing() -> None:
     assert keeps(FIRST)
-    assert not keeps(target("x", lane=Lane.DIRECT, responses=Lane.UNIFIED))
+    assert not keeps(target("x", lane=Lane.DIRECT, responses=Lane.TRANSLATED))
     assert not keeps(CLAUDE)
 
 

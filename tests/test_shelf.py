@@ -24,7 +24,7 @@ from proxy.types import Caller, Lane, Ring, Target
 from tests.fakes import Fails, FakeClock, group, target
 
 WEB, OTHER = Caller("web"), Caller("other")
-MAKER = target("maker", lane=Lane.DIRECT, credential="account-1")
+MAKER = target("maker", responses=Lane.DIRECT, credential="account-1")
 NOW = Snapshot(rings={"m": Ring("m", (group("m", MAKER),))})
 
 

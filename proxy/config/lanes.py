@@ -65,13 +65,15 @@ def messages_lane(provider: str, params: Mapping[str, Any], *, wish: str | None)
     return Lane.TRANSLATED
 
 
-def responses_lane(lane: Lane, info: Mapping[str, Any]) -> Lane | None:
-    """Return the lane of Responses for a target that has only chats, where the file says so."""
+def responses_lane(lane: Lane, info: Mapping[str, Any]) -> Lane:
+    """Return the lane of OpenAI's Responses: by a chat where the file says it has only those."""
     said = info.get("supported_endpoints")
-    if lane is not Lane.DIRECT or not isinstance(said, list):
-        return None
-    has = {str(each).strip("/").removeprefix("v1/") for each in said}
-    return Lane.UNIFIED if "chat/completions" in has and "responses" not in has else None
+    has = {
+        str(each).strip("/").removeprefix("v1/")
+        for each in (said if isinstance(said, list) else ())
+    }
+    only_chats = "chat/completions" in has and "responses" not in has
+    return Lane.DIRECT if lane is Lane.DIRECT and not only_chats else Lane.TRANSLATED
 
 
 def wish_for(lanes: Mapping[str, str], *names: str) -> str | None:

@@ -24,7 +24,6 @@ from proxy.upstream.fields import NATIVE, OURS, TARGETS, UNMERGED, drop, drops, 
 from proxy.upstream.judge import choices_of_call
 from proxy.upstream.secrets import HEADERS, secrets_of
 
-RESPOND = "aresponses"  # asked by a bridge of ours
 # What LiteLLM calls each surface.
 FUNCTIONS: Mapping[Surface, str] = {
     Surface.CHAT: "acompletion",
@@ -33,7 +32,6 @@ FUNCTIONS: Mapping[Surface, str] = {
     Surface.MODERATIONS: "amoderation",
     Surface.IMAGES: "aimage_generation",
     Surface.RERANK: "arerank",
-    Surface.RESPONSES: RESPOND,
 }
 # Asked with a key as `api-key`, or with a token where the file has one of these.
 AZURES = frozenset({"azure", "azure_text"})
@@ -109,7 +107,7 @@ def _write_other(litellm: ModuleType, target: Target, call: Call) -> Written:
         arguments |= {"stream": True, "stream_options": {"include_usage": True}}
     dropped = tuple(_unheard(litellm, target, call)) if arguments["drop_params"] else ()
     function, secrets, headers = FUNCTIONS[call.surface], secrets_of(target), headers_of(target)
-    native = _is_openai_s(target) and function != RESPOND
+    native = _is_openai_s(target)
     if call.stream and not native and _texts_asked_for(call) > 1:
         message = "LiteLLM mixes the choices of a streamed text up"
         raise UpstreamFailure(message, kind=Kind.DIALECT)

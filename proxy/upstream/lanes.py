@@ -11,6 +11,7 @@ from proxy.estimate import PromptRates
 from proxy.replies import Reply
 from proxy.types import Call, Lane, Surface, Target
 from proxy.upstream import Upstream
+from proxy.upstream.bridge import Bridge
 from proxy.upstream.direct import Direct
 from proxy.upstream.http import Http
 from proxy.upstream.responding import Responding
@@ -23,21 +24,17 @@ from proxy.waiting import Waiting
 
 
 class Lanes:
-    """
-    Asks each target by its own lane, as `Upstream` says.
+    """Asks each target by its own lane, as `Upstream` says; those of `responses` are others."""
 
-    `responding`: OpenAI's Responses of targets that may have them.
-    """
-
-    def __init__(self, lanes: Mapping[Lane, Upstream], responding: Upstream | None = None) -> None:
+    def __init__(
+        self, lanes: Mapping[Lane, Upstream], responses: Mapping[Lane, Upstream] | None = None
+    ) -> None:
         self._lanes = lanes
-        self._responding = responding
+        self._responses = responses or {}
 
     async def call(self, target: Target, call: Call, *, foreign: bool, waiting: Waiting) -> Reply:
-        by = target.lane_of(call.surface)
-        lane = self._lanes[by]
-        if call.surface is Surface.RESPONSES and by is Lane.DIRECT:
-            lane = self._responding or lane
+        lanes = self._responses if call.surface is Surface.RESPONSES else self._lanes
+        lane = lanes[target.lane_of(call.surface)]
         return await lane.call(target, call, foreign=foreign, waiting=waiting)
 
 
@@ -60,8 +57,12 @@ class Providers:
         direct = Direct(self._http, self.sdk, self._clock, limit_bytes=limit_bytes)
         chat: dict[Lane, Upstream] = {Lane.UNIFIED: unified, Lane.DIRECT: direct}
         translated = Translated(Lanes(chat), self.sdk, rates or PromptRates())
-        responding = Responding(direct, unified, self._clock)
-        return Lanes({**chat, Lane.TRANSLATED: translated}, responding)
+        bridge = Bridge(Lanes(chat), self.sdk, self._clock)
+        responding = Responding(direct, bridge, self._clock)
+        return Lanes(
+            {**chat, Lane.TRANSLATED: translated},
+            {Lane.DIRECT: responding, Lane.TRANSLATED: bridge},
+        )
 
     def stored(self, limit_bytes: Callable[[], int]) -> Stored:
         """Return what asks for the responses that providers keep; `limit_bytes` likewise."""

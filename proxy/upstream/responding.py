@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from dataclasses import replace
 
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
@@ -17,6 +18,7 @@ from proxy.replies import Reply
 from proxy.retry import Kind
 from proxy.types import Call, Target
 from proxy.upstream import Upstream
+from proxy.upstream.bridge import is_ours
 from proxy.waiting import Waiting
 
 AGAIN_S = 600.0  # until a target is asked again whether it has them: servers are upgraded
@@ -39,7 +41,8 @@ class Responding:
         """Call `target` once, as `Upstream.call` says; twice where the address is found missing."""
         if self._lacking.get(target.identity, 0.0) <= self._clock.now():
             try:
-                return await self._direct.call(target, call, foreign=foreign, waiting=waiting)
+                asked = without_thoughts_of_others(call)
+                return await self._direct.call(target, asked, foreign=foreign, waiting=waiting)
             except UpstreamFailure as failure:
                 if not no_such_address(failure):
                     raise
@@ -59,6 +62,15 @@ class Responding:
         self._lacking[target.identity] = self._clock.now() + AGAIN_S
         if len(self._lacking) > TARGETS:
             self._lacking.popitem(last=False)
+
+
+def without_thoughts_of_others(call: Call) -> Call:
+    """Return the call without what another provider thought in earlier turns."""
+    items = call.body.get("input")
+    if not isinstance(items, list) or not any(map(is_ours, items)):
+        return call
+    kept = [item for item in items if not is_ours(item)]
+    return replace(call, body={**call.body, "input": kept})
 
 
 def no_such_address(failure: UpstreamFailure) -> bool:

@@ -197,7 +197,7 @@ def test_a_server_without_responses_answers_by_its_chats(place: Place) -> None:
     with pytest.raises(openai.NotFoundError):
         place.client.responses.retrieve(answers[0].id)
     for kept in ({"previous_response_id": answers[0].id}, {"conversation": "conv_1"}):
-        with pytest.raises(openai.BadRequestError, match="keeps"):
+        with pytest.raises(openai.BadRequestError, match="does not keep"):
             place.client.responses.create(model="found-out", input="and?", **kept)
     with pytest.raises(openai.BadRequestError):
         place.client.responses.create(model="found-out", input="hi", background=True)
