@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -23,6 +23,7 @@ from proxy.errors import (
     PreviousUnknown,
     ResponseUnknown,
 )
+from proxy.owed import Owed
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.snapshot import Snapshot
 from proxy.store.origins import Origin, OriginStore, key_of
@@ -128,7 +129,7 @@ class Origins:
         async def kept() -> None:
             await asyncio.gather(*keeping)
 
-        owed = AsyncExitStack()
+        owed = Owed()
         owed.push_async_callback(kept)
         stream.tap(see).owe(owed)
 

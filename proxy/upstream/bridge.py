@@ -14,7 +14,7 @@ import importlib
 import re
 import uuid
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import AsyncExitStack, aclosing, contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from types import ModuleType
 from typing import Any, assert_never
@@ -23,6 +23,7 @@ import orjson
 
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
+from proxy.owed import Owed
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.retry import Kind
 from proxy.types import Call, Json, Surface, Target
@@ -194,7 +195,7 @@ def _streamed(
     """Return a chat's stream as one of Responses; it is closed with it."""
     rest = _events(chat, telling)
     stream = ChunkStream((), rest, now=waiting.now, headers=chat.headers, dropped=dropped)
-    owed = AsyncExitStack()
+    owed = Owed()
     # A generator that nobody has begun to read closes nothing when it is closed.
     owed.push_async_callback(chat.aclose)
     return stream.owe(owed)

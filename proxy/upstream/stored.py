@@ -45,13 +45,13 @@ class Stored:
     ) -> bytes:
         address = address_of(target, Surface.RESPONSES)
         url = "/".join((str(address.url), *(quote(part, safe="") for part in path)))
-        answer = await self._http.ask(
-            method,
+        answer = await self._http.post(
             URL(f"{url}?{urlencode(query)}" if query else url, encoded=True),
-            None,
+            b"",
             {name: value for name, value in address.headers.items() if name != CONTENT_TYPE},
             connect_s=target.timeouts.connect_s,
             waiting=Waiting(self._clock.now),
+            method=method,
         )
         try:
             body = await answer.whole(self._limit_bytes())
