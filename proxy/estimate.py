@@ -40,6 +40,8 @@ FEWEST = 8  # answers, before they are believed
 MODELS = 1_000  # names under a wildcard are endless
 HIGH_QUANTILE = 0.98
 
+# By which a request names what its provider keeps, of a size nobody here knows.
+KEPT = ("previous_response_id", "conversation")
 # By which a request says how long its answer may be, at most.
 BOUNDS = ("max_completion_tokens", "max_tokens")
 # And by which a request for a Response does: to a chat another API's name means nothing.
@@ -90,8 +92,22 @@ def size_of(body: Json, body_bytes: int = 0) -> Size:
                 text_bytes -= encoded
             case _:
                 pass
+    if "messages" not in body:
+        elsewhere += _kept(body)
     tools = bool(body.get("tools") or body.get("functions"))
     return Size(max(0, text_bytes), images, audio_bytes, file_bytes, elsewhere, tools)
+
+
+def _kept(body: Json) -> int:
+    """Return how many things a request for a Response names that its provider keeps."""
+    items = body.get("input")
+    named: int = sum(
+        isinstance(item, Mapping) and item.get("type") == "item_reference"
+        for item in (items if isinstance(items, list) else ())
+    )
+    named += sum(bool(body.get(name)) for name in KEPT)
+    # The text of an older completion is called `prompt` too.
+    return named + isinstance(body.get("prompt"), Mapping)
 
 
 def _parts(messages: object) -> Iterator[Mapping[str, Any]]:

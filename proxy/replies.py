@@ -204,6 +204,11 @@ class ChunkStream:
         # How it ended, as the exit stack wants to hear it; None only after a full read.
         self._outcome: BaseException | None = asyncio.CancelledError("the reader left early")
 
+    @property
+    def at_hand(self) -> tuple[Chunk, ...]:
+        """The chunks that have arrived and that nobody has read yet."""
+        return tuple(self._first)
+
     def tap(self, see: Callable[[Chunk], None]) -> Self:
         """Show every chunk to `see` before it is returned."""
         self._taps.append(see)

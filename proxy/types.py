@@ -42,7 +42,7 @@ class Lane(StrEnum):
 
     UNIFIED = "unified"
     DIRECT = "direct"
-    TRANSLATED = "translated"  # a message that is asked as a chat, by the target's lane for those
+    TRANSLATED = "translated"  # asked as a chat, by the target's lane for those
 
 
 class Strategy(StrEnum):
@@ -140,6 +140,7 @@ class Target:
     timeouts: TargetTimeouts = TargetTimeouts()
     lane: Lane = Lane.UNIFIED
     messages: Lane = Lane.TRANSLATED  # the lane of Anthropic's surfaces
+    responses: Lane = Lane.TRANSLATED  # the lane of OpenAI's Responses
     weight: float | None = None
     order: int = 0  # lower is asked first within a group
     rpm: int | None = None
@@ -152,6 +153,8 @@ class Target:
     stated: Stated = NOTHING_STATED  # what the file itself says of them
 
     def lane_of(self, surface: Surface) -> Lane:
+        if surface is Surface.RESPONSES:
+            return self.responses
         return self.messages if surface in ANTHROPIC else self.lane
 
     def __hash__(self) -> int:

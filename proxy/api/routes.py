@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from proxy.api import admin, ai, models, openapi, ops, providers, usage
+from proxy.api import admin, ai, models, openapi, ops, providers, stored, usage
 from proxy.api.exchange import ModelEndpoint
 from proxy.api.render import answer_error
 from proxy.api.small import SmallEndpoint
@@ -27,6 +27,16 @@ TABLE: tuple[tuple[str, str, ASGIApp], ...] = (
     (_POST, "/ai/generate", ai.generate),
     (_POST, "/ai/stream", ai.stream),
     (_GET, "/ai/providers/health", SmallEndpoint(providers.health)),
+    *(
+        (method, f"{root}/responses/{{response}}{below}", SmallEndpoint(answering))
+        for root in ("/v1", "")
+        for method, below, answering in (
+            (_GET, "", stored.response),
+            (_DELETE, "", stored.response),
+            (_GET, "/input_items", stored.input_items),
+            (_POST, "/cancel", stored.cancel),
+        )
+    ),
     (_GET, "/v1/models", SmallEndpoint(models.list_models)),
     (_GET, "/models", SmallEndpoint(models.list_models)),
     (_GET, "/v1/models/{model:path}", SmallEndpoint(models.get_model)),

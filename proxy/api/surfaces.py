@@ -27,7 +27,8 @@ class Row:
     One surface. `paths` are its addresses, each also under `/v1`.
 
     `required` are the fields that must stand in a body, `assumed` what OpenAI takes for those that
-    may be left out there and that we need. Without `streams` a body that asks for one is refused.
+    may be left out there and that we need. With one of `instead` what is required may be left out:
+    it is kept at the provider. Without `streams` a body that asks for one is refused.
     """
 
     surface: Surface
@@ -35,6 +36,7 @@ class Row:
     summary: str
     required: tuple[str, ...]
     assumed: Mapping[str, Any] = field(default_factory=dict)
+    instead: tuple[str, ...] = ()
     streams: bool = False
     passes: tuple[str, ...] = ()  # headers that go on to a provider of the same surface
     forming: Forming = as_it_came
@@ -44,6 +46,8 @@ class Row:
         """Return the call that a body makes. Raises RequestInvalid naming the field."""
         body = {**self.assumed, **parse_object(raw, depth_limit)}
         for name in self.required:
+            if body.get(name) is None and any(body.get(other) for other in self.instead):
+                continue
             if name == "messages":
                 check_messages(body)
             else:
@@ -96,8 +100,15 @@ ROWS: tuple[Row, ...] = (
         ("/responses",),
         "Answer with a list of items, whole or as a stream of events",
         ("input",),
+        instead=("previous_response_id", "conversation", "prompt"),
         streams=True,
-        body={"input": {"type": ["string", "array"]}, "previous_response_id": {"type": "string"}},
+        body={
+            "input": _TEXTS,
+            "previous_response_id": {"type": ["string", "null"]},
+            "conversation": {"type": ["string", "object", "null"]},
+            "store": {"type": ["boolean", "null"]},
+            "background": {"type": ["boolean", "null"]},
+        },
         forming=as_response,
     ),
     Row(

@@ -46,9 +46,11 @@ class Proxied:
         proxy: str | None,
         connect_s: float,
         waiting: Waiting,
+        method: str = "POST",
     ) -> Response:
         """Send `body`; return the answer, its head already there. Raises as `Pool.post` does."""
-        asking = self._session.post(
+        asking = self._session.request(
+            method,
             url,
             data=body,
             headers=headers,

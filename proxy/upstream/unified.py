@@ -26,8 +26,7 @@ from proxy.retry import Kind
 from proxy.types import Call, Json, Surface, Target
 from proxy.upstream import failures
 from proxy.upstream.answer import Answer
-from proxy.upstream.arguments import RESPOND, Written, write_arguments
-from proxy.upstream.bridge import respond
+from proxy.upstream.arguments import Written, write_arguments
 from proxy.upstream.events import DRAIN_S, chunks_of
 from proxy.upstream.judge import choices_of_call, limit_of
 from proxy.upstream.limits import leeways, rate_limits
@@ -97,7 +96,7 @@ class Unified:
     async def _ask(self, litellm: ModuleType, written: Written, wire: Wire) -> Any:
         """Return what LiteLLM answers, or None where only the wire has an answer."""
         try:
-            ask = respond if written.function == RESPOND else getattr(litellm, written.function)
+            ask = getattr(litellm, written.function)
             return await _connected(await ask(**written.arguments), wire)
         except UpstreamFailure:
             raise

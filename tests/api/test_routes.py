@@ -281,6 +281,7 @@ def test_every_address_that_is_described_is_served_and_the_other_way_round() -> 
     served = {(path.replace(":path", ""), method.lower()) for method, path, _ in TABLE}
     described = {(path, method) for path, operations in PATHS.items() for method in operations}
     other_spellings = {"/models", "/models/{model}", "/health/liveliness"}
+    other_spellings |= {f"/responses/{{response}}{at}" for at in ("", "/input_items", "/cancel")}
     other_spellings |= {path for row in ROWS for path in list(addresses(row))[1:]}
     assert described <= served
     assert {path for path, _ in served - described} == {*other_spellings, "/openapi.json"}
