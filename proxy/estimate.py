@@ -47,7 +47,7 @@ RESPONSE_BOUNDS = ("max_output_tokens",)
 WORDLESS = frozenset(
     {
         Surface.EMBEDDINGS, Surface.MODERATIONS, Surface.IMAGES, Surface.RERANK,
-        Surface.COUNT_TOKENS,
+        Surface.COUNT_TOKENS, Surface.SPEECH,
     }
 )  # fmt: skip
 # Surfaces that no tokens are charged for.

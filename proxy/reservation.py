@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from proxy import sound
 from proxy.errors import UpstreamFailure
 from proxy.estimate import PromptRates, Size
 from proxy.facts import Price
@@ -78,11 +79,12 @@ class Reservation:
             return self._reported + more
         if not self._spent and self.outcome != OK:
             return Usage()
-        return Usage(
+        ours = Usage(
             prompt_tokens=rates.typical(model_of(self.target), self.size),
             completion_tokens=self._said_tokens,
             estimated=True,
         )
+        return sound.spoken(self.call, self.target.facts, ours)
 
     @property
     def _said_tokens(self) -> int:
@@ -91,6 +93,10 @@ class Reservation:
     def cost_nano_usd(self, usage: Usage) -> int | None:
         """Return what `usage` costs; None where the price is not known."""
         price: Price | None = self.target.facts.price
+        if self.call.surface in sound.SURFACES and (self._spent or self.outcome == OK):
+            cost = sound.cost_nano_usd(self.call, self.target.facts)
+            if cost is not None:
+                return cost
         return None if price is None else cost_nano_usd(price, usage, self._service_tier)
 
     def _see(self, chunk: Chunk) -> None:

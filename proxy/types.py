@@ -29,6 +29,7 @@ class Surface(StrEnum):
     MESSAGES = "messages"  # Anthropic's
     COUNT_TOKENS = "count_tokens"  # of such a request
     RESPONSES = "responses"
+    SPEECH = "speech"
     AI = "ai"  # a chat, asked and answered in the small form of `/ai/*`
 
 

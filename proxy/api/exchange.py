@@ -93,7 +93,7 @@ class ModelEndpoint:
             call = await self._read(exchange, snapshot)
             tally.stream = call.stream
             conversation.beside(partial(_leave, exchange))
-            if call.stream:
+            if call.stream and outbound.pulses:
                 conversation.beside(partial(outbound.pulse, snapshot.policy.keepalive))
             exchange.asked = True
             await _send(outbound, await state["gateway"].serve(call, caller, snapshot, tally))

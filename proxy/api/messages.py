@@ -34,6 +34,8 @@ STOP_FRAME = sse.frame(b'{"type":"message_stop"}', b"message_stop")
 class AsAnthropic:
     """The form of one answer, whose bytes are Anthropic's or look like it already."""
 
+    pulses = True
+
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
         self._stopped = False

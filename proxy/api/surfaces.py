@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from proxy.api.exchange import ModelEndpoint
-from proxy.api.form import Forming, as_it_came, as_response
+from proxy.api.form import Forming, as_it_came, as_response, as_sound
 from proxy.api.messages import as_anthropic
 from proxy.api.parse import (
     Incoming,
@@ -36,6 +36,7 @@ class Row:
     required: tuple[str, ...]
     assumed: Mapping[str, Any] = field(default_factory=dict)
     streams: bool = False
+    always: bool = False  # it is sent as it comes, whether or not that is asked for
     passes: tuple[str, ...] = ()  # headers that go on to a provider of the same surface
     forming: Forming = as_it_came
     body: Mapping[str, Any] = field(default_factory=dict)  # its fields, as JSON schemas
@@ -50,7 +51,8 @@ class Row:
                 check_text(body, name)
         if body.get("stream") and not self.streams:
             raise wrong("stream", "false: this endpoint answers whole")
-        return make_call(body, surface=self.surface, request_id=request_id, size_bytes=len(raw))
+        call = make_call(body, surface=self.surface, request_id=request_id, size_bytes=len(raw))
+        return replace(call, stream=True) if self.always else call
 
     def read(self, incoming: Incoming) -> Call:
         """Return the call that a request makes. Raises RequestInvalid naming the field."""
@@ -115,6 +117,20 @@ ROWS: tuple[Row, ...] = (
         "Draw images",
         ("prompt",),
         body={"prompt": {"type": "string"}},
+    ),
+    Row(
+        Surface.SPEECH,
+        ("/audio/speech",),
+        "Say a text aloud: sound as it comes, or a stream of events",
+        ("input",),
+        streams=True,
+        always=True,
+        forming=as_sound,
+        body={
+            "input": {"type": "string"},
+            "voice": {"type": ["string", "object"]},
+            "stream_format": {"enum": ["audio", "sse"]},
+        },
     ),
     Row(
         Surface.RERANK,

@@ -11,12 +11,12 @@ from typing import Any
 import orjson
 
 from proxy.catalogue import STATED, UPLIFT_OF_ENDPOINT, UPLIFT_OF_REGION, PriceTable
-from proxy.pricing import is_token_price
+from proxy.pricing import is_known_price
 
 FILE = "model_prices_and_context_window_backup.json"
 EXAMPLE = "sample_spec"  # a row that explains the others
 UPLIFTS = (UPLIFT_OF_ENDPOINT, UPLIFT_OF_REGION)
-KEPT = frozenset({*STATED, "litellm_provider", "tiered_pricing"})
+KEPT = frozenset({*STATED, "litellm_provider", "mode", "tiered_pricing"})
 
 
 @cache
@@ -51,5 +51,5 @@ def _kept(row: Mapping[str, Any]) -> Mapping[str, Any]:
     return {
         name: value
         for name, value in row.items()
-        if name in KEPT or name.startswith(UPLIFTS) or is_token_price(name)
+        if name in KEPT or name.startswith(UPLIFTS) or is_known_price(name)
     }

@@ -15,6 +15,7 @@ from proxy.grammar.chat import Chat
 from proxy.grammar.messages import Messages
 from proxy.grammar.responses import Responses
 from proxy.grammar.single import Counted, Embedding, Listed
+from proxy.grammar.sound import Speech
 from proxy.grammar.text import Text
 from proxy.types import Json, Surface, Usage
 
@@ -95,4 +96,5 @@ GRAMMARS: Mapping[Surface, Grammar] = {
     Surface.RERANK: Listed("results"),
     Surface.MESSAGES: Messages(),
     Surface.COUNT_TOKENS: Counted(),
+    Surface.SPEECH: Speech(),
 }

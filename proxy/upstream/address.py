@@ -26,6 +26,7 @@ PATHS: Mapping[Surface, str] = {
     Surface.MESSAGES: "v1/messages",
     Surface.COUNT_TOKENS: "v1/messages/count_tokens",
     Surface.RESPONSES: "responses",
+    Surface.SPEECH: "audio/speech",
 }
 ANTHROPIC_HOME = "https://api.anthropic.com"
 ANTHROPIC_VERSION = "2023-06-01"  # where neither the caller nor the file names another

@@ -34,6 +34,12 @@ FUNCTIONS: Mapping[Surface, str] = {
     Surface.IMAGES: "aimage_generation",
     Surface.RERANK: "arerank",
     Surface.RESPONSES: RESPOND,
+    Surface.SPEECH: "aspeech",
+}
+# What of a body LiteLLM has a word for; it takes anything else for a setting of its own, or drops
+# it without saying so.
+HEARD: Mapping[Surface, frozenset[str]] = {
+    Surface.SPEECH: frozenset({"input", "instructions", "response_format", "speed", "voice"}),
 }
 # Asked with a key as `api-key`, or with a token where the file has one of these.
 AZURES = frozenset({"azure", "azure_text"})
@@ -94,6 +100,8 @@ def _write_other(litellm: ModuleType, target: Target, call: Call) -> Written:
     for path in target.params.get("additional_drop_params") or ():
         take_out(path, body)
     said = {name: value for name, value in body.items() if name not in OURS and value is not None}
+    if call.surface in HEARD:
+        return _write_heard(target, call, said, place)
     arguments: dict[str, Any] = {
         # LiteLLM edits in place what it is given; the next target must see it as it was sent.
         **copy.deepcopy(said),
@@ -114,6 +122,24 @@ def _write_other(litellm: ModuleType, target: Target, call: Call) -> Written:
         message = "LiteLLM mixes the choices of a streamed text up"
         raise UpstreamFailure(message, kind=Kind.DIALECT)
     return Written(function, arguments, native, dropped, secrets, headers)
+
+
+def _write_heard(target: Target, call: Call, said: Json, place: Json) -> Written:
+    """Return what to call LiteLLM with where it takes nothing but what it has a word for."""
+    heard = HEARD[call.surface]
+    unheard = tuple(name for name in said if name not in heard and name != "stream_format")
+    if unheard and target.drop_params is False:
+        message = f"LiteLLM has no word for {unheard[0]!r} at this provider"
+        raise UpstreamFailure(message, kind=Kind.DIALECT)
+    arguments = {
+        **{name: value for name, value in said.items() if name in heard},
+        **place,
+        "model": f"{target.provider}/{target.model}",
+        "max_retries": 0,
+        "timeout": TIMEOUT_S,
+    }
+    native, secrets = _is_openai_s(target), secrets_of(target)
+    return Written(FUNCTIONS[call.surface], arguments, native, unheard, secrets, headers_of(target))
 
 
 def _texts_asked_for(call: Call) -> int:

@@ -9,7 +9,7 @@ request that was written for somebody else is sent to it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +19,7 @@ import orjson
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.grammar import GRAMMARS, Grammar
-from proxy.replies import ChunkStream, Completion, Reply
+from proxy.replies import EVENTS, Chunk, ChunkStream, Completion, Reply
 from proxy.retry import Kind
 from proxy.types import ANTHROPIC, Call, Json, Surface, Target
 from proxy.upstream import failures
@@ -32,6 +32,7 @@ from proxy.upstream.judge import choices_of_call, limit_of
 from proxy.upstream.limits import leeways, rate_limits
 from proxy.upstream.sdk import Sdk
 from proxy.upstream.secrets import secrets_of
+from proxy.upstream.sounds import speech_of
 from proxy.upstream.stream import Progress, begin
 from proxy.upstream.wire import BODILESS, ERROR_BODY_LIMIT, ERROR_BODY_WAIT_S
 from proxy.waiting import Waiting
@@ -116,8 +117,9 @@ class Direct:
             headers = rate_limits(answer.headers, wall_s=wall_s)
             reply: Reply
             if call.stream:
+                source, kind = _source(answer, call, grammar)
                 reply = await begin(
-                    chunks_of(answer, answer.drain, named=grammar.named),
+                    source,
                     Progress(
                         grammar,
                         choices=choices_of_call(call),
@@ -128,6 +130,7 @@ class Direct:
                     self._clock,
                     headers=headers,
                     dropped=written.dropped,
+                    content_type=kind,
                     waiting=waiting,
                 )
             else:
@@ -152,6 +155,16 @@ class Direct:
             )
         if answer.headers.get("content-type", "").startswith("text/html"):
             raise UpstreamFailure("the provider answered with a web page", kind=Kind.TRANSIENT)
+
+
+def _source(
+    answer: Answer, call: Call, grammar: Grammar
+) -> tuple[AsyncGenerator[Chunk, None], str]:
+    """Return the chunks of a stream, and the type of their content. Raises UpstreamFailure."""
+    if call.surface is Surface.SPEECH:
+        content_type = answer.headers.get("content-type", "")
+        return speech_of(call, content_type, answer, answer.drain)
+    return chunks_of(answer, answer.drain, named=grammar.named), EVENTS
 
 
 def _said(call: Call) -> Mapping[str, str]:

@@ -24,6 +24,7 @@ class Ask:
     model: str | None
     streams: bool
     created: int
+    media: str | None = None  # of a stream that is no events
 
     @property
     def body(self) -> Json:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tests.providers import (
+    openai_audio,
     openai_chat,
     openai_completions,
     openai_embeddings,
@@ -23,7 +24,7 @@ from tests.providers.wire import Request
 _PATH = re.compile(
     r"^(/openai)?(/v1)?(/deployments/(?P<deployment>[^/]+))?"
     r"/(?P<endpoint>chat/completions|completions|embeddings|responses|models"
-    r"|moderations|images/generations|rerank)(/(?P<model>.+))?$"
+    r"|moderations|images/generations|rerank|audio/speech)(/(?P<model>.+))?$"
 )
 _SHAPES: dict[str, Shape] = {
     "chat/completions": Shape(openai_chat.whole, openai_chat.events),
@@ -32,6 +33,7 @@ _SHAPES: dict[str, Shape] = {
     "responses": Shape(openai_responses.whole, openai_responses.events),
     "moderations": Shape(openai_lists.moderations, openai_lists.events),
     "images/generations": Shape(openai_lists.images, openai_lists.events),
+    "audio/speech": Shape(openai_audio.unasked, openai_audio.speech),
     "rerank": Shape(openai_lists.rerank, openai_lists.events),
 }
 _MODELS = ("gpt-4o", "gpt-4o-mini", "text-embedding-3-small")
@@ -47,13 +49,15 @@ class OpenAI:
             return None
         body = request.json
         model = body.get("model") or found["deployment"] or found["model"]
+        speaks = found["endpoint"] == "audio/speech"
         return Ask(
             number=number,
             request=request,
             endpoint=found["endpoint"],
             model=model if isinstance(model, str) else None,
-            streams=body.get("stream") is True,
+            streams=speaks or body.get("stream") is True,
             created=created,
+            media=openai_audio.sound_type(body) if speaks else None,
         )
 
     def fixed(self, ask: Ask) -> Json | None:

@@ -181,7 +181,7 @@ def _stream(dialect: Dialect, ask: Ask, step: Answer) -> Transcript:
         dialect.headers(ask.number),
         step.status,
         chain(parts, [Part(step.trailing)] if step.trailing else []),
-        content_type=SSE_TYPE,
+        content_type=ask.media or SSE_TYPE,
         ending=ending,
         stall_s=stall_s,
         streamed=True,
