@@ -101,7 +101,7 @@ class Quota:
             allowance=self._allowance(snapshot.allowances, caller, call.user, model),
             policy=snapshot.policy.quota,
             tally=tally,
-            size=size_of(call.body, call.size_bytes),
+            size=size_of(call.body, call.size_bytes, call.upload.size_bytes if call.upload else 0),
             at=self._store.wall(),
         )
         return Admitting(self, admission)
@@ -219,7 +219,10 @@ class Quota:
         prompt = min(prompt_bound, self._rates.high(model_of(target), admission.size))
         completion, nano = answers.tokens, 0
         if call.surface in sound.SURFACES:
-            completion, nano = sound.aside_for(call, facts, prompt_bound)
+            default = policy.default_max_tokens
+            prompt, completion, nano = sound.aside_for(
+                call, facts, prompt, prompt_most=prompt_bound, default_tokens=default
+            )
         elif facts.price is not None:
             nano = bound_nano_usd(facts.price, prompt_bound, completion, call.service_tier)
         id = f"{admission.id}.{admission.attempts + 1}"

@@ -43,6 +43,7 @@ _ANTHROPIC_ERROR = {
         "request_id": {"type": "string"},
     },
 }
+_BYTES = {"type": "string", "format": "binary"}
 _WISHES = {
     "fallbacks": {
         "type": "array",
@@ -81,7 +82,9 @@ def _question(row: Row) -> dict[str, Any]:
     }
     if row.streams:
         fields["stream"] = {"type": ["boolean", "null"]}
-    required = [name for name in ("model", *row.required) if name not in row.assumed]
+    files = () if row.file is None else (row.file,)
+    fields |= dict.fromkeys(files, _BYTES)
+    required = [name for name in ("model", *files, *row.required) if name not in row.assumed]
     return {
         "type": "object",
         "required": required,
@@ -91,14 +94,17 @@ def _question(row: Row) -> dict[str, Any]:
 
 
 def _asks(row: Row) -> dict[str, Any]:
-    body = {"required": True, "content": _content(_question(row))}
+    kind = "application/json" if row.file is None else "multipart/form-data"
+    body = {"required": True, "content": {kind: {"schema": _question(row)}}}
     operation = _operation(row.summary, secured=True, requestBody=body)
     if row.surface in ANTHROPIC:
         operation["responses"]["default"] = {
             "description": "An error, in Anthropic's envelope.",
             "content": _content(_ANTHROPIC_ERROR),
         }
-    content = _content({"type": "object"})
+    content = {"audio/*": {"schema": _BYTES}} if row.always else _content({"type": "object"})
+    if row.file is not None:
+        content["text/plain"] = {"schema": {"type": "string"}}
     if row.streams:
         content["text/event-stream"] = {"schema": {"type": "string"}}
     operation["responses"]["200"]["content"] = content

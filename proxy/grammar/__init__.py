@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
 from proxy.grammar.chat import Chat
+from proxy.grammar.heard import Heard
 from proxy.grammar.messages import Messages
 from proxy.grammar.responses import Responses
 from proxy.grammar.single import Counted, Embedding, Listed
@@ -97,4 +98,6 @@ GRAMMARS: Mapping[Surface, Grammar] = {
     Surface.MESSAGES: Messages(),
     Surface.COUNT_TOKENS: Counted(),
     Surface.SPEECH: Speech(),
+    Surface.TRANSCRIPTIONS: Heard(),
+    Surface.TRANSLATIONS: Heard(),
 }

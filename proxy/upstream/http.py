@@ -48,7 +48,7 @@ class Http:
     async def post(
         self,
         url: URL,
-        body: bytes,
+        body: bytes | AsyncIterator[bytes],
         headers: Mapping[str, str],
         *,
         connect_s: float,

@@ -22,7 +22,7 @@ from proxy.errors import UpstreamFailure
 from proxy.grammar import GRAMMARS
 from proxy.replies import EVENTS, Chunk, ChunkStream, Completion, Reply
 from proxy.retry import Kind
-from proxy.types import Call, Json, Surface, Target
+from proxy.types import HEARD, Call, Json, Surface, Target
 from proxy.upstream import failures
 from proxy.upstream.answer import Answer
 from proxy.upstream.arguments import RESPOND, Written, write_arguments
@@ -35,6 +35,7 @@ from proxy.upstream.others import normal_answer, reader_of, wrapped_in
 from proxy.upstream.sdk import Sdk
 from proxy.upstream.sounds import once, speech_of
 from proxy.upstream.stream import Progress, begin
+from proxy.upstream.transcript import transcript_from
 from proxy.upstream.wire import WIRE, Wire, WireError
 from proxy.waiting import Waiting
 
@@ -51,8 +52,7 @@ class Unified:
         """Call `target` once, as `Upstream.call` says."""
         litellm = await self._sdk.ready()
         written = write_arguments(litellm, target, call, foreign=foreign)
-        # Speech that LiteLLM translates is whole before anybody may have it.
-        streamed = call.stream and (written.native or call.surface is not Surface.SPEECH)
+        streamed = _is_streamed(call, written)
         wire = Wire(
             connect_s=target.timeouts.connect_s,
             limit_bytes=self._limit_bytes(),
@@ -89,7 +89,7 @@ class Unified:
                 owed.push_async_callback(wire.aclose)
                 async with asyncio.timeout(limit_s):
                     answer = await self._ask(litellm, written, wire)
-                    if not call.stream:
+                    if not call.stream or call.surface in HEARD:
                         return self._completion(answer, call, written, wire)
                     stream = await self._stream(answer, target, call, written, wire)
                 return stream.owe(owed.pop_all())
@@ -146,6 +146,8 @@ class Unified:
     def _completion(self, answer: Any, call: Call, written: Written, wire: Wire) -> Completion:
         headers = rate_limits(wire.headers, wall_s=self._clock.wall())
         facts: Mapping[str, Any] = {"headers": headers, "dropped": written.dropped}
+        if call.surface in HEARD and answer is not None:
+            return transcript_from(call, normal_answer(call, answer), **facts)
         if not written.native and answer is not None:
             body = normal_answer(call, answer, counted=not wire.mended)
             return Completion(_dumped(body), body, **facts)
@@ -159,6 +161,12 @@ class Unified:
         if not written.native or not GRAMMARS[call.surface].answers(body):
             raise UpstreamFailure("the answer cannot be read", kind=Kind.TRANSIENT)
         return Completion(raw, body, **facts)
+
+
+def _is_streamed(call: Call, written: Written) -> bool:
+    """Say whether the answer is read as it comes: what is heard, or said, LiteLLM has whole."""
+    whole = call.surface in HEARD or (call.surface is Surface.SPEECH and not written.native)
+    return call.stream and not whole
 
 
 async def _connected(answer: Any, wire: Wire) -> Any:

@@ -70,7 +70,7 @@ def _config(first: FakeOpenAI, second: FakeOpenAI) -> dict[str, Any]:
         "general_settings": {"master_key": "sk-master-of-the-sounds"},
         "mobius": {
             "lanes": {"by-litellm": "unified"},
-            "limits": {},
+            "limits": {"upload_mb": UPLOAD_MB},
             "timeouts": {"idle": 1},
             "keys": [
                 {"name": "web", "key": KEYS["web"]},
