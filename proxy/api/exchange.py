@@ -46,6 +46,7 @@ class Exchange:
     receive: Receive
     outbound: Outbound
     tally: Tally
+    model: str | None = None  # of the address, where that names one
     asked: bool = False  # the gateway has it: from here on the request is the gateway's to count
 
 
@@ -85,7 +86,8 @@ class ModelEndpoint:
         )
         form = self._forming(tally, clock)
         outbound = Outbound(send, tally, clock=clock, log=state["log"], form=form)
-        return Exchange(state, headers, scope["query_string"], receive, outbound, tally)
+        named = scope.get("path_params", {}).get("model")
+        return Exchange(state, headers, scope["query_string"], receive, outbound, tally, named)
 
     async def _serve(self, exchange: Exchange, scope: Scope) -> None:
         state, tally, outbound = exchange.state, exchange.tally, exchange.outbound
@@ -124,7 +126,7 @@ class ModelEndpoint:
         # A slow upload is nobody's latency but the client's.
         exchange.tally.started_s = exchange.state["clock"].now()
         request_id = exchange.tally.request_id
-        return Incoming(raw, request_id, snapshot, exchange.query, headers, form)
+        return Incoming(raw, request_id, snapshot, exchange.query, headers, form, exchange.model)
 
 
 async def _send(outbound: Outbound, reply: Reply) -> None:

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from proxy import __version__
 from proxy.api import openapi_ai
+from proxy.api.azure import deployment_addresses
 from proxy.api.render import answer_json
 from proxy.api.surfaces import ROWS, Row, addresses
 from proxy.api.usage import QUESTIONS
@@ -43,6 +44,7 @@ _ANTHROPIC_ERROR = {
         "request_id": {"type": "string"},
     },
 }
+_MODEL = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
 _BYTES = {"type": "string", "format": "binary"}
 _WISHES = {
     "fallbacks": {
@@ -93,10 +95,15 @@ def _question(row: Row) -> dict[str, Any]:
     }
 
 
-def _asks(row: Row) -> dict[str, Any]:
+def _asks(row: Row, *, at_deployment: bool = False) -> dict[str, Any]:
     kind = "application/json" if row.file is None else "multipart/form-data"
-    body = {"required": True, "content": {kind: {"schema": _question(row)}}}
-    operation = _operation(row.summary, secured=True, requestBody=body)
+    question = _question(row)
+    named: dict[str, Any] = {}
+    if at_deployment:
+        question["required"] = [name for name in question["required"] if name != "model"]
+        named["parameters"] = [_MODEL]
+    body = {"required": True, "content": {kind: {"schema": question}}}
+    operation = _operation(row.summary, secured=True, requestBody=body, **named)
     if row.surface in ANTHROPIC:
         operation["responses"]["default"] = {
             "description": "An error, in Anthropic's envelope.",
@@ -147,10 +154,13 @@ def _usage() -> dict[str, Any]:
     return operation
 
 
-_MODEL = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
-
 PATHS: dict[str, dict[str, Any]] = {
     **{next(addresses(row)): {"post": _asks(row)} for row in ROWS},
+    **{
+        path.replace(":path", ""): {"post": _asks(row, at_deployment=True)}
+        for row in ROWS
+        for path in deployment_addresses(row)
+    },
     "/ai/generate": {
         "post": _ai(
             "Answer a chat with one flat object",

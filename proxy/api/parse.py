@@ -33,6 +33,7 @@ class Incoming:
     query: bytes = b""  # of its address, without the `?`
     headers: RequestHeaders = field(default_factory=dict)
     form: Form | None = None  # instead of `raw`
+    model: str | None = None  # of its address, where that names one
 
     @property
     def depth_limit(self) -> int:

@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from proxy.api import admin, ai, models, openapi, ops, providers, usage
+from proxy.api.azure import azure_addresses, deployed, deployment_addresses
 from proxy.api.exchange import ModelEndpoint
 from proxy.api.render import answer_error
 from proxy.api.small import SmallEndpoint
@@ -24,6 +25,8 @@ _DELETE = "DELETE"
 # The first that matches answers.
 TABLE: tuple[tuple[str, str, ASGIApp], ...] = (
     *((_POST, path, row.endpoint) for row in ROWS for path in addresses(row)),
+    *((_POST, path, row.endpoint) for row in ROWS for path in azure_addresses(row)),
+    *((_POST, path, row.endpoint) for row in ROWS for path in deployment_addresses(row)),
     (_POST, "/ai/generate", ai.generate),
     (_POST, "/ai/stream", ai.stream),
     (_GET, "/ai/providers/health", SmallEndpoint(providers.health)),
@@ -31,6 +34,10 @@ TABLE: tuple[tuple[str, str, ASGIApp], ...] = (
     (_GET, "/models", SmallEndpoint(models.list_models)),
     (_GET, "/v1/models/{model:path}", SmallEndpoint(models.get_model)),
     (_GET, "/models/{model:path}", SmallEndpoint(models.get_model)),
+    (_GET, "/openai/v1/models", SmallEndpoint(models.list_models)),
+    (_GET, "/openai/models", SmallEndpoint(models.list_models)),
+    (_GET, "/openai/v1/models/{model:path}", SmallEndpoint(models.get_model)),
+    (_GET, "/openai/models/{model:path}", SmallEndpoint(models.get_model)),
     (_GET, "/health/liveness", SmallEndpoint(ops.liveness)),
     (_GET, "/health/liveliness", SmallEndpoint(ops.liveness)),  # LiteLLM's spelling
     (_GET, "/health/readiness", SmallEndpoint(ops.readiness)),
@@ -50,12 +57,21 @@ MODELS: Mapping[tuple[str, str], ModelEndpoint] = {
 }
 
 
+def _deployed(scope: Scope) -> ModelEndpoint | None:
+    """Return who answers at Azure's address of a deployment, which the scope then names."""
+    found = deployed(scope["path"]) if scope["method"] == _POST else None
+    if found is None:
+        return None
+    endpoint, scope["path_params"] = found[0], {"model": found[1]}
+    return endpoint
+
+
 class Service(FastAPI):
     """The application. Model requests do not go through its layers, which cost more than a hit."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            endpoint = MODELS.get((scope["method"], scope["path"]))
+            endpoint = MODELS.get((scope["method"], scope["path"])) or _deployed(scope)
             if endpoint is not None:
                 await endpoint(scope, receive, send)
                 return

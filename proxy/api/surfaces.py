@@ -43,9 +43,16 @@ class Row:
     file: str | None = None  # asked with a form, which has a file of this name
     body: Mapping[str, Any] = field(default_factory=dict)  # its fields, as JSON schemas
 
-    def parse(self, raw: bytes, request_id: str, depth_limit: int) -> Call:
-        """Return the call that a body makes. Raises RequestInvalid naming the field."""
-        return self._make({**self.assumed, **parse_object(raw, depth_limit)}, request_id, len(raw))
+    def parse(
+        self, raw: bytes, request_id: str, depth_limit: int, model: str | None = None
+    ) -> Call:
+        """
+        Return the call that a body makes. Raises RequestInvalid naming the field.
+
+        `model` is the one that the address names: the body's own counts for nothing then.
+        """
+        body = {**self.assumed, **parse_object(raw, depth_limit), **_named(model)}
+        return self._make(body, request_id, len(raw))
 
     def _make(self, body: dict[str, Any], request_id: str, size_bytes: int = 0) -> Call:
         for name in self.required:
@@ -61,23 +68,28 @@ class Row:
     def read(self, incoming: Incoming) -> Call:
         """Return the call that a request makes. Raises RequestInvalid naming the field."""
         if incoming.form is not None:
-            return self._read_form(incoming.form, incoming.request_id)
-        call = self.parse(incoming.raw, incoming.request_id, incoming.depth_limit)
+            return self._read_form(incoming.form, incoming)
+        call = self.parse(incoming.raw, incoming.request_id, incoming.depth_limit, incoming.model)
         given = {name: incoming.headers.get(name.encode()) for name in self.passes}
         said = {name: value.decode("latin-1") for name, value in given.items() if value}
         return replace(call, headers=said) if said else call
 
-    def _read_form(self, form: Form, request_id: str) -> Call:
+    def _read_form(self, form: Form, incoming: Incoming) -> Call:
         found = [part for part in form.upload.parts if part.name == self.file]
         if len(found) != 1 or self.file in form.fields:
             raise wrong(str(self.file), "one file")
-        call = self._make({**self.assumed, **form.fields}, request_id)
+        body = {**self.assumed, **form.fields, **_named(incoming.model)}
+        call = self._make(body, incoming.request_id)
         return replace(call, upload=form.upload)
 
     @property
     def endpoint(self) -> ModelEndpoint:
         form = self.file is not None
         return ModelEndpoint(self.surface, self.read, self.forming, form=form)
+
+
+def _named(model: str | None) -> Mapping[str, Any]:
+    return {} if model is None else {"model": model}
 
 
 _TEXTS = {"type": ["string", "array"], "description": "A text, or a list of them."}
