@@ -30,6 +30,7 @@ FACTS_KEPT = 4096  # a stranger may ask for endless names under a wildcard
 UPLIFT_OF_REGION = "regional_processing_uplift_multiplier"
 UPLIFT_OF_ENDPOINT = "regional_endpoint_uplift_multiplier"
 LIMITS = frozenset({"max_input_tokens", "max_output_tokens", "max_tokens"})
+SUPPORTS = "supports_"
 AUDIO_MODES = frozenset({"audio_speech", "audio_transcription"})
 DENIED = frozenset(
     {
@@ -86,6 +87,7 @@ class PriceTable:
             price=FREE if stated.mocked else _price(row, provider, stated.region),
             max_input_tokens=_limit(row.get("max_input_tokens")),
             max_output_tokens=_limit(row.get("max_output_tokens")),
+            listed=() if stated.mocked else tuple((n, row[n]) for n in row if is_listed(n)),
             sound=FREE_SOUND if stated.mocked else sound_price_of(row),
             cannot=frozenset(
                 name for name in DENIED if row.get(name) is False and not stated.mocked
@@ -99,6 +101,11 @@ class PriceTable:
                 return dict(row)
         # A base model is the operator's word, and may be another provider's.
         return dict(self._rows.get(model.lower(), {}) if stated.base_model else {})
+
+
+def is_listed(name: str) -> bool:
+    """Say whether people are told of a model what the table or the file has under this name."""
+    return name == "mode" or name.startswith(SUPPORTS) or is_known_price(name)
 
 
 def _price(row: Row, provider: str, region: str | None) -> Price | None:

@@ -81,6 +81,8 @@ class ModelFacts:
     max_output_tokens: int | None = None
     sound: SoundPrice = SILENT
     cannot: frozenset[str] = frozenset()  # LiteLLM's names of capabilities that it surely lacks
+    # For whoever lists models, by LiteLLM's names; nothing is decided by it.
+    listed: tuple[tuple[str, bool | float | str], ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,9 @@ _POST = "POST"
 _GET = "GET"  # and HEAD
 _DELETE = "DELETE"
 
+_MODELS = SmallEndpoint(models.list_models, models.failed)
+_MODEL = SmallEndpoint(models.get_model, models.failed)
+
 # The first that matches answers.
 TABLE: tuple[tuple[str, str, ASGIApp], ...] = (
     *((_POST, path, row.endpoint) for row in ROWS for path in addresses(row)),
@@ -30,14 +33,14 @@ TABLE: tuple[tuple[str, str, ASGIApp], ...] = (
     (_POST, "/ai/generate", ai.generate),
     (_POST, "/ai/stream", ai.stream),
     (_GET, "/ai/providers/health", SmallEndpoint(providers.health)),
-    (_GET, "/v1/models", SmallEndpoint(models.list_models)),
-    (_GET, "/models", SmallEndpoint(models.list_models)),
-    (_GET, "/v1/models/{model:path}", SmallEndpoint(models.get_model)),
-    (_GET, "/models/{model:path}", SmallEndpoint(models.get_model)),
-    (_GET, "/openai/v1/models", SmallEndpoint(models.list_models)),
-    (_GET, "/openai/models", SmallEndpoint(models.list_models)),
-    (_GET, "/openai/v1/models/{model:path}", SmallEndpoint(models.get_model)),
-    (_GET, "/openai/models/{model:path}", SmallEndpoint(models.get_model)),
+    (_GET, "/v1/models", _MODELS),
+    (_GET, "/models", _MODELS),
+    (_GET, "/v1/models/{model:path}", _MODEL),
+    (_GET, "/models/{model:path}", _MODEL),
+    (_GET, "/openai/v1/models", _MODELS),
+    (_GET, "/openai/models", _MODELS),
+    (_GET, "/openai/v1/models/{model:path}", _MODEL),
+    (_GET, "/openai/models/{model:path}", _MODEL),
     (_GET, "/health/liveness", SmallEndpoint(ops.liveness)),
     (_GET, "/health/liveliness", SmallEndpoint(ops.liveness)),  # LiteLLM's spelling
     (_GET, "/health/readiness", SmallEndpoint(ops.readiness)),
