@@ -34,8 +34,8 @@ SUPPORTS = "supports_"
 AUDIO_MODES = frozenset({"audio_speech", "audio_transcription"})
 DENIED = frozenset(
     {
-        "supports_audio_input", "supports_function_calling", "supports_response_schema",
-        "supports_vision",
+        "supports_audio_input", "supports_audio_output", "supports_function_calling",
+        "supports_response_schema", "supports_vision",
     }
 )  # fmt: skip
 STATED = LIMITS | DENIED  # what `model_info` may say of a model, beside its prices

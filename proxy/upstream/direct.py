@@ -9,8 +9,7 @@ request that was written for somebody else is sent to it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +18,7 @@ import orjson
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.grammar import GRAMMARS, Grammar
+from proxy.owed import Owed
 from proxy.replies import EVENTS, NO_HEADERS, Chunk, ChunkStream, Completion, Reply
 from proxy.retry import Kind
 from proxy.types import ANTHROPIC, HEARD, Call, Json, Surface, Target
@@ -52,10 +52,6 @@ class Written:
     secrets: tuple[str, ...] = field(repr=False)
 
     @property
-    def sent(self) -> bytes | AsyncIterator[bytes]:
-        return self.body.pieces() if isinstance(self.body, Form) else self.body
-
-    @property
     def headers(self) -> Mapping[str, str]:
         """The headers that the body has of its own."""
         return self.body.headers if isinstance(self.body, Form) else NO_HEADERS
@@ -78,11 +74,11 @@ class Direct:
         limit_s, late = limit_of(target, call)
         address = address_of(target, call.surface)
         try:
-            async with AsyncExitStack() as owed:
+            async with Owed() as owed:
                 async with asyncio.timeout(limit_s):
                     answer = await self._http.post(
                         address.url,
-                        written.sent,
+                        written.body,
                         {**headers_for(address, _said(call)), **written.headers},
                         connect_s=target.timeouts.connect_s,
                         waiting=waiting,

@@ -30,16 +30,15 @@ class Form:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What says how it is to be read, and how long it is."""
-        kind = f"multipart/form-data; boundary={self.boundary}"
-        return {"content-type": kind, "content-length": str(self._size_bytes)}
+        """What says how it is to be read."""
+        return {"content-type": f"multipart/form-data; boundary={self.boundary}"}
 
     @property
     def _end(self) -> bytes:
         return f"--{self.boundary}--\r\n".encode()
 
     @property
-    def _size_bytes(self) -> int:
+    def size_bytes(self) -> int:
         text = sum(map(len, (*self.fields, *self.heads, self._end)))
         return text + self.upload.size_bytes + len(b"\r\n") * len(self.heads)
 

@@ -19,6 +19,7 @@ from proxy import sse
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.grammar import Grammar
+from proxy.owed import Owed
 from proxy.replies import EVENTS, Chunk, ChunkStream
 from proxy.retry import Kind
 from proxy.types import Json, TargetTimeouts
@@ -146,7 +147,7 @@ async def begin(
     stream = ChunkStream(
         first, rest, now=now, headers=headers, dropped=dropped, content_type=content_type
     )
-    owed = contextlib.AsyncExitStack()
+    owed = Owed()
     # A generator that nobody has begun to read closes nothing when it is closed.
     owed.push_async_callback(source.aclose)
     return stream.owe(owed)

@@ -32,7 +32,7 @@ def test_a_body_and_its_file_are_a_form_that_can_be_sent_twice() -> None:
         "model": [b"m"], "include[]": [b"a", b"b"], "stream": [b"true"], "t": [b"0.5"],
         "file": [content],
     }  # fmt: skip
-    assert len(raw) == int(form.headers["content-length"])
+    assert len(raw) == form.size_bytes
     assert max(map(len, pieces)) <= PIECE_BYTES
     assert b"".join(sent(form)) == raw
 
