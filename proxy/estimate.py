@@ -50,7 +50,7 @@ RESPONSE_BOUNDS = ("max_output_tokens",)
 WORDLESS = frozenset(
     {
         Surface.EMBEDDINGS, Surface.MODERATIONS, Surface.IMAGES, Surface.RERANK,
-        Surface.COUNT_TOKENS,
+        Surface.COUNT_TOKENS, Surface.SPEECH, Surface.TRANSCRIPTIONS, Surface.TRANSLATIONS,
     }
 )  # fmt: skip
 # Surfaces that no tokens are charged for.
@@ -72,10 +72,14 @@ class Size(NamedTuple):
         return not (self.images or self.audio_bytes or self.file_bytes or self.files_elsewhere)
 
 
-def size_of(body: Json, body_bytes: int = 0) -> Size:
-    """Return the size of a request; `body_bytes` is the length of its JSON, 0 to measure it."""
-    text_bytes = body_bytes or len(orjson.dumps(body))
-    images = audio_bytes = file_bytes = elsewhere = 0
+def size_of(body: Json, body_bytes: int = 0, upload_bytes: int = 0) -> Size:
+    """
+    Return the size of a request; `body_bytes` is the length of its JSON, 0 to measure it.
+
+    `upload_bytes` are those of the recording beside it.
+    """
+    text_bytes, audio_bytes = body_bytes or len(orjson.dumps(body)), upload_bytes
+    images = file_bytes = elsewhere = 0
     for part in _parts(body.get("messages") or body.get("input")):
         match part:
             case {"type": "image_url" | "image" | "input_image"}:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 from proxy.caching import NO_WISHES, CacheWishes
 from proxy.facts import NOTHING_STATED, UNKNOWN, ModelFacts, Stated
 from proxy.limits import ScopeKind, Standing, Unit
+from proxy.upload import Upload
 
 Json: TypeAlias = Mapping[str, Any]
 
@@ -30,11 +31,18 @@ class Surface(StrEnum):
     MESSAGES = "messages"  # Anthropic's
     COUNT_TOKENS = "count_tokens"  # of such a request
     RESPONSES = "responses"
+    SPEECH = "speech"
+    TRANSCRIPTIONS = "transcriptions"
+    TRANSLATIONS = "translations"  # of what is heard, into English
     AI = "ai"  # a chat, asked and answered in the small form of `/ai/*`
 
 
 # Asked and answered in Anthropic's form, whoever answers.
 ANTHROPIC = frozenset({Surface.MESSAGES, Surface.COUNT_TOKENS})
+
+
+# Asked with a recording in a form, and answered with what is heard in it.
+HEARD = frozenset({Surface.TRANSCRIPTIONS, Surface.TRANSLATIONS})
 
 
 class Lane(StrEnum):
@@ -99,6 +107,7 @@ class Call:
     tags: tuple[str, ...] = ()  # `agent=planner`: for the ledger
     # Of the caller's own, those that a provider of the same surface is to get; in lower case.
     headers: Mapping[str, str] = field(default_factory=dict)
+    upload: Upload | None = field(default=None, repr=False)  # the files beside the body of a form
 
     @property
     def user(self) -> str | None:
