@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from urllib.parse import quote, urlencode
-
-from yarl import URL
+from urllib.parse import quote
 
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
@@ -44,9 +42,10 @@ class Stored:
         self, target: Target, method: str, path: Sequence[str], query: Sequence[tuple[str, str]]
     ) -> bytes:
         address = address_of(target, Surface.RESPONSES)
-        url = "/".join((str(address.url), *(quote(part, safe="") for part in path)))
+        below = "/".join((address.url.raw_path, *(quote(part, safe="") for part in path)))
+        url = address.url.with_path(below, encoded=True)
         answer = await self._http.post(
-            URL(f"{url}?{urlencode(query)}" if query else url, encoded=True),
+            url.with_query([*address.url.query.items(), *query]),
             b"",
             {name: value for name, value in address.headers.items() if name != CONTENT_TYPE},
             connect_s=target.timeouts.connect_s,
