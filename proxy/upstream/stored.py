@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
+import orjson
+
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.retry import Kind
@@ -17,6 +19,7 @@ from proxy.upstream.secrets import secrets_of
 from proxy.waiting import Waiting
 
 CONTENT_TYPE = "content-type"
+NOTHING = b"{}"  # instead of no body, which some answer a DELETE with
 
 
 class Stored:
@@ -57,7 +60,7 @@ class Stored:
         finally:
             answer.close()
         if 200 <= answer.status < 300:
-            return body
+            return _checked(body or NOTHING)
         raise failures.of_response(
             answer.status,
             answer.headers,
@@ -65,3 +68,12 @@ class Stored:
             now_s=self._clock.wall(),
             secrets=secrets_of(target),
         )
+
+
+def _checked(body: bytes) -> bytes:
+    """Return the body. Raises UpstreamFailure where it is no JSON, but a page of somebody's."""
+    try:
+        orjson.loads(body)
+    except ValueError as exc:
+        raise UpstreamFailure("the answer is not JSON", kind=Kind.TRANSIENT) from exc
+    return body
