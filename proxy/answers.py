@@ -19,6 +19,7 @@ from proxy.store.cache_port import CacheStore
 from proxy.store.disk_cache import DiskCache
 from proxy.store.memory_cache import MemoryCache
 from proxy.store.origins import MemoryOrigins, OriginStore
+from proxy.store.patience import TIMEOUT_S
 from proxy.store.redis_board import RedisBoard
 from proxy.store.redis_cache import RedisCache
 from proxy.store.redis_client import open_client
@@ -62,11 +63,15 @@ def _relay(opened: AsyncExitStack, config: Config, clock: Clock) -> Relay | None
     redis = _redis_of(config)
     if redis is None:
         return None
-    client = open_client(redis)
+    timeout_s = config.cache.timeout_s or TIMEOUT_S
+    client = open_client(redis, timeout_s=timeout_s)
     opened.push_async_callback(client.aclose)
     most_bytes = int(config.snapshot.policy.cache.max_entry_mb * _MB)
     namespace = config.cache.namespace or ""
-    return Relay(RedisBoard(client, clock, namespace=namespace, most_bytes=most_bytes))
+    board = RedisBoard(
+        client, clock, namespace=namespace, most_bytes=most_bytes, timeout_s=timeout_s
+    )
+    return Relay(board)
 
 
 def _open_store(opened: AsyncExitStack, config: Config, clock: Clock) -> CacheStore:
@@ -74,8 +79,14 @@ def _open_store(opened: AsyncExitStack, config: Config, clock: Clock) -> CacheSt
     most_bytes = int(policy.max_entry_mb * _MB)
     redis = _redis_of(config)
     if redis is not None:
-        client, namespace = open_client(redis), settings.namespace or ""
-        store = RedisCache(client, clock, namespace=namespace, most_bytes=most_bytes)
+        timeout_s = settings.timeout_s or TIMEOUT_S
+        store = RedisCache(
+            open_client(redis, timeout_s=timeout_s),
+            clock,
+            namespace=settings.namespace or "",
+            most_bytes=most_bytes,
+            timeout_s=timeout_s,
+        )
         opened.push_async_callback(store.aclose)
         return store
     if settings.enabled and settings.type == DISK:

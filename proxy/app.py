@@ -313,7 +313,8 @@ def _waiting(started: Config, now: Config) -> list[str]:
 def _place_of(config: Config) -> tuple[object, ...]:
     """Return where answers are kept."""
     cache = config.cache
-    return (cache.type, cache.folder, cache.redis, cache.namespace) if cache.enabled else ()
+    place = (cache.type, cache.folder, cache.redis, cache.namespace, cache.timeout_s)
+    return place if cache.enabled else ()
 
 
 def _change(old: Snapshot, new: Snapshot) -> dict[str, object]:

@@ -6,6 +6,7 @@ Everything this service can answer with other than success.
     + ContextTooLong ......... 400 context_length_exceeded    no window is as large
   x BodyTooLarge ............. 413 request_too_large
   x BodyTooSlow .............. 408 request_too_slow
+  x UploadUnkept ............. 503 upload_not_kept           no room for a file of the request
   x HeadersTooLarge .......... 431 request_headers_too_large
   x UrlUnknown ............... 404 unknown_url
   x MethodRefused ............ 405 method_not_supported
@@ -85,6 +86,12 @@ class BodyTooLarge(ProxyError):
     status = 413
     type = "invalid_request_error"
     code = "request_too_large"
+
+
+class UploadUnkept(ProxyError):
+    status = 503
+    type = "server_error"
+    code = "upload_not_kept"
 
 
 class BodyTooSlow(ProxyError):

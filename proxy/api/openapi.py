@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from proxy import __version__
 from proxy.api import openapi_ai
+from proxy.api.azure import deployment_addresses
 from proxy.api.render import answer_json
 from proxy.api.surfaces import ROWS, Row, addresses
 from proxy.api.usage import QUESTIONS
@@ -43,6 +44,8 @@ _ANTHROPIC_ERROR = {
         "request_id": {"type": "string"},
     },
 }
+_MODEL = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+_BYTES = {"type": "string", "format": "binary"}
 _WISHES = {
     "fallbacks": {
         "type": "array",
@@ -81,8 +84,10 @@ def _question(row: Row) -> dict[str, Any]:
     }
     if row.streams:
         fields["stream"] = {"type": ["boolean", "null"]}
+    files = () if row.file is None else (row.file,)
+    fields |= dict.fromkeys(files, _BYTES)
     needed = () if row.instead else row.required
-    required = [name for name in ("model", *needed) if name not in row.assumed]
+    required = [name for name in ("model", *files, *needed) if name not in row.assumed]
     return {
         "type": "object",
         "required": required,
@@ -91,15 +96,23 @@ def _question(row: Row) -> dict[str, Any]:
     }
 
 
-def _asks(row: Row) -> dict[str, Any]:
-    body = {"required": True, "content": _content(_question(row))}
-    operation = _operation(row.summary, secured=True, requestBody=body)
+def _asks(row: Row, *, at_deployment: bool = False) -> dict[str, Any]:
+    kind = "application/json" if row.file is None else "multipart/form-data"
+    question = _question(row)
+    named: dict[str, Any] = {}
+    if at_deployment:
+        question["required"] = [name for name in question["required"] if name != "model"]
+        named["parameters"] = [_MODEL]
+    body = {"required": True, "content": {kind: {"schema": question}}}
+    operation = _operation(row.summary, secured=True, requestBody=body, **named)
     if row.surface in ANTHROPIC:
         operation["responses"]["default"] = {
             "description": "An error, in Anthropic's envelope.",
             "content": _content(_ANTHROPIC_ERROR),
         }
-    content = _content({"type": "object"})
+    content = {"audio/*": {"schema": _BYTES}} if row.always else _content({"type": "object"})
+    if row.file is not None:
+        content["text/plain"] = {"schema": {"type": "string"}}
     if row.streams:
         content["text/event-stream"] = {"schema": {"type": "string"}}
     operation["responses"]["200"]["content"] = content
@@ -156,10 +169,13 @@ def _kept(summary: str) -> dict[str, Any]:
     return operation
 
 
-_MODEL = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
-
 PATHS: dict[str, dict[str, Any]] = {
     **{next(addresses(row)): {"post": _asks(row)} for row in ROWS},
+    **{
+        path.replace(":path", ""): {"post": _asks(row, at_deployment=True)}
+        for row in ROWS
+        for path in deployment_addresses(row)
+    },
     "/ai/generate": {
         "post": _ai(
             "Answer a chat with one flat object",

@@ -27,6 +27,9 @@ PATHS: Mapping[Surface, str] = {
     Surface.MESSAGES: "v1/messages",
     Surface.COUNT_TOKENS: "v1/messages/count_tokens",
     Surface.RESPONSES: "responses",
+    Surface.SPEECH: "audio/speech",
+    Surface.TRANSCRIPTIONS: "audio/transcriptions",
+    Surface.TRANSLATIONS: "audio/translations",
 }
 AZURE = "azure"
 AZURE_VERSION = "preview"  # where the file names none

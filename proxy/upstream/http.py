@@ -18,6 +18,7 @@ from yarl import URL
 
 from proxy.errors import UpstreamFailure
 from proxy.retry import Kind
+from proxy.upstream.connection import Body
 from proxy.upstream.pool import Pool
 from proxy.upstream.unpack import ENCODINGS, Unpacker
 from proxy.upstream.wire import NO_PROXIES
@@ -56,7 +57,7 @@ class Http:
     async def post(
         self,
         url: URL,
-        body: bytes,
+        body: bytes | Body,
         headers: Mapping[str, str],
         *,
         connect_s: float,

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from tests.providers import (
+    openai_audio,
     openai_chat,
     openai_completions,
     openai_embeddings,
@@ -24,7 +25,7 @@ from tests.providers.wire import Request
 _PATH = re.compile(
     r"^(/openai)?(/v1)?(/deployments/(?P<deployment>[^/]+))?"
     r"/(?P<endpoint>chat/completions|completions|embeddings|responses|models"
-    r"|moderations|images/generations|rerank)(/(?P<model>.+))?$"
+    r"|moderations|images/generations|rerank|audio/\w+)(/(?P<model>.+))?$"
 )
 _SHAPES: dict[str, Shape] = {
     "chat/completions": Shape(openai_chat.whole, openai_chat.events),
@@ -33,6 +34,9 @@ _SHAPES: dict[str, Shape] = {
     "responses": Shape(openai_responses.whole, openai_responses.events),
     "moderations": Shape(openai_lists.moderations, openai_lists.events),
     "images/generations": Shape(openai_lists.images, openai_lists.events),
+    "audio/speech": Shape(openai_audio.unasked, openai_audio.speech),
+    "audio/transcriptions": Shape(openai_audio.heard, openai_audio.heard_events),
+    "audio/translations": Shape(openai_audio.heard, openai_audio.heard_events),
     "rerank": Shape(openai_lists.rerank, openai_lists.events),
 }
 _MODELS = ("gpt-4o", "gpt-4o-mini", "text-embedding-3-small")
@@ -52,13 +56,15 @@ class OpenAI:
             return None
         body = request.json
         model = body.get("model") or found["deployment"] or found["model"]
+        speaks = found["endpoint"] == "audio/speech"
         return Ask(
             number=number,
             request=request,
             endpoint=found["endpoint"],
             model=model if isinstance(model, str) else None,
-            streams=body.get("stream") is True,
+            streams=speaks or body.get("stream") is True or openai_audio.streams(body),
             created=created,
+            media=openai_audio.sound_type(body) if speaks else None,
         )
 
     def fixed(self, ask: Ask) -> Json | None:
@@ -70,7 +76,7 @@ class OpenAI:
             return _model(ask.model, ask.created)
         return {"object": "list", "data": [_model(name, ask.created) for name in _MODELS]}
 
-    def whole(self, ask: Ask, answer: Answer) -> Json:
+    def whole(self, ask: Ask, answer: Answer) -> Json | str:
         return _SHAPES[ask.endpoint].whole(ask, answer)
 
     def events(self, ask: Ask, answer: Answer) -> Iterable[Event]:
