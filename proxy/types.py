@@ -118,6 +118,11 @@ class Call:
         return user[:LONGEST_USER] if isinstance(user, str) and user else None
 
     @property
+    def runs_on(self) -> bool:
+        """Say whether the provider goes on with it after its answer: OpenAI's `background`."""
+        return self.surface is Surface.RESPONSES and self.body.get("background") is True
+
+    @property
     def service_tier(self) -> str | None:
         tier = self.body.get("service_tier")
         return tier if isinstance(tier, str) else None
