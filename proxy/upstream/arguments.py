@@ -71,6 +71,8 @@ class Written:
 
 def write_arguments(litellm: ModuleType, target: Target, call: Call, *, foreign: bool) -> Written:
     """Return what to call LiteLLM with; `foreign`: the caller wrote for another provider."""
+    if call.surface in WORDS:
+        return _write_sound(target, call)
     if call.surface is not Surface.CHAT:
         return _write_other(litellm, target, call, foreign=foreign)
     native = _is_openai_s(target)
@@ -112,8 +114,6 @@ def _write_other(litellm: ModuleType, target: Target, call: Call, *, foreign: bo
         dropped += drop_unheard(litellm, target, call, body, foreign=foreign)
     body |= target.params.get("extra_body") or {}
     said = {name: value for name, value in body.items() if name not in OURS and value is not None}
-    if call.surface in WORDS:
-        return _write_sound(target, call, said, place)
     arguments: dict[str, Any] = {
         # LiteLLM edits in place what it is given; the next target must see it as it was sent.
         **copy.deepcopy(said),
@@ -136,13 +136,17 @@ def _write_other(litellm: ModuleType, target: Target, call: Call, *, foreign: bo
     return Written(function, arguments, native, tuple(dict.fromkeys(dropped)), secrets, headers)
 
 
-def _write_sound(target: Target, call: Call, said: Json, place: Json) -> Written:
+def _write_sound(target: Target, call: Call) -> Written:
     """Return what to call LiteLLM with where it takes nothing but what it has a word for."""
     function = FUNCTIONS.get(call.surface)
     if function is None:
         raise UpstreamFailure(f"LiteLLM has no {call.surface.value}", kind=Kind.DIALECT)
+    place = {k: v for k, v in target.params.items() if k not in ("extra_body", "drop_params")}
+    body = {**call.body, **(target.params.get("extra_body") or {})}
+    for path in target.params.get("additional_drop_params") or ():
+        take_out(path, body)
     # In a form a list has another name.
-    said = {name.removesuffix("[]"): value for name, value in said.items()}
+    said = {name.removesuffix("[]"): value for name, value in body.items() if name not in OURS}
     words = WORDS[call.surface]
     unheard = tuple(name for name in said if name not in words | OWN_WORDS)
     if unheard and target.drop_params is False:
