@@ -50,11 +50,12 @@ def test_speech_is_the_provider_s_bytes_under_their_own_type(place: Place, model
     assert answer.response.headers["x-mobius-target"].startswith(f"{model}/")
 
 
-def test_sound_is_sent_while_more_of_it_is_still_to_come(place: Place) -> None:
+@pytest.mark.parametrize("model", ["m", "by-litellm"])
+def test_sound_is_sent_while_more_of_it_is_still_to_come(place: Place, model: str) -> None:
     gate = Gate()
     place.first.script(Answer(tokens=4, gate=gate, gate_after_tokens=2))
     speech = place.client.audio.speech.with_streaming_response
-    with speech.create(model="m", **ASKED) as answer:
+    with speech.create(model=model, **ASKED) as answer:
         pieces = answer.iter_bytes(TOKEN_BYTES)
         assert next(pieces) + next(pieces) == sound(2)
         assert not place.first.journal.last.finished
