@@ -8,6 +8,7 @@ that whoever watches a stream reads this one too.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from proxy.grammar.responses import usage_as_chat
 from proxy.grammar.single import Single
@@ -15,7 +16,7 @@ from proxy.types import Json, Usage
 from proxy.usage import usage_of
 
 PIECE: tuple[Json, ...] = ({"type": "mobius.sound"},)
-END: tuple[Json, ...] = ({"type": "mobius.sound.end"},)
+END: Json = {"type": "mobius.sound.end"}
 _BEGINS = frozenset({"mobius.sound", "speech.audio.delta", "speech.audio.done"})
 _ENDS = frozenset({"mobius.sound.end", "speech.audio.done"})
 
@@ -33,7 +34,9 @@ class Speech(Single):
         return failure_of(event)
 
     def usage(self, said: Json, before: Usage | None) -> Usage | None:
-        return usage_of({"usage": usage_as_chat(said.get("usage"))}) or before
+        found = usage_of({"usage": usage_as_chat(said.get("usage"))})
+        # What comes back is sound and nothing else.
+        return replace(found, audio_completion_tokens=found.completion_tokens) if found else before
 
     def reports(self, event: Json) -> bool:
         return event.get("type") in _ENDS

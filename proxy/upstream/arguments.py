@@ -26,6 +26,7 @@ from proxy.upstream.judge import choices_of_call
 from proxy.upstream.secrets import HEADERS, secrets_of
 
 RESPOND = "aresponses"  # asked by a bridge of ours
+SPEAK = "aspeech"  # likewise
 # What LiteLLM calls each surface.
 FUNCTIONS: Mapping[Surface, str] = {
     Surface.CHAT: "acompletion",
@@ -35,7 +36,7 @@ FUNCTIONS: Mapping[Surface, str] = {
     Surface.IMAGES: "aimage_generation",
     Surface.RERANK: "arerank",
     Surface.RESPONSES: RESPOND,
-    Surface.SPEECH: "aspeech",
+    Surface.SPEECH: SPEAK,
     Surface.TRANSCRIPTIONS: "atranscription",
 }
 # What of a body LiteLLM has a word for; it takes anything else for a setting of its own, or drops
@@ -48,7 +49,10 @@ WORDS: Mapping[Surface, frozenset[str]] = {
     Surface.TRANSLATIONS: frozenset(),
 }
 # What is seen to here, whatever LiteLLM makes of it.
-OWN_WORDS = frozenset({"stream_format"})
+OWN_WORDS: Mapping[Surface, frozenset[str]] = {
+    Surface.SPEECH: frozenset({"stream_format"}),
+    Surface.TRANSCRIPTIONS: frozenset({"response_format"}),
+}
 # Asked with a key as `api-key`, or with a token where the file has one of these.
 AZURES = frozenset({"azure", "azure_text"})
 AZURE_CREDENTIALS = ("azure_ad_token", "azure_client_secret", "azure_password", "client_secret")
@@ -72,7 +76,7 @@ class Written:
 def write_arguments(litellm: ModuleType, target: Target, call: Call, *, foreign: bool) -> Written:
     """Return what to call LiteLLM with; `foreign`: the caller wrote for another provider."""
     if call.surface in WORDS:
-        return _write_sound(target, call)
+        return _write_sound(litellm, target, call)
     if call.surface is not Surface.CHAT:
         return _write_other(litellm, target, call, foreign=foreign)
     native = _is_openai_s(target)
@@ -136,7 +140,7 @@ def _write_other(litellm: ModuleType, target: Target, call: Call, *, foreign: bo
     return Written(function, arguments, native, tuple(dict.fromkeys(dropped)), secrets, headers)
 
 
-def _write_sound(target: Target, call: Call) -> Written:
+def _write_sound(litellm: ModuleType, target: Target, call: Call) -> Written:
     """Return what to call LiteLLM with where it takes nothing but what it has a word for."""
     function = FUNCTIONS.get(call.surface)
     if function is None:
@@ -147,8 +151,8 @@ def _write_sound(target: Target, call: Call) -> Written:
         take_out(path, body)
     # In a form a list has another name.
     said = {name.removesuffix("[]"): value for name, value in body.items() if name not in OURS}
-    words = WORDS[call.surface]
-    unheard = tuple(name for name in said if name not in words | OWN_WORDS)
+    words = _words_of(litellm, target, call)
+    unheard = tuple(name for name in said if name not in words | OWN_WORDS[call.surface])
     if unheard and target.drop_params is False:
         message = f"LiteLLM has no word for {unheard[0]!r} at this provider"
         raise UpstreamFailure(message, kind=Kind.DIALECT)
@@ -162,6 +166,19 @@ def _write_sound(target: Target, call: Call) -> Written:
     }
     native, secrets = _is_openai_s(target), secrets_of(target)
     return Written(function, arguments, native, unheard, secrets, headers_of(target))
+
+
+def _words_of(litellm: ModuleType, target: Target, call: Call) -> frozenset[str]:
+    """Return what the target's provider has a word for, of all that LiteLLM has one for."""
+    words = WORDS[call.surface]
+    if call.surface is not Surface.TRANSCRIPTIONS or target.provider in NATIVE:
+        return words
+    if target.provider == "groq":
+        return words & set(litellm.GroqSTTConfig().get_supported_openai_params_stt())
+    provider = litellm.LlmProviders(target.provider)
+    find = litellm.ProviderConfigManager.get_provider_audio_transcription_config
+    rules = find(model=target.model, provider=provider)
+    return words if rules is None else words & set(rules.get_supported_openai_params(target.model))
 
 
 def _file_of(call: Call) -> Json:

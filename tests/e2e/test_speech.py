@@ -139,7 +139,7 @@ def test_a_text_is_charged_by_its_characters_or_by_tokens(place: Place) -> None:
     by_tokens = rows["gpt-4o-mini-tts"]
     assert by_tokens["estimated"] == 1
     assert by_tokens["completion_tokens"] == 1400 + 2000
-    assert by_tokens["audio_completion_tokens"] == 1400
+    assert by_tokens["audio_completion_tokens"] == 1400 + 2000
 
 
 def test_a_text_that_a_budget_does_not_reach_for_is_not_read(place: Place) -> None:
