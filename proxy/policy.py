@@ -177,6 +177,10 @@ class CachePolicy(Policy):
     finish_reasons: tuple[str, ...] = Field(
         default=("stop", "tool_calls", "function_call"), description="Of answers that are kept."
     )
+    pace: OptionalSeconds = Field(
+        default=None,
+        description="Between the events of a stream that is given again; off: all of it at once.",
+    )
 
 
 class AiPolicy(Policy):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import NamedTuple
 
 from proxy.facts import ModelFacts
@@ -67,9 +66,9 @@ def estimated(call: Call, facts: ModelFacts, ours: Usage) -> Usage:
         return Usage(estimated=True)
     if call.surface is Surface.SPEECH:
         tokens = round(_characters(call) * TOKENS_PER_CHARACTER)
-        return replace(ours, completion_tokens=tokens, audio_completion_tokens=tokens)
+        return ours._replace(completion_tokens=tokens, audio_completion_tokens=tokens)
     tokens = math.ceil(_likely_s(call) * TOKENS_PER_S)
-    return replace(ours, prompt_tokens=tokens, audio_prompt_tokens=tokens)
+    return ours._replace(prompt_tokens=tokens, audio_prompt_tokens=tokens)
 
 
 def cost_nano_usd(

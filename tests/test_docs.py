@@ -8,7 +8,8 @@ from pathlib import Path
 from proxy.api.routes import TABLE
 from proxy.api.small import SmallEndpoint
 from proxy.api.surfaces import ROWS
-from proxy.gateway import CACHEABLE
+from proxy.cacheable import TABLE as CACHEABLE
+from proxy.config.names import NOT_YET, NOT_YET_PARAMS, NOT_YET_VALUES
 from proxy.types import Surface
 from proxy.upstream.arguments import FUNCTIONS
 
@@ -79,10 +80,18 @@ def _last(path: str, names: str) -> bool:
 def test_every_other_address_stands_there_too() -> None:
     page = (ROOT / "docs/endpoints.md").read_text()
     small = {path for _, path, app in TABLE if isinstance(app, SmallEndpoint)}
-    own = {path for path in small if not path.startswith(("/openai/", "/models"))}
-    assert [path for path in own if path.replace("{model:path}", "") not in page] == []
+    own = {path for path in small if not path.startswith(("/openai/", "/models", "/responses"))}
+    spelt = {path.replace("{model:path}", "").replace("{response}", "{id}") for path in own}
+    assert [path for path in spelt if path not in page] == []
 
 
 def test_nothing_is_left_to_be_filled_in() -> None:
     for page in (ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")):
         assert re.search(r"PLACEHOLDER|TODO|TBD|FIXME", page.read_text()) is None, page.name
+
+
+def test_what_is_accepted_and_not_acted_on_is_told() -> None:
+    page = (ROOT / "docs/limits.md").read_text()
+    values = {f"{name}: {value}" for name, value in NOT_YET_VALUES.items()}
+    for name in NOT_YET | values | {f"litellm_params.{param}" for param in NOT_YET_PARAMS}:
+        assert f"`{name}`" in page, name

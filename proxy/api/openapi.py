@@ -86,7 +86,8 @@ def _question(row: Row) -> dict[str, Any]:
         fields["stream"] = {"type": ["boolean", "null"]}
     files = () if row.file is None else (row.file,)
     fields |= dict.fromkeys(files, _BYTES)
-    required = [name for name in ("model", *files, *row.required) if name not in row.assumed]
+    needed = () if row.instead else row.required
+    required = [name for name in ("model", *files, *needed) if name not in row.assumed]
     return {
         "type": "object",
         "required": required,
@@ -154,6 +155,20 @@ def _usage() -> dict[str, Any]:
     return operation
 
 
+_RESPONSE = {"name": "response", "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def _kept(summary: str) -> dict[str, Any]:
+    """Return an operation on a response that its provider keeps."""
+    operation = _operation(summary, secured=True, parameters=[_RESPONSE])
+    operation["responses"]["200"]["content"] = _content({"type": "object"})
+    operation["responses"]["404"] = {
+        **operation["responses"]["default"],
+        "description": "Nobody made it for this key, or its provider keeps it no longer.",
+    }
+    return operation
+
+
 PATHS: dict[str, dict[str, Any]] = {
     **{next(addresses(row)): {"post": _asks(row)} for row in ROWS},
     **{
@@ -176,6 +191,12 @@ PATHS: dict[str, dict[str, Any]] = {
         )
     },
     "/ai/providers/health": {"get": _providers()},
+    "/v1/responses/{response}": {
+        "get": _kept("A response that its provider keeps"),
+        "delete": _kept("Have a response kept no longer"),
+    },
+    "/v1/responses/{response}/input_items": {"get": _kept("What a response has answered")},
+    "/v1/responses/{response}/cancel": {"post": _kept("End a response that runs in background")},
     "/v1/models": {"get": _operation("List the models the key may ask", secured=True)},
     "/v1/models/{model}": {"get": _operation("One model", secured=True, parameters=[_MODEL])},
     "/health/liveness": {"get": _operation("Whether the process runs")},

@@ -10,7 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from proxy.api import admin, ai, models, openapi, ops, providers, usage
+from proxy.api import admin, ai, models, openapi, ops, providers, stored, usage
+from proxy.api.azure import ROOTS as AZURE_ROOTS
 from proxy.api.azure import azure_addresses, deployed, deployment_addresses
 from proxy.api.exchange import ModelEndpoint
 from proxy.api.render import answer_error
@@ -33,14 +34,22 @@ TABLE: tuple[tuple[str, str, ASGIApp], ...] = (
     (_POST, "/ai/generate", ai.generate),
     (_POST, "/ai/stream", ai.stream),
     (_GET, "/ai/providers/health", SmallEndpoint(providers.health)),
+    *(
+        (method, f"{root}/responses/{{response}}{below}", SmallEndpoint(answering))
+        for root in ("/v1", "", *AZURE_ROOTS)
+        for method, below, answering in (
+            (_GET, "", stored.response),
+            (_DELETE, "", stored.response),
+            (_GET, "/input_items", stored.input_items),
+            (_POST, "/cancel", stored.cancel),
+        )
+    ),
     (_GET, "/v1/models", _MODELS),
     (_GET, "/models", _MODELS),
     (_GET, "/v1/models/{model:path}", _MODEL),
     (_GET, "/models/{model:path}", _MODEL),
-    (_GET, "/openai/v1/models", _MODELS),
-    (_GET, "/openai/models", _MODELS),
-    (_GET, "/openai/v1/models/{model:path}", _MODEL),
-    (_GET, "/openai/models/{model:path}", _MODEL),
+    *((_GET, f"{root}/models", _MODELS) for root in AZURE_ROOTS),
+    *((_GET, f"{root}/models/{{model:path}}", _MODEL) for root in AZURE_ROOTS),
     (_GET, "/health/liveness", SmallEndpoint(ops.liveness)),
     (_GET, "/health/liveliness", SmallEndpoint(ops.liveness)),  # LiteLLM's spelling
     (_GET, "/health/readiness", SmallEndpoint(ops.readiness)),

@@ -28,7 +28,8 @@ class Row:
     One surface. `paths` are its addresses, each also under `/v1`.
 
     `required` are the fields that must stand in a body, `assumed` what OpenAI takes for those that
-    may be left out there and that we need. Without `streams` a body that asks for one is refused.
+    may be left out there and that we need. With one of `instead` what is required may be left out:
+    it is kept at the provider. Without `streams` a body that asks for one is refused.
     """
 
     surface: Surface
@@ -36,6 +37,7 @@ class Row:
     summary: str
     required: tuple[str, ...]
     assumed: Mapping[str, Any] = field(default_factory=dict)
+    instead: tuple[str, ...] = ()
     streams: bool = False
     always: bool = False  # it is sent as it comes, whether or not that is asked for
     passes: tuple[str, ...] = ()  # headers that go on to a provider of the same surface
@@ -56,6 +58,8 @@ class Row:
 
     def _make(self, body: dict[str, Any], request_id: str, size_bytes: int = 0) -> Call:
         for name in self.required:
+            if body.get(name) is None and any(body.get(other) for other in self.instead):
+                continue
             if name == "messages":
                 check_messages(body)
             else:
@@ -125,8 +129,15 @@ ROWS: tuple[Row, ...] = (
         ("/responses",),
         "Answer with a list of items, whole or as a stream of events",
         ("input",),
+        instead=("previous_response_id", "conversation", "prompt"),
         streams=True,
-        body={"input": {"type": ["string", "array"]}, "previous_response_id": {"type": "string"}},
+        body={
+            "input": _TEXTS,
+            "previous_response_id": {"type": ["string", "null"]},
+            "conversation": {"type": ["string", "object", "null"]},
+            "store": {"type": ["boolean", "null"]},
+            "background": {"type": ["boolean", "null"]},
+        },
         forming=as_response,
     ),
     Row(

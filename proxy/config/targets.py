@@ -10,7 +10,7 @@ from typing import Any
 
 from proxy.catalogue import STATED
 from proxy.config.connection import connect, credential_of
-from proxy.config.lanes import lane_of, messages_lane, wish_for
+from proxy.config.lanes import lane_of, messages_lane, responses_lane, wish_for
 from proxy.config.names import (
     ACTED,
     COMPLETION,
@@ -238,6 +238,7 @@ def _build(
         timeouts=_timeouts(reader, acted, above),
         lane=lane,
         messages=messages_lane(provider, handed, wish=wish),
+        responses=responses_lane(lane, info),
         weight=reader.number(acted.get("weight"), "weight"),
         order=order or 0,
         rpm=reader.integer(acted.get("rpm"), "rpm"),

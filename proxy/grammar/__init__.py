@@ -83,7 +83,10 @@ class Grammar(Protocol):
         ...
 
     def reasons(self, said: Iterable[Json]) -> list[object]:
-        """Return why each choice ended, of the events of a stream or of one whole body."""
+        """
+        Return why each choice ended, of the events of a stream or of one whole body, in the words
+        of a chat; None for one that did not, and nothing where the end of the stream is missing.
+        """
         ...
 
 

@@ -9,6 +9,7 @@ from proxy.types import Json, Usage
 from proxy.usage import usage_of
 
 ENDS = frozenset({"response.completed", "response.incomplete"})
+CALLS = frozenset({"function_call", "custom_tool_call"})  # items that the caller is to answer
 # What comes before anything of an answer does: the response itself, and empty places in it.
 OPENINGS = frozenset(
     {
@@ -83,9 +84,23 @@ class Responses:
         ]
 
     def reasons(self, said: Iterable[Json]) -> list[object]:
-        last = list(said)[-1:]
-        responses = [event.get("response", event) for event in last]
-        return ["stop" if each.get("status") == "completed" else "length" for each in responses]
+        events = list(said)
+        told = [event for event in events if event.get("type") in ENDS] or events
+        return [_reason(each.get("response", each)) for each in told[-1:]]
+
+
+def _reason(response: object) -> str | None:
+    """Return why a response ended, in the words of a chat; None for one that has not."""
+    match response:
+        case {"status": "completed", "output": list(output)}:
+            called = any(isinstance(each, Mapping) and each.get("type") in CALLS for each in output)
+            return "tool_calls" if called else "stop"
+        case {"status": "incomplete", "incomplete_details": {"reason": "content_filter"}}:
+            return "content_filter"
+        case {"status": "incomplete"}:
+            return "length"
+        case _:
+            return None
 
 
 def usage_as_chat(usage: object) -> Json:

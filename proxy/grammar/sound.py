@@ -8,7 +8,6 @@ that whoever watches a stream reads this one too.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from proxy.grammar.responses import usage_as_chat
 from proxy.grammar.single import Single
@@ -35,8 +34,10 @@ class Speech(Single):
 
     def usage(self, said: Json, before: Usage | None) -> Usage | None:
         found = usage_of({"usage": usage_as_chat(said.get("usage"))})
+        if found is None:
+            return before
         # What comes back is sound and nothing else.
-        return replace(found, audio_completion_tokens=found.completion_tokens) if found else before
+        return found._replace(audio_completion_tokens=found.completion_tokens)
 
     def reports(self, event: Json) -> bool:
         return event.get("type") in _ENDS

@@ -25,8 +25,7 @@ from proxy.upstream.fields import NATIVE, OURS, TARGETS, UNMERGED, drop, drops, 
 from proxy.upstream.judge import choices_of_call
 from proxy.upstream.secrets import HEADERS, secrets_of
 
-RESPOND = "aresponses"  # asked by a bridge of ours
-SPEAK = "aspeech"  # likewise
+SPEAK = "aspeech"  # in its place one of ours asks
 # What LiteLLM calls each surface.
 FUNCTIONS: Mapping[Surface, str] = {
     Surface.CHAT: "acompletion",
@@ -35,7 +34,6 @@ FUNCTIONS: Mapping[Surface, str] = {
     Surface.MODERATIONS: "amoderation",
     Surface.IMAGES: "aimage_generation",
     Surface.RERANK: "arerank",
-    Surface.RESPONSES: RESPOND,
     Surface.SPEECH: SPEAK,
     Surface.TRANSCRIPTIONS: "atranscription",
 }
@@ -113,7 +111,7 @@ def _write_other(litellm: ModuleType, target: Target, call: Call, *, foreign: bo
     function, body, dropped = FUNCTIONS[call.surface], filled(target, call), list[str]()
     for path in target.params.get("additional_drop_params") or ():
         take_out(path, body)
-    native = _is_openai_s(target) and function != RESPOND
+    native = _is_openai_s(target)
     if not native:
         dropped += drop_unheard(litellm, target, call, body, foreign=foreign)
     body |= target.params.get("extra_body") or {}

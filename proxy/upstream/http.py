@@ -1,5 +1,5 @@
 """
-The socket of the direct lane: one POST per attempt, watched and bounded.
+The socket of the direct lane: one request at a time, watched and bounded.
 
 Nothing is retried, redirected, unpacked without a bound or kept as a cookie here, and no variable
 of the environment but a proxy's has a say. What fails is told as an UpstreamFailure.
@@ -62,6 +62,7 @@ class Http:
         *,
         connect_s: float,
         waiting: Waiting,
+        method: str = "POST",
     ) -> Answer:
         """Return what was answered, of any status, its body not yet read; else UpstreamFailure."""
         try:
@@ -69,11 +70,17 @@ class Http:
             arriving: Arriving
             if proxy is not None or url.raw_user is not None:
                 arriving = await self._by_client().post(
-                    url, body, headers, proxy=proxy, connect_s=connect_s, waiting=waiting
+                    url,
+                    body,
+                    headers,
+                    proxy=proxy,
+                    connect_s=connect_s,
+                    waiting=waiting,
+                    method=method,
                 )
             else:
                 arriving = await self._pool.post(
-                    url, body, headers, connect_s=connect_s, waiting=waiting
+                    url, body, headers, connect_s=connect_s, waiting=waiting, method=method
                 )
         except TimeoutError as exc:
             raise UpstreamFailure("no connection in time", kind=Kind.UNREACHABLE) from exc

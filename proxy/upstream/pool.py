@@ -46,14 +46,17 @@ class Pool:
         *,
         connect_s: float,
         waiting: Waiting,
+        method: str = "POST",
     ) -> Arrival:
         """
-        Send `body`, and return what arrives, its head already there.
+        Send `body`, by another method where one is named, and return what arrives, its head already
+        there.
 
         Raises TimeoutError where there is no connection in time, OSError where there is none or it
         breaks, ValueError where a header cannot be sent.
         """
-        head = _head(url, headers, len(body) if isinstance(body, bytes) else body.size_bytes)
+        length = len(body) if isinstance(body, bytes) else body.size_bytes
+        head = _head(method, url, headers, length)
         origin = (url.scheme, url.raw_host or "", url.port or 0)
         connection = self._waiting(origin)
         if connection is None:
@@ -157,10 +160,10 @@ async def _poured(connection: Connection, head: bytes, body: Body, waiting: Wait
     return arrival
 
 
-def _head(url: URL, headers: Mapping[str, str], length: int) -> bytes:
-    """Return the head of a POST. Raises ValueError where a header would end its own line."""
+def _head(method: str, url: URL, headers: Mapping[str, str], length: int) -> bytes:
+    """Return the head of a request. Raises ValueError where a header would end its own line."""
     lines = [
-        f"POST {url.raw_path_qs} HTTP/1.1",
+        f"{method} {url.raw_path_qs} HTTP/1.1",
         f"host: {headers.get('host') or url.host_port_subcomponent}",
         *(f"{name}: {value}" for name, value in headers.items() if name not in FRAMING),
         f"content-length: {length}",

@@ -46,11 +46,13 @@ class Proxied:
         proxy: str | None,
         connect_s: float,
         waiting: Waiting,
+        method: str = "POST",
     ) -> Response:
         """Send `body`; return the answer, its head already there. Raises as `Pool.post` does."""
         if not isinstance(body, bytes):
             headers = {**headers, "content-length": str(body.size_bytes)}
-        asking = self._session.post(
+        asking = self._session.request(
+            method,
             url,
             data=body if isinstance(body, bytes) else body.pieces(),
             headers=headers,

@@ -27,8 +27,7 @@ from proxy.retry import Kind
 from proxy.types import HEARD, Call, Json, Surface, Target
 from proxy.upstream import failures
 from proxy.upstream.answer import Answer
-from proxy.upstream.arguments import RESPOND, SPEAK, Written, write_arguments
-from proxy.upstream.bridge import respond, speak
+from proxy.upstream.arguments import SPEAK, Written, write_arguments
 from proxy.upstream.events import DRAIN_S, chunks_of
 from proxy.upstream.judge import choices_of_call, limit_of
 from proxy.upstream.limits import leeways, rate_limits
@@ -36,6 +35,7 @@ from proxy.upstream.mend import MENDED
 from proxy.upstream.others import normal_answer, reader_of, wrapped_in
 from proxy.upstream.sdk import Sdk
 from proxy.upstream.sounds import once, speech_of
+from proxy.upstream.speak import speak
 from proxy.upstream.stream import Progress, begin
 from proxy.upstream.transcript import transcript_from
 from proxy.upstream.wire import WIRE, Wire, WireError
@@ -168,8 +168,6 @@ class Unified:
 
 def _function(litellm: ModuleType, written: Written) -> Callable[..., Awaitable[Any]]:
     """Return what asks, LiteLLM's or in its place."""
-    if written.function == RESPOND:
-        return respond
     if written.function == SPEAK:
         return partial(speak, litellm)
     found: Callable[..., Awaitable[Any]] = getattr(litellm, written.function)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from tests.providers import (
@@ -11,6 +11,7 @@ from tests.providers import (
     openai_chat,
     openai_completions,
     openai_embeddings,
+    openai_errors,
     openai_lists,
     openai_responses,
 )
@@ -46,8 +47,12 @@ class OpenAI:
 
     base_path = "/v1"
 
+    def __init__(self, lacks: Collection[str] = ()) -> None:
+        """`lacks`: endpoints that this server does not have."""
+        self._lacks = frozenset(lacks)
+
     def read(self, number: int, request: Request, created: int) -> Ask | None:
-        if (found := _PATH.match(request.path)) is None:
+        if (found := _PATH.match(request.path)) is None or found["endpoint"] in self._lacks:
             return None
         body = request.json
         model = body.get("model") or found["deployment"] or found["model"]
@@ -63,6 +68,8 @@ class OpenAI:
         )
 
     def fixed(self, ask: Ask) -> Json | None:
+        if ask.endpoint == "responses" and (below := ask.request.path.split("/responses/")[1:]):
+            return openai_responses.kept(ask, *below[0].split("/"))
         if ask.endpoint != "models":
             return None
         if ask.model is not None:
@@ -76,6 +83,8 @@ class OpenAI:
         return _SHAPES[ask.endpoint].events(ask, answer)
 
     def error(self, status: int, ask: Ask | None) -> Json:
+        if status == 404 and ask is None:
+            return openai_errors.error("Invalid URL", "invalid_request_error")
         return envelope(status, model=ask.model if ask else None)
 
     def error_event(self, error: Any) -> Event:
@@ -100,8 +109,11 @@ class OpenAI:
 class FakeOpenAI(FakeProvider):
     """A provider at `base_url` that speaks OpenAI's wire format."""
 
-    def __init__(self, *, send_buffer_bytes: int | None = None) -> None:
-        super().__init__(OpenAI(), send_buffer_bytes=send_buffer_bytes)
+    def __init__(
+        self, *, lacks: Collection[str] = (), send_buffer_bytes: int | None = None
+    ) -> None:
+        """`lacks`: endpoints that it does not have, as `responses`."""
+        super().__init__(OpenAI(lacks), send_buffer_bytes=send_buffer_bytes)
 
 
 def _model(name: str, created: int) -> Json:
