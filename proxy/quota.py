@@ -141,7 +141,7 @@ class Quota:
         answers = answers_to(body, known=None, default=0, most=None, surface=surface)
 
         def need(target: Target) -> Need:
-            if surface in FREE:
+            if surface in FREE or _is_wordless_sound(admission.call, target):
                 return Need(1, 0, 0)
             tokens = answers.tokens
             if target.defaults and not answers.stated:
@@ -292,6 +292,11 @@ class Quota:
             found = allowances.of(caller, user=user, model=model)
             self._known[key] = found
         return found
+
+
+def _is_wordless_sound(call: Call, target: Target) -> bool:
+    """Say whether what is spoken, or heard, takes no tokens there."""
+    return call.surface in sound.SURFACES and not sound.takes_tokens(call, target.facts)
 
 
 def _needs_bound(answers: Answers, known: int | None) -> bool:
