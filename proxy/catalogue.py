@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from proxy.facts import FREE, NOTHING_STATED, ModelFacts, Price, Stated
+from proxy.facts import FREE, NOTHING_STATED, Listing, ModelFacts, Price, Stated
 from proxy.pricing import CACHED, COMPLETION, PROMPT, Row, is_token_price, price_of, uplifted
 
 FACTS_KEPT = 4096  # a stranger may ask for endless names under a wildcard
@@ -23,6 +23,13 @@ DENIED = frozenset(
     {
         "supports_audio_input", "supports_function_calling", "supports_response_schema",
         "supports_vision",
+    }
+)  # fmt: skip
+# In which ways the models of one provider differ in what may be asked of them.
+HABITS = frozenset(
+    {
+        "supports_adaptive_thinking", "supports_forced_tool_use", "supports_legacy_thinking",
+        "supports_reasoning", "supports_sampling_params", "thinking_always_on",
     }
 )  # fmt: skip
 STATED = LIMITS | DENIED  # what `model_info` may say of a model, beside its prices
@@ -75,6 +82,7 @@ class PriceTable:
             cannot=frozenset(
                 name for name in DENIED if row.get(name) is False and not stated.mocked
             ),
+            listing=None if stated.mocked else _listing(self._rows.get(model), provider),
         )
 
     def _row(self, provider: str, model: str, stated: Stated) -> dict[str, Any]:
@@ -84,6 +92,14 @@ class PriceTable:
                 return dict(row)
         # A base model is the operator's word, and may be another provider's.
         return dict(self._rows.get(model.lower(), {}) if stated.base_model else {})
+
+
+def _listing(row: Row | None, provider: str) -> Listing | None:
+    if row is None or row.get("litellm_provider") != provider:
+        return None
+    limit = _limit(row.get("max_output_tokens"))
+    has, lacks = (frozenset(n for n in HABITS if row.get(n) is said) for said in (True, False))
+    return None if limit is None else Listing(limit, has, lacks)
 
 
 def _price(row: Row, provider: str, region: str | None) -> Price | None:

@@ -61,6 +61,15 @@ FREE = Price((Rates(),))
 
 
 @dataclass(frozen=True, slots=True)
+class Listing:
+    """What LiteLLM's table says of a model under exactly its own name, at its own provider."""
+
+    max_output_tokens: int
+    has: frozenset[str] = frozenset()  # LiteLLM's names of the habits that it is said to have
+    lacks: frozenset[str] = frozenset()  # and of those that it is said not to have
+
+
+@dataclass(frozen=True, slots=True)
 class ModelFacts:
     """What is known of one model. None: nobody knows, which is not the same as free."""
 
@@ -68,6 +77,7 @@ class ModelFacts:
     max_input_tokens: int | None = None
     max_output_tokens: int | None = None
     cannot: frozenset[str] = frozenset()  # LiteLLM's names of capabilities that it surely lacks
+    listing: Listing | None = None
 
 
 @dataclass(frozen=True, slots=True)

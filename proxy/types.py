@@ -37,11 +37,12 @@ ANTHROPIC = frozenset({Surface.MESSAGES, Surface.COUNT_TOKENS})
 
 
 class Lane(StrEnum):
-    """The way a target is called: through LiteLLM, or past it where its wire is the surface's."""
+    """The way a target is called: through LiteLLM, or past it."""
 
     UNIFIED = "unified"
     DIRECT = "direct"
-    TRANSLATED = "translated"  # a message that is asked as a chat, by the target's lane for those
+    TRANSLATED = "translated"  # a chat, in the provider's own format, written without LiteLLM
+    AS_CHAT = "as_chat"  # a message that is asked as a chat, by the target's lane for those
 
 
 class Strategy(StrEnum):
@@ -138,7 +139,7 @@ class Target:
     defaults: Json = field(default_factory=dict)  # completion parameters the body may leave out
     timeouts: TargetTimeouts = TargetTimeouts()
     lane: Lane = Lane.UNIFIED
-    messages: Lane = Lane.TRANSLATED  # the lane of Anthropic's surfaces
+    messages: Lane = Lane.AS_CHAT  # the lane of Anthropic's surfaces
     weight: float | None = None
     order: int = 0  # lower is asked first within a group
     rpm: int | None = None
@@ -151,7 +152,10 @@ class Target:
     stated: Stated = NOTHING_STATED  # what the file itself says of them
 
     def lane_of(self, surface: Surface) -> Lane:
-        return self.messages if surface in ANTHROPIC else self.lane
+        if surface in ANTHROPIC:
+            return self.messages
+        translated = self.lane is Lane.TRANSLATED and surface is not Surface.CHAT
+        return Lane.UNIFIED if translated else self.lane
 
     def __hash__(self) -> int:
         # Of what has one: a dictionary has none. Equal targets are equal in these too.

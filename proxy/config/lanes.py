@@ -62,7 +62,7 @@ def messages_lane(provider: str, params: Mapping[str, Any], *, wish: str | None)
     """Return the lane of Anthropic's surfaces, of which all but Anthropic are asked by a chat."""
     if provider in MESSAGES and wish != Lane.UNIFIED and _unclear(params) is None:
         return Lane.DIRECT
-    return Lane.TRANSLATED
+    return Lane.AS_CHAT
 
 
 def wish_for(lanes: Mapping[str, str], *names: str) -> str | None:

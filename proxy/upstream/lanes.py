@@ -12,7 +12,9 @@ from proxy.replies import Reply
 from proxy.types import Call, Lane, Target
 from proxy.upstream import Upstream
 from proxy.upstream.direct import Direct
+from proxy.upstream.exchange import Exchange
 from proxy.upstream.http import Http
+from proxy.upstream.interpreted import Interpreted
 from proxy.upstream.sdk import Sdk
 from proxy.upstream.translated import Translated
 from proxy.upstream.unified import Unified
@@ -46,12 +48,15 @@ class Providers:
 
         By `rates` prompts are counted for targets that do not count them.
         """
+        exchange = Exchange(self._http, self._clock, limit_bytes=limit_bytes)
+        unified = Unified(self.sdk, self._clock, limit_bytes=limit_bytes)
         chat: dict[Lane, Upstream] = {
-            Lane.UNIFIED: Unified(self.sdk, self._clock, limit_bytes=limit_bytes),
-            Lane.DIRECT: Direct(self._http, self.sdk, self._clock, limit_bytes=limit_bytes),
+            Lane.UNIFIED: unified,
+            Lane.DIRECT: Direct(exchange, self.sdk),
+            Lane.TRANSLATED: Interpreted(exchange, unified, self._clock),
         }
-        translated = Translated(Lanes(chat), self.sdk, rates or PromptRates())
-        return Lanes({**chat, Lane.TRANSLATED: translated})
+        as_chat = Translated(Lanes(chat), self.sdk, rates or PromptRates())
+        return Lanes({**chat, Lane.AS_CHAT: as_chat})
 
     def state(self, targets: Iterable[Target]) -> Mapping[str, str]:
         """Return `ready`, `loading` or `failed` for each lane, `idle` where nobody is on it."""

@@ -1,0 +1,102 @@
+"""Anthropic's wire format, for chats."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any
+
+import orjson
+
+from proxy.errors import UpstreamFailure
+from proxy.grammar import GRAMMARS, Grammar
+from proxy.replies import Chunk
+from proxy.retry import Kind
+from proxy.types import Json, Surface, Target
+from proxy.upstream.address import ANTHROPIC_VERSION, VERSION
+from proxy.upstream.events import chunks_of
+from proxy.upstream.fields import OURS, TARGETS, Words
+from proxy.upstream.http import Answer
+from proxy.upstream.tongues.claude_answer import completion_of
+from proxy.upstream.tongues.claude_events import Telling
+from proxy.upstream.tongues.claude_fields import THINKS, message_of
+from proxy.upstream.tongues.unusual import Unusual
+
+# The parameters of a chat that Anthropic has, as LiteLLM lists them.
+KNOWN = frozenset(
+    {
+        "cache_control", "context_management", "extra_headers", "max_completion_tokens",
+        "max_tokens", "parallel_tool_calls", "response_format", "speed", "stop", "stream",
+        "temperature", "tool_choice", "tools", "top_p", "user", "web_search_options",
+    }
+)  # fmt: skip
+THINKING = frozenset({"reasoning_effort", "thinking"})
+
+
+class Claude:
+    """Writes chats as messages, and reads the answers."""
+
+    surface = Surface.MESSAGES
+    headers: Mapping[str, str] = MappingProxyType({VERSION: ANTHROPIC_VERSION})
+
+    def words(self, target: Target) -> Words:
+        """Return what the target understands of a chat. Raises Unusual where nobody knows."""
+        return _words(target)
+
+    def write(self, target: Target, body: Json, *, stream: bool) -> Json:
+        """Return the message that asks what `body` does. Raises Unusual."""
+        listing = target.facts.listing
+        if listing is None:
+            raise Unusual("a model that is not listed")
+        asked: dict[str, Any] = {"model": target.model, **message_of(body, listing)}
+        return {**asked, "stream": True} if stream else asked
+
+    def reading(self, target: Target, *, created_s: int) -> Heard:
+        return Heard(target.model, created_s)
+
+
+@lru_cache(maxsize=TARGETS)
+def _words(target: Target) -> Words:
+    listing = target.facts.listing
+    if listing is None:
+        raise Unusual("a model that is not listed")
+    limit = target.info.get("max_output_tokens")
+    return Words(
+        known=(KNOWN | THINKING if listing.has & THINKS else KNOWN) | OURS - {"metadata"},
+        metadata=False,
+        others=False,
+        limit_tokens=limit if isinstance(limit, int) else listing.max_output_tokens,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """One answer of Anthropic's, told as a chat's."""
+
+    model: str
+    created_s: int
+
+    @property
+    def grammar(self) -> Grammar:
+        return GRAMMARS[Surface.MESSAGES]
+
+    def told(self, raw: bytes, body: Json) -> tuple[bytes, Json]:
+        told = completion_of(body, created_s=self.created_s)
+        return orjson.dumps(told), told
+
+    async def chunks(self, answer: Answer) -> AsyncGenerator[Chunk, None]:
+        telling = Telling(self.model, created_s=self.created_s)
+        async for chunk in chunks_of(answer, answer.drain, named=True):
+            try:
+                events = [each for event in chunk.events for each in telling.feed(event)]
+            except (LookupError, TypeError, ValueError, AttributeError) as exc:
+                raise UpstreamFailure(
+                    "the provider sent an event that cannot be read", kind=Kind.TRANSIENT
+                ) from exc
+            if events:
+                yield Chunk.of_events(events)
+            if telling.ended:
+                await answer.drain(0.02)
+                return
