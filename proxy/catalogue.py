@@ -98,6 +98,8 @@ def _listing(row: Row | None, provider: str) -> Listing | None:
     if row is None or row.get("litellm_provider") != provider:
         return None
     limit = _limit(row.get("max_output_tokens"))
+    if limit == _limit(row.get("max_input_tokens")):
+        return None  # a prompt takes away from what may be written, by LiteLLM's own count
     has, lacks = (frozenset(n for n in HABITS if row.get(n) is said) for said in (True, False))
     return None if limit is None else Listing(limit, has, lacks)
 

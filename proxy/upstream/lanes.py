@@ -59,11 +59,20 @@ class Providers:
         return Lanes({**chat, Lane.AS_CHAT: as_chat})
 
     def state(self, targets: Iterable[Target]) -> Mapping[str, str]:
-        """Return `ready`, `loading` or `failed` for each lane, `idle` where nobody is on it."""
-        direct = any(Lane.DIRECT in (target.lane, target.messages) for target in targets)
+        """
+        Return `ready`, `loading` or `failed` for each lane, `idle` where nobody is on it.
+
+        LiteLLM, when it is loaded only for what a request of another lane may hold, is waited for
+        by that request and by nobody else.
+        """
+        used = {lane for target in targets for lane in (target.lane, target.messages)}
+        waited_for = Lane.UNIFIED in used or self.sdk.state != "loading"
         return {
-            Lane.DIRECT.value: "ready" if direct else "idle",
-            Lane.UNIFIED.value: self.sdk.state,
+            **{
+                lane.value: "ready" if lane in used else "idle"
+                for lane in (Lane.DIRECT, Lane.TRANSLATED)
+            },
+            Lane.UNIFIED.value: self.sdk.state if waited_for else "idle",
         }
 
     async def aclose(self) -> None:

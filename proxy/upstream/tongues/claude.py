@@ -10,18 +10,17 @@ from typing import Any
 
 import orjson
 
-from proxy.errors import UpstreamFailure
 from proxy.grammar import GRAMMARS, Grammar
 from proxy.replies import Chunk
-from proxy.retry import Kind
 from proxy.types import Json, Surface, Target
 from proxy.upstream.address import ANTHROPIC_VERSION, VERSION
-from proxy.upstream.events import chunks_of
+from proxy.upstream.events import DRAIN_S, payloads_of
 from proxy.upstream.fields import OURS, TARGETS, Words
 from proxy.upstream.http import Answer
 from proxy.upstream.tongues.claude_answer import completion_of
 from proxy.upstream.tongues.claude_events import Telling
 from proxy.upstream.tongues.claude_fields import THINKS, message_of
+from proxy.upstream.tongues.claude_speech import Spoken
 from proxy.upstream.tongues.unusual import Unusual
 
 # The parameters of a chat that Anthropic has, as LiteLLM lists them.
@@ -87,16 +86,13 @@ class Heard:
         return orjson.dumps(told), told
 
     async def chunks(self, answer: Answer) -> AsyncGenerator[Chunk, None]:
-        telling = Telling(self.model, created_s=self.created_s)
-        async for chunk in chunks_of(answer, answer.drain, named=True):
-            try:
-                events = [each for event in chunk.events for each in telling.feed(event)]
-            except (LookupError, TypeError, ValueError, AttributeError) as exc:
-                raise UpstreamFailure(
-                    "the provider sent an event that cannot be read", kind=Kind.TRANSIENT
-                ) from exc
-            if events:
-                yield Chunk.of_events(events)
-            if telling.ended:
-                await answer.drain(0.02)
+        spoken = Spoken(Telling(self.model, created_s=self.created_s))
+        async for payloads in payloads_of(answer):
+            chunk, failure = spoken.chunk(payloads)
+            if chunk is not None:
+                yield chunk
+            if failure is not None:
+                raise failure
+            if spoken.ended:
+                await answer.drain(DRAIN_S)
                 return

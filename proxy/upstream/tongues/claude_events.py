@@ -29,7 +29,8 @@ class Telling:
         self._calling = False
         self._thoughts = 0  # that have ended
         self._thought = False
-        self._begun = False
+        self.begun = False
+        self._finished = False
         self.ended = False
         self._steps: Mapping[object, Callable[[Json], Iterator[Json]]] = {
             "message_start": self._start,
@@ -58,7 +59,7 @@ class Telling:
         kind = block["type"]
         self._calling = kind == "tool_use"
         if kind == "text" and block["text"]:
-            yield self._say({"content": block["text"]})
+            yield self.say(block["text"])
         elif kind == "redacted_thinking":
             yield self._think({"type": kind, "data": block["data"]}, None, ends=True)
         elif self._calling:
@@ -68,7 +69,7 @@ class Telling:
     def _extend(self, event: Json) -> Iterator[Json]:
         delta = event["delta"]
         if text := delta.get("text"):
-            yield self._say({"content": text})
+            yield self.say(text)
         elif (piece := delta.get("partial_json")) is not None and self._calling:
             yield self._call({"arguments": piece}, {})
         elif thought := delta.get("thinking"):
@@ -85,17 +86,23 @@ class Telling:
     def _end(self, event: Json) -> Iterator[Json]:
         self._count(event.get("usage"))
         reason = event["delta"].get("stop_reason")
-        if reason is None:
-            return
-        finish = FINISHES.get(reason, "stop")
-        yield self._event({}, finish)
-        if self._counted:
-            usage = usage_of(self._usage, thought=self._thought)
-            yield {**self._head, "choices": [], "usage": usage}
+        if reason is not None:
+            yield from self._finish(FINISHES.get(reason, "stop"))
 
     def _stop(self, event: Json) -> Iterator[Json]:
         self.ended = True
-        yield from ()
+        yield from self._finish("stop")
+
+    def _finish(self, reason: str) -> Iterator[Json]:
+        if self._finished:
+            return
+        self._finished = True
+        yield self._event({}, reason)
+        if self._counted:
+            usage = {**usage_of(self._usage, thought=self._thought)}
+            # LiteLLM tells it of a whole answer only.
+            usage.pop("service_tier", None)
+            yield {**self._head, "choices": [], "usage": usage}
 
     def _break(self, event: Json) -> Iterator[Json]:
         # The provider's own words, which a chat's event has in the same place.
@@ -107,8 +114,9 @@ class Telling:
             self._counted = True
             self._usage |= usage
 
-    def _say(self, delta: Json) -> Json:
-        return self._event(delta, None)
+    def say(self, text: str) -> Json:
+        """Return the event of a piece of text."""
+        return self._event({"content": text}, None)
 
     def _call(self, function: Json, more: Json) -> Json:
         call = {**more, "function": function, "type": "function", "index": self._calls}
@@ -121,8 +129,8 @@ class Telling:
         return self._event(told if text is None else {**told, "reasoning_content": text}, None)
 
     def _event(self, delta: Json, finish: str | None) -> Json:
-        if not self._begun and finish is None:
+        if not self.begun and finish is None:
             delta = {**delta, "role": "assistant"}
-        self._begun = True
+        self.begun = True
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
         return {**self._head, "choices": [choice]}

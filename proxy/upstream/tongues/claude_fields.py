@@ -67,6 +67,11 @@ def _limit(value: Any, listing: Listing) -> Json:
     return {"max_tokens": _whole(value)}
 
 
+def _older_limit(value: Any, listing: Listing) -> Json:
+    # LiteLLM lowers this one, and not the newer, to what the model can write.
+    return {"max_tokens": min(_whole(value), listing.max_output_tokens)}
+
+
 def _sampling(name: str) -> Write:
     def write(value: Any, listing: Listing) -> Json:
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -175,7 +180,7 @@ def _whole(value: Any) -> int:
 
 PARAMETERS: Mapping[str, Write] = {
     "max_completion_tokens": _limit,
-    "max_tokens": _limit,
+    "max_tokens": _older_limit,
     "response_format": _format,
     "stop": _stop,
     "temperature": _sampling("temperature"),
