@@ -82,7 +82,7 @@ class PriceTable:
             cannot=frozenset(
                 name for name in DENIED if row.get(name) is False and not stated.mocked
             ),
-            listing=None if stated.mocked else _listing(self._rows.get(model), provider),
+            listing=None if stated.mocked else _listing(self._rows.get(model), provider, model),
         )
 
     def _row(self, provider: str, model: str, stated: Stated) -> dict[str, Any]:
@@ -94,14 +94,17 @@ class PriceTable:
         return dict(self._rows.get(model.lower(), {}) if stated.base_model else {})
 
 
-def _listing(row: Row | None, provider: str) -> Listing | None:
+def _listing(row: Row | None, provider: str, model: str) -> Listing | None:
+    """Return what the table says; None where it says it in a way that is LiteLLM's to read."""
+    if row is None and "/" not in model:
+        return Listing(None)
     if row is None or row.get("litellm_provider") != provider:
         return None
     limit = _limit(row.get("max_output_tokens"))
-    if limit == _limit(row.get("max_input_tokens")):
-        return None  # a prompt takes away from what may be written, by LiteLLM's own count
+    if limit is None or limit == _limit(row.get("max_input_tokens")):
+        return None  # else a prompt takes away from what may be written, by LiteLLM's own count
     has, lacks = (frozenset(n for n in HABITS if row.get(n) is said) for said in (True, False))
-    return None if limit is None else Listing(limit, has, lacks)
+    return Listing(limit, has, lacks)
 
 
 def _price(row: Row, provider: str, region: str | None) -> Price | None:

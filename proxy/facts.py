@@ -64,7 +64,7 @@ FREE = Price((Rates(),))
 class Listing:
     """What LiteLLM's table says of a model under exactly its own name, at its own provider."""
 
-    max_output_tokens: int
+    max_output_tokens: int | None  # None: the table does not have the name
     has: frozenset[str] = frozenset()  # LiteLLM's names of the habits that it is said to have
     lacks: frozenset[str] = frozenset()  # and of those that it is said not to have
 

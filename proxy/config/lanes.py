@@ -54,7 +54,7 @@ def _untranslated(
     if provider not in TRANSLATED:
         return f"only LiteLLM translates for {provider}"
     if "*" not in model and facts.listing is None:
-        return "LiteLLM's table does not say what this model understands"
+        return "what LiteLLM's table says of this model is LiteLLM's to read"
     if str(params.get("api_key", "")).startswith(ACCOUNT):
         return "its key is a person's, which LiteLLM knows how to use"
     names = {str(n).lower() for kind in ("headers", "extra_headers") for n in params.get(kind, ())}

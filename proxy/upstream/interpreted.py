@@ -40,7 +40,7 @@ class Interpreted:
         """Return what is sent for `call`. Raises Unusual where only LiteLLM can write it."""
         body = filled(target, call)
         dropping = drops(target, foreign=foreign)
-        words = tongue.words(target)
+        words = tongue.words(target, body)
         dropped = tuple(
             drop(words, target, call, body, native=False, foreign=foreign, dropping=dropping)
         )

@@ -53,13 +53,8 @@ SONNET = f"model: anthropic/claude-sonnet-4-5, {KEY}"
         (SONNET, "anthropic: unified", Lane.UNIFIED, None),
         (SONNET, "m: translated", Lane.TRANSLATED, None),
         (SONNET, "m: direct", Lane.TRANSLATED, "not asked in OpenAI's own format"),
-        (f"model: anthropic/claude-of-tomorrow, {KEY}", "", Lane.UNIFIED, None),
-        (
-            f"model: anthropic/claude-of-tomorrow, {KEY}",
-            "m: translated",
-            Lane.UNIFIED,
-            "does not say what this model understands",
-        ),
+        (f"model: anthropic/claude-of-tomorrow, {KEY}", "", Lane.TRANSLATED, None),
+        (f"model: anthropic/gpt-4o, {KEY}", "m: translated", Lane.UNIFIED, "LiteLLM's to read"),
         (
             f"{SONNET}, extra_headers: {{Anthropic-Beta: a}}",
             "m: translated",

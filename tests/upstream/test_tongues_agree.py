@@ -397,6 +397,7 @@ def _listed() -> list[str]:
 
 
 LISTED = _listed()
+UNLISTED = ("claude-3-opus-latest", "claude-newfamily-7", "claude-opus-4-7-20991231", "gpt-4o", "x")
 OWN_HEADERS = {"user-agent", "connection", "host", "accept", "content-length", "accept-encoding"}
 
 
@@ -551,12 +552,15 @@ def test_what_a_model_understands_is_what_litellm_says_of_it(both: Both) -> None
     assert len(LISTED) > 15
     for model in LISTED:
         to = target(both, model)
-        assert TONGUES["anthropic"].words(to) == words_of(litellm, to, native=False), model
+        assert TONGUES["anthropic"].words(to, {}) == words_of(litellm, to, native=False), model
 
 
-@pytest.mark.parametrize("model", [*LISTED, "claude-3-opus-latest", "claude-newfamily-7"])
+@pytest.mark.parametrize("model", [*LISTED, *UNLISTED])
 def test_every_model_is_asked_as_litellm_asks_it(both: Both, model: str) -> None:
-    for name in ("plain", "some tool", "sampling", "one temperature", "thinking", "not thinking"):
+    for name in (
+        "plain", "tools", "some tool", "sampling", "one temperature", "many tokens",
+        "thinking", "not thinking",
+    ):  # fmt: skip
         both.agree(target(both, model), asked(ORDINARY[name]), counted(), own=None)
         both.agree(target(both, model), asked(ORDINARY[name]), counted(), foreign=True, own=None)
         strict = replace(target(both, model), drop_params=False)

@@ -29,8 +29,8 @@ class Tongue(Protocol):
         """What every request has beside what the address needs."""
         ...
 
-    def words(self, target: Target) -> Words:
-        """Return what the target understands of a chat. Raises Unusual where that is not known."""
+    def words(self, target: Target, body: Json) -> Words:
+        """Return what the target understands of such a body. Raises Unusual where nobody knows."""
         ...
 
     def write(self, target: Target, body: Json, *, stream: bool) -> Json:

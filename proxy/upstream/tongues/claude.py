@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from proxy.facts import Listing
 from proxy.grammar import GRAMMARS, Grammar
 from proxy.replies import Chunk
 from proxy.types import Json, Surface, Target
@@ -40,9 +41,12 @@ class Claude:
     surface = Surface.MESSAGES
     headers: Mapping[str, str] = MappingProxyType({VERSION: ANTHROPIC_VERSION})
 
-    def words(self, target: Target) -> Words:
+    def words(self, target: Target, body: Json) -> Words:
         """Return what the target understands of a chat. Raises Unusual where nobody knows."""
-        return _words(target)
+        listing = target.facts.listing
+        if listing is None or (listing.max_output_tokens is None and body.keys() & THINKING):
+            raise Unusual("a model that is not listed")
+        return _words(target, listing)
 
     def write(self, target: Target, body: Json, *, stream: bool) -> Json:
         """Return the message that asks what `body` does. Raises Unusual."""
@@ -57,10 +61,7 @@ class Claude:
 
 
 @lru_cache(maxsize=TARGETS)
-def _words(target: Target) -> Words:
-    listing = target.facts.listing
-    if listing is None:
-        raise Unusual("a model that is not listed")
+def _words(target: Target, listing: Listing) -> Words:
     limit = target.info.get("max_output_tokens")
     return Words(
         known=(KNOWN | THINKING if listing.has & THINKS else KNOWN) | OURS - {"metadata"},

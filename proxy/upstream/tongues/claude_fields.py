@@ -19,6 +19,7 @@ from proxy.upstream.tongues.unusual import Unusual
 # What Anthropic's schema of a tool may hold, as LiteLLM has it; the rest is left out.
 SCHEMA = frozenset({"type", "properties", "additionalProperties", "required", "$defs", "strict"})
 OLD_SCHEMA = frozenset({"components", "definitions"})  # what LiteLLM writes anew
+DEFAULT_TOKENS = 4096  # LiteLLM's, for a model that it does not know
 # Whose models think, and have the parameters for it.
 THINKS = frozenset({"supports_adaptive_thinking", "supports_reasoning"})
 CHOICES: Mapping[object, str] = {"auto": "auto", "required": "any", "none": "none"}
@@ -34,7 +35,7 @@ Write: TypeAlias = Callable[[Any, Listing], Json]
 def message_of(body: Json, listing: Listing) -> dict[str, Any]:
     """Return the message that asks what a chat's body does, without its model. Raises Unusual."""
     said = {name: body[name] for name in body if body[name] is not None and name not in OURS}
-    asked: dict[str, Any] = {"max_tokens": listing.max_output_tokens}
+    asked: dict[str, Any] = {"max_tokens": listing.max_output_tokens or DEFAULT_TOKENS}
     for name in said.keys() - _TOGETHER:
         if name not in PARAMETERS:
             raise Unusual(name)
@@ -69,7 +70,7 @@ def _limit(value: Any, listing: Listing) -> Json:
 
 def _older_limit(value: Any, listing: Listing) -> Json:
     # LiteLLM lowers this one, and not the newer, to what the model can write.
-    return {"max_tokens": min(_whole(value), listing.max_output_tokens)}
+    return {"max_tokens": min(_whole(value), listing.max_output_tokens or _whole(value))}
 
 
 def _sampling(name: str) -> Write:
@@ -77,7 +78,7 @@ def _sampling(name: str) -> Write:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise Unusual(name)
         alone = name == "temperature" and value == 1
-        if "supports_sampling_params" in listing.lacks and not alone:
+        if not (alone or _surely("supports_sampling_params", listing)):
             raise Unusual(name)
         return {name: value}
 
@@ -161,7 +162,7 @@ def _choice(choice: Any, parallel: Any, listing: Listing) -> Json:
         case _:
             raise Unusual("tool_choice")
     forced = told.get("type") in ("any", "tool")
-    if forced and "supports_forced_tool_use" in listing.lacks:
+    if forced and not _surely("supports_forced_tool_use", listing):
         raise Unusual("tool_choice")
     if parallel is None:
         return {"tool_choice": told} if told else {}
@@ -170,6 +171,11 @@ def _choice(choice: Any, parallel: Any, listing: Listing) -> Json:
     if choice != "none":
         told = {"type": "auto", **told, "disable_parallel_tool_use": not parallel}
     return {"tool_choice": told}
+
+
+def _surely(habit: str, listing: Listing) -> bool:
+    """Say whether a model has a habit that all have of which nothing else is said."""
+    return listing.max_output_tokens is not None and habit not in listing.lacks
 
 
 def _whole(value: Any) -> int:
