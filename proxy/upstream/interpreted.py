@@ -6,6 +6,8 @@ What its tongue cannot write exactly as LiteLLM would goes by LiteLLM, request b
 
 from __future__ import annotations
 
+import contextlib
+
 from proxy.clock import Clock
 from proxy.replies import Reply
 from proxy.types import Call, Target
@@ -30,9 +32,11 @@ class Interpreted:
     async def call(self, target: Target, call: Call, *, foreign: bool, waiting: Waiting) -> Reply:
         """Call `target` once, as `Upstream.call` says."""
         tongue = TONGUES[target.provider]
-        try:
+        written: Written | None = None
+        with contextlib.suppress(Unusual):
             written = self._write(tongue, target, call, foreign=foreign)
-        except Unusual:
+        if written is None:
+            # Not inside of the suppression: what LiteLLM stumbles over is told by its causes.
             return await self._unified.call(target, call, foreign=foreign, waiting=waiting)
         return await self._exchange.ask(target, call, written, waiting)
 

@@ -246,6 +246,7 @@ UNUSUAL: dict[str, Json] = {
     "thinking without a limit": {"thinking": {"type": "enabled", "budget_tokens": 1024}},
     "adaptive thinking": {"thinking": {"type": "adaptive"}},
     "a search": {"web_search_options": {}},
+    "a search that is none": {"web_search_options": "a"},
     "both limits": {"max_tokens": 10, "max_completion_tokens": 11},
     "a limit that is no number": {"max_tokens": "ten"},
     "half a token": {"max_tokens": 10.5},
