@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import orjson
@@ -21,6 +21,7 @@ from proxy.clock import Clock
 from proxy.errors import EVERYBODY_FAILED, ProxyError
 from proxy.flights import Asked, Flight, Flights, Work, next_number
 from proxy.grammar import GRAMMARS, Grammar
+from proxy.owed import Owed
 from proxy.relay import Relay
 from proxy.replay import events_in, frames_of
 from proxy.replies import NO_HEADERS, Chunk, ChunkStream, Completion, Reply
@@ -139,7 +140,7 @@ class Cache:
     async def _board(self, flight: Flight, asked: Asked, *, mine: bool) -> Reply:
         """Return the flight's answer in the way that the request wants it."""
         start_s = self._clock.now()
-        async with AsyncExitStack() as owed:
+        async with Owed() as owed:
             seat = owed.enter_context(flight.seat())
             try:
                 reply = await seat.reply(asked.call)

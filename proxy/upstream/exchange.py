@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,6 +17,7 @@ import orjson
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.grammar import GRAMMARS, Grammar
+from proxy.owed import Owed
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.retry import Kind
 from proxy.types import Call, Json, Target
@@ -72,7 +72,7 @@ class Exchange:
         """Send what is written, once, and return its answer, as `Upstream.call` says."""
         limit_s, late = limit_of(target, call)
         try:
-            async with AsyncExitStack() as owed:
+            async with Owed() as owed:
                 async with asyncio.timeout(limit_s):
                     answer = await self._http.post(
                         written.address.url,
