@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from proxy.facts import FREE, NOTHING_STATED, Listing, ModelFacts, Price, Stated
+from proxy.facts import FREE, NOT_LISTED, NOTHING_STATED, Listing, ModelFacts, Price, Stated
 from proxy.pricing import CACHED, COMPLETION, PROMPT, Row, is_token_price, price_of, uplifted
 
 FACTS_KEPT = 4096  # a stranger may ask for endless names under a wildcard
@@ -97,7 +97,7 @@ class PriceTable:
 def _listing(row: Row | None, provider: str, model: str) -> Listing | None:
     """Return what the table says; None where it says it in a way that is LiteLLM's to read."""
     if row is None and "/" not in model:
-        return Listing(None)
+        return NOT_LISTED
     if row is None or row.get("litellm_provider") != provider:
         return None
     limit = _limit(row.get("max_output_tokens"))

@@ -94,6 +94,9 @@ UNKNOWN = ModelFacts()
 NOTHING_STATED = Stated()
 
 
+NOT_LISTED = Listing(None)
+
+
 class Catalogue(Protocol):
     """Where the facts of a model are looked up."""
 
