@@ -30,10 +30,7 @@ class Allowance:
     admission: tuple[Limit, ...] = ()  # of REQUESTS and PARALLEL: once for each request
     spending: tuple[Limit, ...] = ()  # of TOKENS and NANO_USD: for each attempt
     most_tokens: tuple[Scope, int] | None = None  # the least `max_tokens_per_request`
-
-    @property
-    def has_budget(self) -> bool:
-        return any(limit.unit is Unit.NANO_USD for limit in self.spending)
+    has_budget: bool = False  # there is one of NANO_USD among them
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +51,7 @@ class Allowances:
             admission=tuple(x for x in limits if x.unit in {Unit.REQUESTS, Unit.PARALLEL}),
             spending=tuple(x for x in limits if x.unit in {Unit.TOKENS, Unit.NANO_USD}),
             most_tokens=_least(written),
+            has_budget=any(limit.unit is Unit.NANO_USD for limit in limits),
         )
 
     def configured(self) -> tuple[Limit, ...]:

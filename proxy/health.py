@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from math import exp2, inf
 
 from proxy.breaker import Breaker, Permit, State
@@ -79,10 +80,24 @@ class Record:
             return None
         if not self.unanswered:
             return known_s * exp2(-max(0.0, now_s - self.told_s) / HALF_LIFE_S)
-        if self.waiting:
-            age_s = now_s - next(iter(self.waiting.values()))
-            return age_s if age_s > OVERDUE * known_s + OVERDUE_S else known_s
-        return known_s
+        return self._overdue_s(1, known_s, now_s) or known_s
+
+    def hung_s(self, most: int, now_s: float) -> float:
+        """
+        Return for how long a target has let so many streams in a row wait for a first token.
+
+        It is 0 unless that is overdue for all of them, and nobody was answered since they began.
+        """
+        known_s = self.awaited_first_s
+        if known_s is None or len(self.waiting) < most:
+            return 0.0
+        return self._overdue_s(most, known_s, now_s)
+
+    def _overdue_s(self, place: int, known_s: float, now_s: float) -> float:
+        """Return for how long the stream at this place has waited, 0 where that is not long."""
+        begun_s = next(islice(self.waiting.values(), place - 1, None), now_s)
+        age_s = now_s - begun_s
+        return age_s if age_s > OVERDUE * known_s + OVERDUE_S else 0.0
 
     def begins(self, now_s: float, *, streamed: bool) -> int:
         """Take note of a call, and return its number."""
@@ -238,6 +253,7 @@ class Health:
             latency_s=record.latency_s,
             expected_s=record.expected_s(now_s),
             in_flight=record.under_way,
+            hung_s=record.hung_s(policy.breaker.failures, now_s),
             cause="" if closed else breaker.why(now_s),
             room=room,
         )

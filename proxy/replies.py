@@ -14,9 +14,11 @@ import orjson
 from proxy import sse
 from proxy.leeway import Leeway
 from proxy.owed import Owed
+from proxy.replay import name_of
 from proxy.types import Json
 
 JSON = "application/json"
+EVENTS = "text/event-stream"
 NO_HEADERS: Mapping[str, str] = {}
 
 
@@ -114,7 +116,7 @@ class Chunk:
     @classmethod
     def of_events(cls, events: Sequence[Json]) -> Self:
         """A chunk of events that are already JSON; one with a type has that for its name."""
-        raw = b"".join(sse.frame(orjson.dumps(event), _name_of(event)) for event in events)
+        raw = b"".join(sse.frame(orjson.dumps(event), name_of(event)) for event in events)
         return cls(raw, events=tuple(events))
 
     @property
@@ -162,19 +164,12 @@ def _read(payloads: Sequence[bytes]) -> tuple[Json, ...]:
     return events
 
 
-def _name_of(event: Json) -> bytes:
-    """Return the name that an event of OpenAI's Responses or of Anthropic's is sent under."""
-    name = event.get("type")
-    # A line end in it would end the name; no surface has such a type.
-    return name.encode() if isinstance(name, str) and name.isprintable() else b""
-
-
 def _name_in(payload: bytes) -> bytes:
     try:
         event = orjson.loads(payload)
     except ValueError:
         return b""
-    return _name_of(event) if isinstance(event, dict) else b""
+    return name_of(event) if isinstance(event, dict) else b""
 
 
 class ChunkStream:
@@ -195,9 +190,11 @@ class ChunkStream:
         now: Callable[[], float] = time.monotonic,
         headers: Mapping[str, str] = NO_HEADERS,
         dropped: Sequence[str] = (),
+        content_type: str = EVENTS,
     ) -> None:
         self.headers = headers
         self.dropped = tuple(dropped)
+        self.content_type = content_type  # another one: bytes that are no events
         self.leeways: tuple[Leeway, ...] = ()
         # For the provider, since the stream began; by `now`, which may know our own time apart.
         self.waited_s = 0.0
@@ -209,6 +206,11 @@ class ChunkStream:
         self._closing: asyncio.Future[None] | None = None
         # How it ended, as the exit stack wants to hear it; None only after a full read.
         self._outcome: BaseException | None = asyncio.CancelledError("the reader left early")
+
+    @property
+    def at_hand(self) -> tuple[Chunk, ...]:
+        """The chunks that have arrived and that nobody has read yet."""
+        return tuple(self._first)
 
     def tap(self, see: Callable[[Chunk], None]) -> Self:
         """Show every chunk to `see` before it is returned."""

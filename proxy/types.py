@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from typing import Any, TypeAlias
+from operator import add
+from typing import Any, NamedTuple, TypeAlias
 
 from proxy.caching import NO_WISHES, CacheWishes
 from proxy.facts import NOTHING_STATED, UNKNOWN, ModelFacts, Stated
 from proxy.limits import ScopeKind, Standing, Unit
+from proxy.upload import Upload
 
 Json: TypeAlias = Mapping[str, Any]
 
@@ -29,11 +31,18 @@ class Surface(StrEnum):
     MESSAGES = "messages"  # Anthropic's
     COUNT_TOKENS = "count_tokens"  # of such a request
     RESPONSES = "responses"
+    SPEECH = "speech"
+    TRANSCRIPTIONS = "transcriptions"
+    TRANSLATIONS = "translations"  # of what is heard, into English
     AI = "ai"  # a chat, asked and answered in the small form of `/ai/*`
 
 
 # Asked and answered in Anthropic's form, whoever answers.
 ANTHROPIC = frozenset({Surface.MESSAGES, Surface.COUNT_TOKENS})
+
+
+# Asked with a recording in a form, and answered with what is heard in it.
+HEARD = frozenset({Surface.TRANSCRIPTIONS, Surface.TRANSLATIONS})
 
 
 class Lane(StrEnum):
@@ -42,7 +51,7 @@ class Lane(StrEnum):
     UNIFIED = "unified"
     DIRECT = "direct"
     TRANSLATED = "translated"  # a chat, in the provider's own format, written without LiteLLM
-    AS_CHAT = "as_chat"  # a message that is asked as a chat, by the target's lane for those
+    AS_CHAT = "as_chat"  # asked as a chat, by the target's lane for those
 
 
 class Strategy(StrEnum):
@@ -99,6 +108,7 @@ class Call:
     tags: tuple[str, ...] = ()  # `agent=planner`: for the ledger
     # Of the caller's own, those that a provider of the same surface is to get; in lower case.
     headers: Mapping[str, str] = field(default_factory=dict)
+    upload: Upload | None = field(default=None, repr=False)  # the files beside the body of a form
 
     @property
     def user(self) -> str | None:
@@ -140,6 +150,7 @@ class Target:
     timeouts: TargetTimeouts = TargetTimeouts()
     lane: Lane = Lane.UNIFIED
     messages: Lane = Lane.AS_CHAT  # the lane of Anthropic's surfaces
+    responses: Lane = Lane.AS_CHAT  # the lane of OpenAI's Responses
     weight: float | None = None
     order: int = 0  # lower is asked first within a group
     rpm: int | None = None
@@ -152,6 +163,8 @@ class Target:
     stated: Stated = NOTHING_STATED  # what the file itself says of them
 
     def lane_of(self, surface: Surface) -> Lane:
+        if surface is Surface.RESPONSES:
+            return self.responses
         if surface in ANTHROPIC:
             return self.messages
         translated = self.lane is Lane.TRANSLATED and surface is not Surface.CHAT
@@ -183,8 +196,7 @@ class Ring:
     pattern: str | None = None  # the wildcard it came from: where names must be few, say this one
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens as OpenAI reports them: the kinds overlap (cached tokens are prompt tokens too)."""
 
     prompt_tokens: int = 0
@@ -197,9 +209,9 @@ class Usage:
     audio_completion_tokens: int = 0
     estimated: bool = False  # counted by us, because the provider's own count is missing or absurd
 
-    def __add__(self, other: Usage) -> Usage:
-        both = {each.name: getattr(self, each.name) + getattr(other, each.name) for each in COUNTS}
-        return Usage(**both, estimated=self.estimated or other.estimated)
+    def __add__(self, other: Usage) -> Usage:  # type: ignore[override]  # of tuples, not of counts
+        counts = map(add, self[:-1], other[:-1])
+        return Usage._make((*counts, self.estimated or other.estimated))
 
     @property
     def is_plain(self) -> bool:
@@ -220,6 +232,8 @@ class Usage:
         neither written nor audio.
         """
         prompt, completion = self.prompt_tokens, self.completion_tokens
+        if self.is_plain:
+            return (("prompt", prompt), ("completion", completion))
         cached = min(prompt, self.cached_tokens)
         written = min(prompt - cached, self.cache_write_tokens)
         heard = min(prompt - cached - written, self.audio_prompt_tokens)
@@ -236,7 +250,7 @@ class Usage:
         )
 
 
-COUNTS = tuple(each for each in fields(Usage) if each.name != "estimated")
+COUNTS = Usage._fields[:-1]
 
 
 @dataclass(slots=True)

@@ -620,3 +620,40 @@ def test_a_call_that_is_cancelled_is_awaited_no_longer() -> None:
         ward.clock.pass_(50.0)
         raise asyncio.CancelledError
     assert ward.of().expected_s == pytest.approx(2 ** (-50 / 30))
+
+
+def hung(ward: Ward, opened: ExitStack, streams: int, after_s: float) -> float:
+    """Return for how long a target hangs after so many streams, which have waited so long."""
+    for _ in range(streams):
+        asked(ward, opened)
+    ward.clock.pass_(after_s)
+    return ward.of().hung_s
+
+
+@pytest.mark.parametrize(
+    ("streams", "after_s", "hangs"), [(2, 9.0, False), (3, 2.0, False), (3, 9.0, True)]
+)
+def test_a_target_hangs_when_as_many_streams_wait_too_long_as_would_open_its_breaker(
+    streams: int, after_s: float, hangs: bool
+) -> None:
+    ward = Ward(breaker={"failures": 3})
+    ward.succeeds(first_token_s=1.0)
+    with ExitStack() as opened:
+        assert hung(ward, opened, streams, after_s) == (after_s if hangs else 0.0)
+        assert ward.of().healthy, "nobody is blamed for what may still come"
+    assert ward.of().hung_s == 0
+
+
+def test_a_target_that_answers_anybody_later_does_not_hang() -> None:
+    ward = Ward(breaker={"failures": 3})
+    ward.succeeds(first_token_s=1.0)
+    with ExitStack() as opened:
+        assert hung(ward, opened, 5, 9.0)
+        ward.succeeds(first_token_s=1.0)
+        assert ward.of().hung_s == 0
+
+
+def test_nobody_knows_whether_a_target_hangs_that_has_never_answered() -> None:
+    ward = Ward(breaker={"failures": 3})
+    with ExitStack() as opened:
+        assert hung(ward, opened, 5, 9.0) == 0

@@ -53,7 +53,7 @@ def _untranslated(
 ) -> str | None:
     if provider not in TRANSLATED:
         return f"only LiteLLM translates for {provider}"
-    if "*" not in model and facts.listing is None:
+    if "*" not in model and facts.habits is None:
         return "what LiteLLM's table says of this model is LiteLLM's to read"
     if str(params.get("api_key", "")).startswith(ACCOUNT):
         return "its key is a person's, which LiteLLM knows how to use"
@@ -96,6 +96,17 @@ def messages_lane(provider: str, params: Mapping[str, Any], *, wish: str | None)
     if provider in MESSAGES and wish != Lane.UNIFIED and _unclear(params, UNDERSTOOD) is None:
         return Lane.DIRECT
     return Lane.AS_CHAT
+
+
+def responses_lane(lane: Lane, info: Mapping[str, Any]) -> Lane:
+    """Return the lane of OpenAI's Responses: by a chat where the file says it has only those."""
+    said = info.get("supported_endpoints")
+    has = {
+        str(each).strip("/").removeprefix("v1/")
+        for each in (said if isinstance(said, list) else ())
+    }
+    only_chats = "chat/completions" in has and "responses" not in has
+    return Lane.DIRECT if lane is Lane.DIRECT and not only_chats else Lane.AS_CHAT
 
 
 def wish_for(lanes: Mapping[str, str], *names: str) -> str | None:

@@ -35,7 +35,6 @@ from proxy.upstream.fields import (
 from proxy.upstream.judge import choices_of_call
 from proxy.upstream.secrets import HEADERS, secrets_of
 
-RESPOND = "aresponses"  # asked by a bridge of ours
 # What LiteLLM calls each surface.
 FUNCTIONS: Mapping[Surface, str] = {
     Surface.CHAT: "acompletion",
@@ -44,8 +43,20 @@ FUNCTIONS: Mapping[Surface, str] = {
     Surface.MODERATIONS: "amoderation",
     Surface.IMAGES: "aimage_generation",
     Surface.RERANK: "arerank",
-    Surface.RESPONSES: RESPOND,
+    Surface.SPEECH: "aspeech",
+    Surface.TRANSCRIPTIONS: "atranscription",
 }
+# What of a body LiteLLM has a word for; it takes anything else for a setting of its own, or drops
+# it without saying so.
+WORDS: Mapping[Surface, frozenset[str]] = {
+    Surface.SPEECH: frozenset({"input", "instructions", "response_format", "speed", "voice"}),
+    Surface.TRANSCRIPTIONS: frozenset(
+        {"language", "prompt", "response_format", "temperature", "timestamp_granularities"}
+    ),
+    Surface.TRANSLATIONS: frozenset(),
+}
+# What is seen to here, whatever LiteLLM makes of it.
+OWN_WORDS = frozenset({"stream_format"})
 # Asked with a key as `api-key`, or with a token where the file has one of these.
 AZURES = frozenset({"azure", "azure_text"})
 AZURE_CREDENTIALS = ("azure_ad_token", "azure_client_secret", "azure_password", "client_secret")
@@ -105,11 +116,13 @@ def _write_other(litellm: ModuleType, target: Target, call: Call, *, foreign: bo
     function, body, dropped = FUNCTIONS[call.surface], filled(target, call), list[str]()
     for path in target.params.get("additional_drop_params") or ():
         take_out(path, body)
-    native = _is_openai_s(target) and function != RESPOND
+    native = _is_openai_s(target)
     if not native:
         dropped += drop_unheard(litellm, target, call, body, foreign=foreign)
     body |= target.params.get("extra_body") or {}
     said = {name: value for name, value in body.items() if name not in OURS and value is not None}
+    if call.surface in WORDS:
+        return _write_sound(target, call, said, place)
     arguments: dict[str, Any] = {
         # LiteLLM edits in place what it is given; the next target must see it as it was sent.
         **copy.deepcopy(said),
@@ -130,6 +143,38 @@ def _write_other(litellm: ModuleType, target: Target, call: Call, *, foreign: bo
         message = "LiteLLM mixes the choices of a streamed text up"
         raise UpstreamFailure(message, kind=Kind.DIALECT)
     return Written(function, arguments, native, tuple(dict.fromkeys(dropped)), secrets, headers)
+
+
+def _write_sound(target: Target, call: Call, said: Json, place: Json) -> Written:
+    """Return what to call LiteLLM with where it takes nothing but what it has a word for."""
+    function = FUNCTIONS.get(call.surface)
+    if function is None:
+        raise UpstreamFailure(f"LiteLLM has no {call.surface.value}", kind=Kind.DIALECT)
+    # In a form a list has another name.
+    said = {name.removesuffix("[]"): value for name, value in said.items()}
+    words = WORDS[call.surface]
+    unheard = tuple(name for name in said if name not in words | OWN_WORDS)
+    if unheard and target.drop_params is False:
+        message = f"LiteLLM has no word for {unheard[0]!r} at this provider"
+        raise UpstreamFailure(message, kind=Kind.DIALECT)
+    arguments = {
+        **{name: value for name, value in said.items() if name in words},
+        **place,
+        **_file_of(call),
+        "model": f"{target.provider}/{target.model}",
+        "max_retries": 0,
+        "timeout": TIMEOUT_S,
+    }
+    native, secrets = _is_openai_s(target), secrets_of(target)
+    return Written(function, arguments, native, unheard, secrets, headers_of(target))
+
+
+def _file_of(call: Call) -> Json:
+    """Return the recording as LiteLLM takes it, whole: it reads all of it more than once."""
+    if call.upload is None:
+        return {}
+    part = next(part for part in call.upload.parts if part.name == "file")
+    return {"file": (part.filename, b"".join(part.spool.pieces()), part.content_type)}
 
 
 def _texts_asked_for(call: Call) -> int:

@@ -10,18 +10,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from proxy.grammar import GRAMMARS, Grammar
-from proxy.replies import Chunk, Reply
-from proxy.types import ANTHROPIC, Call, Json, Surface, Target
+from proxy.grammar import GRAMMARS
+from proxy.replies import EVENTS, Chunk, Completion, Reply
+from proxy.types import ANTHROPIC, HEARD, Call, Surface, Target
 from proxy.upstream.address import ANTHROPIC_VERSION, VERSION, address_of
 from proxy.upstream.events import chunks_of
-from proxy.upstream.exchange import Exchange, Written, dumped
+from proxy.upstream.exchange import Exchange, Written, dumped, loaded
 from proxy.upstream.fields import drop, drops, filled, take_out, words_of
+from proxy.upstream.form import form_of
 from proxy.upstream.history import presentable
 from proxy.upstream.http import Answer
 from proxy.upstream.sdk import Sdk
 from proxy.upstream.secrets import secrets_of
+from proxy.upstream.sounds import speech_of
+from proxy.upstream.transcript import transcript_of
 from proxy.waiting import Waiting
 
 # Surfaces whose streams report a usage only when they are asked to.
@@ -63,10 +67,10 @@ class Direct:
         body["model"] = target.model
         body |= target.params.get("extra_body") or {}
         return Written(
-            dumped(body),
+            dumped(body) if call.upload is None else form_of(body, call.upload),
             address_of(target, call.surface),
             _said(call),
-            AsItCame(GRAMMARS[call.surface]),
+            AsItCame(call),
             dropped,
             secrets_of(target),
         )
@@ -76,13 +80,29 @@ class Direct:
 class AsItCame:
     """An answer that is the caller's as the provider wrote it."""
 
-    grammar: Grammar
+    call: Call
 
-    def told(self, raw: bytes, body: Json) -> tuple[bytes, Json]:
-        return raw, body
+    def streams(self, answer: Answer) -> bool:
+        # Not every model that hears has a stream, although one was asked for.
+        return self.call.surface not in HEARD or _type_of(answer).startswith(EVENTS)
 
-    def chunks(self, answer: Answer) -> AsyncGenerator[Chunk, None]:
-        return chunks_of(answer, answer.drain, named=self.grammar.named)
+    def source(self, answer: Answer) -> tuple[AsyncGenerator[Chunk, None], str]:
+        surface = self.call.surface
+        if surface is Surface.SPEECH:
+            return speech_of(self.call, _type_of(answer), answer, answer.drain)
+        return chunks_of(answer, answer.drain, named=GRAMMARS[surface].named), EVENTS
+
+    def whole(
+        self, raw: bytes, answer: Answer, *, secrets: tuple[str, ...], **facts: Any
+    ) -> Completion:
+        surface = self.call.surface
+        if surface in HEARD:
+            return transcript_of(self.call, raw, _type_of(answer), secrets=secrets, **facts)
+        return Completion(raw, loaded(raw, GRAMMARS[surface], secrets), **facts)
+
+
+def _type_of(answer: Answer) -> str:
+    return answer.headers.get("content-type", "")
 
 
 def _said(call: Call) -> Mapping[str, str]:

@@ -23,6 +23,7 @@ from proxy.retry import Kind
 from proxy.types import Call, Json, Target
 from proxy.upstream import failures
 from proxy.upstream.address import Address, headers_for
+from proxy.upstream.form import Form
 from proxy.upstream.http import Answer, Http
 from proxy.upstream.judge import choices_of_call, limit_of
 from proxy.upstream.limits import leeways, rate_limits
@@ -34,17 +35,22 @@ from proxy.waiting import Waiting
 class Reading(Protocol):
     """How one answer is read: as the provider writes it, told as the caller's surface says."""
 
-    @property
-    def grammar(self) -> Grammar:
-        """The grammar of a whole answer as the provider writes it."""
+    def streams(self, answer: Answer) -> bool:
+        """Say whether the answer is a stream, where one was asked for."""
         ...
 
-    def told(self, raw: bytes, body: Json) -> tuple[bytes, Json]:
-        """Return a whole answer for the caller. Raises LookupError, TypeError or ValueError."""
+    def source(self, answer: Answer) -> tuple[AsyncGenerator[Chunk, None], str]:
+        """
+        Return the chunks of a stream for the caller, and the type of their content.
+
+        Raises UpstreamFailure.
+        """
         ...
 
-    def chunks(self, answer: Answer) -> AsyncGenerator[Chunk, None]:
-        """Yield the events of a stream for the caller, up to its end."""
+    def whole(
+        self, raw: bytes, answer: Answer, *, secrets: tuple[str, ...], **facts: Any
+    ) -> Completion:
+        """Return a whole answer for the caller. Raises UpstreamFailure where there is none."""
         ...
 
 
@@ -52,7 +58,7 @@ class Reading(Protocol):
 class Written:
     """A body ready to be sent, where to, and how its answer is read and told to the caller."""
 
-    body: bytes = field(repr=False)
+    body: bytes | Form = field(repr=False)
     address: Address
     headers: Mapping[str, str] = field(repr=False)  # of this request, beside the address's own
     reading: Reading
@@ -77,7 +83,7 @@ class Exchange:
                     answer = await self._http.post(
                         written.address.url,
                         written.body,
-                        headers_for(written.address, written.headers),
+                        _headers(written),
                         connect_s=target.timeouts.connect_s,
                         waiting=waiting,
                     )
@@ -97,9 +103,10 @@ class Exchange:
             await self._check(answer, written)
             headers = rate_limits(answer.headers, wall_s=wall_s)
             reply: Reply
-            if call.stream:
+            if call.stream and written.reading.streams(answer):
+                source, kind = written.reading.source(answer)
                 reply = await begin(
-                    written.reading.chunks(answer),
+                    source,
                     Progress(
                         GRAMMARS[call.surface],
                         choices=choices_of_call(call),
@@ -110,11 +117,14 @@ class Exchange:
                     self._clock,
                     headers=headers,
                     dropped=written.dropped,
+                    content_type=kind,
                     waiting=waiting,
                 )
             else:
-                raw, body = _loaded(await answer.whole(self._limit_bytes()), written)
-                reply = Completion(raw, body, headers=headers, dropped=written.dropped)
+                raw = await answer.whole(self._limit_bytes())
+                reply = written.reading.whole(
+                    raw, answer, secrets=written.secrets, headers=headers, dropped=written.dropped
+                )
         except UpstreamFailure as failure:
             failure.leeways = leeways(answer.headers, wall_s=wall_s)
             raise
@@ -160,18 +170,20 @@ async def _error_body(answer: Answer) -> bytes:
     return bytes(body)
 
 
-def _loaded(raw: bytes, written: Written) -> tuple[bytes, Json]:
-    """Return a whole answer for the caller. Raises UpstreamFailure where there is none in it."""
+def _headers(written: Written) -> Mapping[str, str]:
+    headers = headers_for(written.address, written.headers)
+    return {**headers, **written.body.headers} if isinstance(written.body, Form) else headers
+
+
+def loaded(raw: bytes, grammar: Grammar, secrets: tuple[str, ...]) -> Json:
+    """Return the JSON of a whole answer. Raises UpstreamFailure where it is none."""
     try:
         body: Any = orjson.loads(raw)
     except ValueError as exc:
         raise UpstreamFailure("the answer is not JSON", kind=Kind.TRANSIENT) from exc
-    grammar = written.reading.grammar
     if isinstance(body, dict) and (reported := grammar.failure(body)) is not None:
-        raise failures.of_event(reported, secrets=written.secrets)
+        raise failures.of_event(reported, secrets=secrets)
     if not grammar.answers(body):
         raise UpstreamFailure("the answer cannot be read", kind=Kind.TRANSIENT)
-    try:
-        return written.reading.told(raw, body)
-    except (LookupError, TypeError, ValueError) as exc:
-        raise UpstreamFailure("the answer cannot be read", kind=Kind.TRANSIENT) from exc
+    found: Json = body
+    return found

@@ -90,10 +90,39 @@ def test_what_is_no_chat_goes_by_litellm_where_chats_are_translated(tmp_path: Pa
     text = f"model_list:\n  - {{model_name: m, litellm_params: {{{SONNET}}}}}\n"
     loaded = load_text(tmp_path, text, {"K": "sk-1"})
     [target] = targets(loaded.snapshot, "m")
-    others = set(Surface) - ANTHROPIC - {Surface.CHAT}
+    others = set(Surface) - ANTHROPIC - {Surface.CHAT, Surface.RESPONSES}
     assert {target.lane_of(surface) for surface in others} == {Lane.UNIFIED}
     assert loaded.snapshot.needs_litellm()
 
 
 def test_every_tongue_has_its_providers() -> None:
     assert TONGUES.keys() == TRANSLATED
+
+
+@pytest.mark.parametrize(
+    ("info", "lane"),
+    [
+        ("{}", Lane.DIRECT),
+        ("{supported_endpoints: [/v1/chat/completions]}", Lane.AS_CHAT),
+        ("{supported_endpoints: [chat/completions, /v1/embeddings]}", Lane.AS_CHAT),
+        ("{supported_endpoints: [/v1/chat/completions, /v1/responses]}", Lane.DIRECT),
+        ("{supported_endpoints: [/v1/embeddings]}", Lane.DIRECT),
+        ("{supported_endpoints: chat}", Lane.DIRECT),
+    ],
+)
+def test_a_server_that_is_said_to_have_chats_only_is_asked_for_responses_by_those(
+    tmp_path: Path, info: str, lane: Lane
+) -> None:
+    params = "{model: openai/g, api_key: os.environ/K, api_base: 'http://x/v1'}"
+    text = f"model_list:\n  - {{model_name: m, litellm_params: {params}, model_info: {info}}}\n"
+    snapshot = load_text(tmp_path, text, {"K": "sk-1"}).snapshot
+    [target] = targets(snapshot, "m")
+    assert target.lane_of(Surface.RESPONSES) is lane
+    assert target.lane_of(Surface.CHAT) is Lane.DIRECT
+    assert snapshot.needs_litellm() is (lane is Lane.AS_CHAT)
+
+
+def test_responses_of_another_provider_are_chats(tmp_path: Path) -> None:
+    text = "model_list:\n  - {model_name: m, litellm_params: {model: anthropic/c, api_key: k}}\n"
+    [target] = targets(load_text(tmp_path, text, {}).snapshot, "m")
+    assert target.lane_of(Surface.RESPONSES) is Lane.AS_CHAT

@@ -10,12 +10,15 @@ from typing import Any
 
 import orjson
 
-from proxy.facts import Listing
-from proxy.grammar import GRAMMARS, Grammar
-from proxy.replies import Chunk
+from proxy.errors import UpstreamFailure
+from proxy.facts import Habits
+from proxy.grammar import GRAMMARS
+from proxy.replies import EVENTS, Chunk, Completion
+from proxy.retry import Kind
 from proxy.types import Json, Surface, Target
 from proxy.upstream.address import ANTHROPIC_VERSION, VERSION
 from proxy.upstream.events import DRAIN_S, payloads_of
+from proxy.upstream.exchange import loaded
 from proxy.upstream.fields import OURS, TARGETS, Words
 from proxy.upstream.http import Answer
 from proxy.upstream.tongues.claude_answer import completion_of
@@ -43,17 +46,17 @@ class Claude:
 
     def words(self, target: Target, body: Json) -> Words:
         """Return what the target understands of a chat. Raises Unusual where nobody knows."""
-        listing = target.facts.listing
-        if listing is None or (listing.max_output_tokens is None and body.keys() & THINKING):
+        habits = target.facts.habits
+        if habits is None or (habits.max_output_tokens is None and body.keys() & THINKING):
             raise Unusual("a model that is not listed")
-        return _words(target, listing)
+        return _words(target, habits)
 
     def write(self, target: Target, body: Json, *, stream: bool) -> Json:
         """Return the message that asks what `body` does. Raises Unusual."""
-        listing = target.facts.listing
-        if listing is None:
+        habits = target.facts.habits
+        if habits is None:
             raise Unusual("a model that is not listed")
-        asked: dict[str, Any] = {"model": target.model, **message_of(body, listing)}
+        asked: dict[str, Any] = {"model": target.model, **message_of(body, habits)}
         return {**asked, "stream": True} if stream else asked
 
     def reading(self, target: Target, *, created_s: int) -> Heard:
@@ -61,13 +64,13 @@ class Claude:
 
 
 @lru_cache(maxsize=TARGETS)
-def _words(target: Target, listing: Listing) -> Words:
+def _words(target: Target, habits: Habits) -> Words:
     limit = target.info.get("max_output_tokens")
     return Words(
-        known=(KNOWN | THINKING if listing.has & THINKS else KNOWN) | OURS - {"metadata"},
+        known=(KNOWN | THINKING if habits.has & THINKS else KNOWN) | OURS - {"metadata"},
         metadata=False,
         others=False,
-        limit_tokens=limit if isinstance(limit, int) else listing.max_output_tokens,
+        limit_tokens=limit if isinstance(limit, int) else habits.max_output_tokens,
     )
 
 
@@ -78,15 +81,23 @@ class Heard:
     model: str
     created_s: int
 
-    @property
-    def grammar(self) -> Grammar:
-        return GRAMMARS[Surface.MESSAGES]
+    def streams(self, answer: Answer) -> bool:
+        return True
 
-    def told(self, raw: bytes, body: Json) -> tuple[bytes, Json]:
-        told = completion_of(body, created_s=self.created_s)
-        return orjson.dumps(told), told
+    def source(self, answer: Answer) -> tuple[AsyncGenerator[Chunk, None], str]:
+        return self._chunks(answer), EVENTS
 
-    async def chunks(self, answer: Answer) -> AsyncGenerator[Chunk, None]:
+    def whole(
+        self, raw: bytes, answer: Answer, *, secrets: tuple[str, ...], **facts: Any
+    ) -> Completion:
+        message = loaded(raw, GRAMMARS[Surface.MESSAGES], secrets)
+        try:
+            body = completion_of(message, created_s=self.created_s)
+        except (AttributeError, LookupError, TypeError, ValueError) as exc:
+            raise UpstreamFailure("the answer cannot be read", kind=Kind.TRANSIENT) from exc
+        return Completion(orjson.dumps(body), body, **facts)
+
+    async def _chunks(self, answer: Answer) -> AsyncGenerator[Chunk, None]:
         spoken = Spoken(Telling(self.model, created_s=self.created_s))
         async for payloads in payloads_of(answer):
             chunk, failure = spoken.chunk(payloads)

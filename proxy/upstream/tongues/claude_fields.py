@@ -1,7 +1,7 @@
 """
 The parameters of a chat as Anthropic has them, where they are what most chats are made of.
 
-Each is written as LiteLLM writes it; what a model may be asked stands in its `Listing`. Pure.
+Each is written as LiteLLM writes it; what a model may be asked stands in its `Habits`. Pure.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-from proxy.facts import Listing
+from proxy.facts import Habits
 from proxy.types import Json
 from proxy.upstream.fields import OURS
 from proxy.upstream.tongues.claude_turns import turns_of
@@ -29,18 +29,18 @@ USER = re.compile(r"[a-zA-Z0-9_-]*[a-zA-Z][a-zA-Z0-9_-]*")  # no address and no 
 _TOOL = frozenset({"type", "function", "cache_control"})
 _FUNCTION = frozenset({"name", "description", "parameters", "strict"})
 
-Write: TypeAlias = Callable[[Any, Listing], Json]
+Write: TypeAlias = Callable[[Any, Habits], Json]
 
 
-def message_of(body: Json, listing: Listing) -> dict[str, Any]:
+def message_of(body: Json, habits: Habits) -> dict[str, Any]:
     """Return the message that asks what a chat's body does, without its model. Raises Unusual."""
     said = {name: body[name] for name in body if body[name] is not None and name not in OURS}
-    asked: dict[str, Any] = {"max_tokens": listing.max_output_tokens or DEFAULT_TOKENS}
+    asked: dict[str, Any] = {"max_tokens": habits.max_output_tokens or DEFAULT_TOKENS}
     for name in said.keys() - _TOGETHER:
         if name not in PARAMETERS:
             raise Unusual(name)
-        asked |= PARAMETERS[name](said[name], listing)
-    asked |= _choice(said.get("tool_choice"), said.get("parallel_tool_calls"), listing)
+        asked |= PARAMETERS[name](said[name], habits)
+    asked |= _choice(said.get("tool_choice"), said.get("parallel_tool_calls"), habits)
     system, asked["messages"] = turns_of(body.get("messages"))
     if system:
         asked["system"] = system
@@ -64,42 +64,42 @@ def _called(block: Json) -> bool:
     return block["type"] in ("tool_use", "tool_result")
 
 
-def _limit(value: Any, listing: Listing) -> Json:
+def _limit(value: Any, habits: Habits) -> Json:
     return {"max_tokens": _whole(value)}
 
 
-def _older_limit(value: Any, listing: Listing) -> Json:
+def _older_limit(value: Any, habits: Habits) -> Json:
     # LiteLLM lowers this one, and not the newer, to what the model can write.
-    return {"max_tokens": min(_whole(value), listing.max_output_tokens or _whole(value))}
+    return {"max_tokens": min(_whole(value), habits.max_output_tokens or _whole(value))}
 
 
 def _sampling(name: str) -> Write:
-    def write(value: Any, listing: Listing) -> Json:
+    def write(value: Any, habits: Habits) -> Json:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise Unusual(name)
         alone = name == "temperature" and value == 1
-        if not (alone or _surely("supports_sampling_params", listing)):
+        if not (alone or _surely("supports_sampling_params", habits)):
             raise Unusual(name)
         return {name: value}
 
     return write
 
 
-def _stop(value: Any, listing: Listing) -> Json:
+def _stop(value: Any, habits: Habits) -> Json:
     words = [value] if isinstance(value, str) else value
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise Unusual("stop")
     return {"stop_sequences": words} if words else {}
 
 
-def _user(value: Any, listing: Listing) -> Json:
+def _user(value: Any, habits: Habits) -> Json:
     if not isinstance(value, str) or not USER.fullmatch(value):
         raise Unusual("user")
     return {"metadata": {"user_id": value}}
 
 
-def _thinking(value: Any, listing: Listing) -> Json:
-    has = listing.has
+def _thinking(value: Any, habits: Habits) -> Json:
+    has = habits.has
     if not has & THINKS:
         raise Unusual("thinking")
     adaptive = "supports_adaptive_thinking" in has and "supports_legacy_thinking" not in has
@@ -112,13 +112,13 @@ def _thinking(value: Any, listing: Listing) -> Json:
             raise Unusual("thinking")
 
 
-def _format(value: Any, listing: Listing) -> Json:
+def _format(value: Any, habits: Habits) -> Json:
     if value != {"type": "text"}:
         raise Unusual("response_format")
     return {}
 
 
-def _tools(value: Any, listing: Listing) -> Json:
+def _tools(value: Any, habits: Habits) -> Json:
     if not isinstance(value, list) or not value:
         raise Unusual("tools")
     return {"tools": list(_written_tools(value))}
@@ -149,7 +149,7 @@ def _schema(function: Json) -> Json:
     return {"properties": {}, **kept, "type": "object"}
 
 
-def _choice(choice: Any, parallel: Any, listing: Listing) -> Json:
+def _choice(choice: Any, parallel: Any, habits: Habits) -> Json:
     """Return which tool is to be called, and whether several at once."""
     told: dict[str, Any] = {}
     match choice:
@@ -162,7 +162,7 @@ def _choice(choice: Any, parallel: Any, listing: Listing) -> Json:
         case _:
             raise Unusual("tool_choice")
     forced = told.get("type") in ("any", "tool")
-    if forced and not _surely("supports_forced_tool_use", listing):
+    if forced and not _surely("supports_forced_tool_use", habits):
         raise Unusual("tool_choice")
     if parallel is None:
         return {"tool_choice": told} if told else {}
@@ -173,9 +173,9 @@ def _choice(choice: Any, parallel: Any, listing: Listing) -> Json:
     return {"tool_choice": told}
 
 
-def _surely(habit: str, listing: Listing) -> bool:
+def _surely(habit: str, habits: Habits) -> bool:
     """Say whether a model has a habit that all have of which nothing else is said."""
-    return listing.max_output_tokens is not None and habit not in listing.lacks
+    return habits.max_output_tokens is not None and habit not in habits.lacks
 
 
 def _whole(value: Any) -> int:
