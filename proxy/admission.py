@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
 
-from proxy.allowance import Allowance
+from proxy.allowance import Allowance, Allowances
 from proxy.errors import UpstreamFailure
 from proxy.estimate import Size
 from proxy.policy import QuotaPolicy
@@ -32,6 +32,8 @@ class Admission:
     tally: Tally
     size: Size
     at: float  # when it came, on the store's clock
+    file: Allowances  # in which the limits stood
+    holds: bool = False  # a place, of the store
     recorded: bool = False  # the ledger has counted it
     attempts: int = 0
 
