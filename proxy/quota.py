@@ -101,7 +101,12 @@ class Quota:
         """
         if snapshot.allowances is self._file or snapshot.generation < self._generation:
             return
-        self._file, self._generation, self._known = snapshot.allowances, snapshot.generation, {}
+        before, self._file = self._file, snapshot.allowances
+        self._generation, self._known = snapshot.generation, {}
+        # Whoever is let in without such a limit is not counted under it: only in the ledger.
+        now = {limit.counter for limit in self._file.configured()}
+        gone = [limit for limit in before.configured() if limit.counter not in now]
+        self._store.forget([limit for limit in gone if limit.unit is Unit.REQUESTS])
         for admission in self._inside.values():
             self._count_place(admission)
         for admission, reservation in self._aside.values():

@@ -272,6 +272,17 @@ def test_an_attempt_that_begins_after_an_edit_counts_under_the_limits_that_it_br
     asyncio.run(main())
 
 
+def test_only_limits_of_requests_that_are_in_force_no_more_are_forgotten() -> None:
+    place = bench(*[OK] * 3, allowances=of_key(rpd=9, rpm=9, tpd=10**9))
+    limits = [Limit(KEY, Unit.REQUESTS, window, 9, "x") for window in (Window.DAY, Window.MINUTE)]
+    serve(place)
+    place.ledger.past = 5
+    place.allowances = of_key(rpm=8)
+    serve(place)
+    place.allowances = of_key(rpd=9, rpm=9, tpd=10**9)
+    assert used(place, *limits, TPD) == [5, 2, 20]
+
+
 def test_a_request_that_comes_with_the_file_before_is_under_that_file() -> None:
     place = bench(OK, OK, allowances=of_key(rpm=1))
     old, place.allowances = replace(place._snapshot(), generation=1), UNLIMITED

@@ -92,6 +92,11 @@ class MemoryStore:
                 counter.open += amount
                 held.append((counter, amount))
 
+    def forget(self, limits: Sequence[Limit]) -> None:
+        for limit in limits:
+            if limit.scope in self._counters:
+                self._counters[limit.scope].pop((limit.unit, limit.window), None)
+
     async def settle(self, id: str, spent: Spent) -> None:
         reserved = self._reserved.pop(id, None)
         if reserved is None:

@@ -110,6 +110,10 @@ class QuotaStore(Protocol):
         """
         ...
 
+    def forget(self, limits: Sequence[Limit]) -> None:
+        """Have the past of these limits of REQUESTS learned anew, should they come back."""
+        ...
+
     async def settle(self, id: str, spent: Spent) -> None:
         """
         Replace what was reserved by what was spent, in full, even where that is more.

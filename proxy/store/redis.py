@@ -146,6 +146,12 @@ class RedisStore:
             self._held[id] = replace(before, held=(*before.held, *more))
             self._link.tell(adoption(more))
 
+    def forget(self, limits: Sequence[Limit]) -> None:
+        for limit in limits:
+            part = self._parts.find(limit)
+            if part.loading is None:
+                part.unlearn()
+
     async def settle(self, id: str, spent: Spent) -> None:
         held = self._held.pop(id, None)
         if held is None:

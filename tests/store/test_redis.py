@@ -153,6 +153,27 @@ def test_what_is_adopted_counts_for_all_until_it_is_settled(server: RedisServer)
     pair(server, script)
 
 
+def test_a_limit_that_comes_back_has_counted_what_the_ledger_knows(server: RedisServer) -> None:
+    async def main() -> None:
+        ledger = FakeSharedHistory()
+        async with (
+            replica(server.url, "one", history=ledger, spans=PATIENT) as one,
+            replica(server.url, "two", spans=PATIENT) as two,
+        ):
+            limits = [rpd(9), rpm(9)]
+            for each in (one, two):
+                let_in(await each.store.admit(each.owner, limits))
+            one.store.forget(limits)
+            for _ in range(3):  # with the one that was counted, and two that came without a limit
+                ledger.note(WEB, Unit.REQUESTS, "one", one.store.wall(), 1)
+            assert await used(two, *limits) == [2, 2]
+            await one.store.learn(limits)
+            await until(lambda: uses(two, limits, [4, 4]))
+            await agree(server.url, one, two)
+
+    asyncio.run(main())
+
+
 def test_a_refusal_tells_what_the_other_replica_used(server: RedisServer) -> None:
     async def script(one: Replica, two: Replica) -> None:
         let_in(await one.store.admit("a", [rpm(1)]))
