@@ -61,13 +61,28 @@ FREE = Price((Rates(),))
 
 
 @dataclass(frozen=True, slots=True)
+class SoundPrice:
+    """Pico-dollars for what is spoken and heard. None: it is charged by tokens, or not known."""
+
+    character: int | None = None  # of a text to be spoken
+    second: int | None = None  # of a recording
+
+
+SILENT = SoundPrice()
+FREE_SOUND = SoundPrice(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
 class ModelFacts:
     """What is known of one model. None: nobody knows, which is not the same as free."""
 
     price: Price | None = None
     max_input_tokens: int | None = None
     max_output_tokens: int | None = None
+    sound: SoundPrice = SILENT
     cannot: frozenset[str] = frozenset()  # LiteLLM's names of capabilities that it surely lacks
+    # For whoever lists models, by LiteLLM's names; nothing is decided by it.
+    listed: tuple[tuple[str, bool | float | str], ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 
-from proxy import refusals
+from proxy import refusals, sound
 from proxy.admission import Admission, Admitting, Reserving
 from proxy.allowance import Allowance, Allowances
 from proxy.errors import QuotaUnavailable, TooManyTokens
@@ -87,7 +87,7 @@ class Quota:
             allowance=self._allowance(snapshot, caller, call.user, model),
             policy=snapshot.policy.quota,
             tally=tally,
-            size=size_of(call.body, call.size_bytes),
+            size=size_of(call.body, call.size_bytes, call.upload.size_bytes if call.upload else 0),
             at=self._store.wall(),
             file=snapshot.allowances,
         )
@@ -215,7 +215,7 @@ class Quota:
     def _sized(self, admission: Admission, target: Target) -> Reservation:
         call, allowance, policy = admission.call, admission.allowance, admission.policy
         facts, free = target.facts, admission.call.surface in FREE
-        priced = free or facts.price is not None
+        priced = free or sound.is_priced(call, facts)
         if allowance.has_budget and not priced and policy.unknown_price == "refuse":
             raise refusals.unpriced(target.label)
         most = allowance.most_tokens[1] if allowance.most_tokens else None
@@ -233,12 +233,17 @@ class Quota:
             call = replace(call, body={**call.body, bound: answers.each_tokens})
         prompt_bound = 0 if free else prompt_most(admission.size, facts.max_input_tokens)
         prompt = min(prompt_bound, self._rates.high(model_of(target), admission.size))
-        nano = 0
-        if facts.price is not None:
-            nano = bound_nano_usd(facts.price, prompt_bound, answers.tokens, call.service_tier)
+        completion, nano = answers.tokens, 0
+        if call.surface in sound.SURFACES:
+            default = policy.default_max_tokens
+            prompt, completion, nano = sound.aside_for(
+                call, facts, prompt, prompt_most=prompt_bound, default_tokens=default
+            )
+        elif facts.price is not None:
+            nano = bound_nano_usd(facts.price, prompt_bound, completion, call.service_tier)
         id = f"{admission.id}.{admission.attempts + 1}"
         # Of what no provider gives, the books hold no more; the provider is still asked for all.
-        completion, nano = min(MOST_AMOUNT, answers.tokens), min(MOST_AMOUNT, nano)
+        completion, nano = min(MOST_AMOUNT, completion), min(MOST_AMOUNT, nano)
         return Reservation(id, target, call, admission.size, prompt, completion, nano)
 
     async def _record(self, admission: Admission, reservation: Reservation) -> None:

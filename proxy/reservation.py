@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from proxy import sound
 from proxy.allowance import Allowance
 from proxy.errors import UpstreamFailure
 from proxy.estimate import PromptRates, Size
@@ -13,7 +14,7 @@ from proxy.limits import Claim, Limit, Scope, ScopeKind, Unit, Window
 from proxy.pricing import cost_nano_usd
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.retry import Kind
-from proxy.types import Call, Json, Target, Usage
+from proxy.types import HEARD, Call, Json, Target, Usage
 from proxy.usage import BYTES_PER_TOKEN
 
 CANCELLED = "cancelled"
@@ -38,6 +39,7 @@ class Reservation:
     outcome: str = CANCELLED
     _reported: Usage | None = None
     _service_tier: str | None = None
+    _heard_s: float | None = None  # of a recording, by the provider's own word
     _said_bytes: int = 0  # since the last report, which may come before the end of a stream
     _spent: bool = False  # something was surely generated
 
@@ -103,11 +105,12 @@ class Reservation:
             return self._reported + more
         if not self._spent and self.outcome != OK:
             return Usage()
-        return Usage(
+        ours = Usage(
             prompt_tokens=rates.typical(model_of(self.target), self.size),
             completion_tokens=self._said_tokens,
             estimated=True,
         )
+        return sound.estimated(self.call, self.target.facts, ours)
 
     @property
     def _said_tokens(self) -> int:
@@ -116,6 +119,13 @@ class Reservation:
     def cost_nano_usd(self, usage: Usage) -> int | None:
         """Return what `usage` costs; None where the price is not known."""
         price: Price | None = self.target.facts.price
+        if self.call.surface in sound.SURFACES and (self._spent or self.outcome == OK):
+            reported = self._reported is not None
+            cost = sound.cost_nano_usd(
+                self.call, self.target.facts, reported=reported, heard_s=self._heard_s
+            )
+            if cost is not None:
+                return cost
         return None if price is None else cost_nano_usd(price, usage, self._service_tier)
 
     def _see(self, chunk: Chunk) -> None:
@@ -129,6 +139,8 @@ class Reservation:
         found = self._grammar.usage(body, self._reported)
         if found is not self._reported:
             self._reported, self._said_bytes = found, 0
+        if self.call.surface in HEARD:
+            self._heard_s = sound.heard_s(body) or self._heard_s
         tier = body.get("service_tier")
         if isinstance(tier, str):
             self._service_tier = tier

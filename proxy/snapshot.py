@@ -95,6 +95,7 @@ class Snapshot:
         # What a request was written for, another provider's model may not understand.
         return len({target.provider for target in targets}) > 1 or any(
             target.lane is Lane.UNIFIED
+            or target.responses is Lane.TRANSLATED
             or target.drop_params
             or target.params.get("additional_drop_params")
             for target in targets

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 from proxy.caching import NO_WISHES, CacheWishes
 from proxy.facts import NOTHING_STATED, UNKNOWN, ModelFacts, Stated
 from proxy.limits import ScopeKind, Standing, Unit
+from proxy.upload import Upload
 from proxy.wildcard import fits
 
 Json: TypeAlias = Mapping[str, Any]
@@ -30,6 +31,9 @@ class Surface(StrEnum):
     MESSAGES = "messages"  # Anthropic's
     COUNT_TOKENS = "count_tokens"  # of such a request
     RESPONSES = "responses"
+    SPEECH = "speech"
+    TRANSCRIPTIONS = "transcriptions"
+    TRANSLATIONS = "translations"  # of what is heard, into English
     AI = "ai"  # a chat, asked and answered in the small form of `/ai/*`
 
 
@@ -37,12 +41,16 @@ class Surface(StrEnum):
 ANTHROPIC = frozenset({Surface.MESSAGES, Surface.COUNT_TOKENS})
 
 
+# Asked with a recording in a form, and answered with what is heard in it.
+HEARD = frozenset({Surface.TRANSCRIPTIONS, Surface.TRANSLATIONS})
+
+
 class Lane(StrEnum):
     """The way a target is called: through LiteLLM, or past it where its wire is the surface's."""
 
     UNIFIED = "unified"
     DIRECT = "direct"
-    TRANSLATED = "translated"  # a message that is asked as a chat, by the target's lane for those
+    TRANSLATED = "translated"  # asked as a chat, by the target's lane for those
 
 
 class Strategy(StrEnum):
@@ -99,6 +107,7 @@ class Call:
     tags: tuple[str, ...] = ()  # `agent=planner`: for the ledger
     # Of the caller's own, those that a provider of the same surface is to get; in lower case.
     headers: Mapping[str, str] = field(default_factory=dict)
+    upload: Upload | None = field(default=None, repr=False)  # the files beside the body of a form
 
     @property
     def user(self) -> str | None:
@@ -140,6 +149,7 @@ class Target:
     timeouts: TargetTimeouts = TargetTimeouts()
     lane: Lane = Lane.UNIFIED
     messages: Lane = Lane.TRANSLATED  # the lane of Anthropic's surfaces
+    responses: Lane = Lane.TRANSLATED  # the lane of OpenAI's Responses
     weight: float | None = None
     order: int = 0  # lower is asked first within a group
     rpm: int | None = None
@@ -152,6 +162,8 @@ class Target:
     stated: Stated = NOTHING_STATED  # what the file itself says of them
 
     def lane_of(self, surface: Surface) -> Lane:
+        if surface is Surface.RESPONSES:
+            return self.responses
         return self.messages if surface in ANTHROPIC else self.lane
 
     def __hash__(self) -> int:

@@ -17,7 +17,13 @@ from proxy.types import Tally
 
 
 class Form(Protocol):
-    """The form of one answer. Each method returns bytes as they go out."""
+    """
+    The form of one answer. Each method returns bytes as they go out.
+
+    `pulses`: while nothing is there yet, comments may keep the connection.
+    """
+
+    pulses: bool
 
     def whole(self, reply: Completion) -> tuple[bytes, str]:
         """Return a whole answer, and the type of its content."""
@@ -50,6 +56,8 @@ Forming: TypeAlias = Callable[[Tally, Clock], Form]
 class AsItCame:
     """OpenAI's form, which every reply has already."""
 
+    pulses = True
+
     def __init__(self, tally: Tally) -> None:
         self._grammar = GRAMMARS[tally.surface]
 
@@ -81,6 +89,16 @@ class AsResponse(AsItCame):
         # OpenAI's SDK raises at an `error`, and passes anything else on as one more event.
         event = {"type": "error", "sequence_number": 0, **said, "error": fields}
         return sse.frame(orjson.dumps(event), b"error")
+
+
+class AsSound(AsItCame):
+    """Speech: nothing may be said before it is known whether events will follow."""
+
+    pulses = False
+
+
+def as_sound(tally: Tally, clock: Clock) -> Form:
+    return AsSound(tally)
 
 
 def as_response(tally: Tally, clock: Clock) -> Form:

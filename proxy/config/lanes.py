@@ -65,6 +65,17 @@ def messages_lane(provider: str, params: Mapping[str, Any], *, wish: str | None)
     return Lane.TRANSLATED
 
 
+def responses_lane(lane: Lane, info: Mapping[str, Any]) -> Lane:
+    """Return the lane of OpenAI's Responses: by a chat where the file says it has only those."""
+    said = info.get("supported_endpoints")
+    has = {
+        str(each).strip("/").removeprefix("v1/")
+        for each in (said if isinstance(said, list) else ())
+    }
+    only_chats = "chat/completions" in has and "responses" not in has
+    return Lane.DIRECT if lane is Lane.DIRECT and not only_chats else Lane.TRANSLATED
+
+
 def wish_for(lanes: Mapping[str, str], *names: str) -> str | None:
     """Return what `mobius.lanes` says of the first of `names` that stands there."""
     return next((lanes[name] for name in names if name in lanes), None)

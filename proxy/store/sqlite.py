@@ -17,6 +17,7 @@ import orjson
 
 from proxy.limits import Scope, ScopeKind, Unit
 from proxy.store import MOST_AMOUNT, Admitted, Closed, Opened, RowInvalid, hour_of
+from proxy.store.sqlite_origins import OriginTable
 from proxy.store.sqlite_schema import COUNTS, GROUP, TOKEN_KINDS, WHO
 from proxy.types import Usage
 
@@ -99,6 +100,7 @@ class Book:
     """
 
     def __init__(self, connection: sqlite3.Connection, owner: str, rows: dict[str, Opened]) -> None:
+        self.origins = OriginTable(connection)
         self._connection = connection
         self._run = connection.execute
         self._owner = owner

@@ -9,8 +9,7 @@ request that was written for somebody else is sent to it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,20 +18,24 @@ import orjson
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.grammar import GRAMMARS, Grammar
-from proxy.replies import ChunkStream, Completion, Reply
+from proxy.owed import Owed
+from proxy.replies import EVENTS, NO_HEADERS, Chunk, ChunkStream, Completion, Reply
 from proxy.retry import Kind
-from proxy.types import ANTHROPIC, Call, Json, Surface, Target
+from proxy.types import ANTHROPIC, HEARD, Call, Json, Surface, Target
 from proxy.upstream import failures
 from proxy.upstream.address import ANTHROPIC_VERSION, VERSION, address_of, headers_for
 from proxy.upstream.events import chunks_of
 from proxy.upstream.fields import drop, drops, filled, take_out
+from proxy.upstream.form import Form, form_of
 from proxy.upstream.history import presentable
 from proxy.upstream.http import Answer, Http
 from proxy.upstream.judge import choices_of_call, limit_of
 from proxy.upstream.limits import leeways, rate_limits
 from proxy.upstream.sdk import Sdk
 from proxy.upstream.secrets import secrets_of
+from proxy.upstream.sounds import speech_of
 from proxy.upstream.stream import Progress, begin
+from proxy.upstream.transcript import transcript_of
 from proxy.upstream.wire import BODILESS, ERROR_BODY_LIMIT, ERROR_BODY_WAIT_S
 from proxy.waiting import Waiting
 
@@ -44,9 +47,14 @@ OPTIONED = frozenset({Surface.CHAT, Surface.COMPLETIONS})
 class Written:
     """A body ready to be sent, and what the caller is to be told about it."""
 
-    body: bytes = field(repr=False)
+    body: bytes | Form = field(repr=False)
     dropped: tuple[str, ...]
     secrets: tuple[str, ...] = field(repr=False)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers that the body has of its own."""
+        return self.body.headers if isinstance(self.body, Form) else NO_HEADERS
 
 
 class Direct:
@@ -66,12 +74,12 @@ class Direct:
         limit_s, late = limit_of(target, call)
         address = address_of(target, call.surface)
         try:
-            async with AsyncExitStack() as owed:
+            async with Owed() as owed:
                 async with asyncio.timeout(limit_s):
                     answer = await self._http.post(
                         address.url,
                         written.body,
-                        headers_for(address, _said(call)),
+                        {**headers_for(address, _said(call)), **written.headers},
                         connect_s=target.timeouts.connect_s,
                         waiting=waiting,
                     )
@@ -105,7 +113,8 @@ class Direct:
             body["messages"] = presentable(body["messages"])
         body["model"] = target.model
         body |= target.params.get("extra_body") or {}
-        return Written(_dumped(body), dropped, secrets_of(target))
+        sent = _dumped(body) if call.upload is None else form_of(body, call.upload)
+        return Written(sent, dropped, secrets_of(target))
 
     async def _read(
         self, answer: Answer, target: Target, call: Call, written: Written, waiting: Waiting
@@ -115,9 +124,10 @@ class Direct:
             await self._check(answer, written)
             headers = rate_limits(answer.headers, wall_s=wall_s)
             reply: Reply
-            if call.stream:
+            if call.stream and not _whole_instead(answer, call):
+                source, kind = _source(answer, call, grammar)
                 reply = await begin(
-                    chunks_of(answer, answer.drain, named=grammar.named),
+                    source,
                     Progress(
                         grammar,
                         choices=choices_of_call(call),
@@ -128,12 +138,12 @@ class Direct:
                     self._clock,
                     headers=headers,
                     dropped=written.dropped,
+                    content_type=kind,
                     waiting=waiting,
                 )
             else:
                 raw = await answer.whole(self._limit_bytes())
-                body = _loaded(raw, grammar, written)
-                reply = Completion(raw, body, headers=headers, dropped=written.dropped)
+                reply = _completion(raw, answer, call, written, headers)
         except UpstreamFailure as failure:
             failure.leeways = leeways(answer.headers, wall_s=wall_s)
             raise
@@ -152,6 +162,34 @@ class Direct:
             )
         if answer.headers.get("content-type", "").startswith("text/html"):
             raise UpstreamFailure("the provider answered with a web page", kind=Kind.TRANSIENT)
+
+
+def _whole_instead(answer: Answer, call: Call) -> bool:
+    """Say whether a whole answer came where a stream was asked for: not every model has one."""
+    return call.surface in HEARD and not _type_of(answer).startswith(EVENTS)
+
+
+def _completion(
+    raw: bytes, answer: Answer, call: Call, written: Written, headers: Mapping[str, str]
+) -> Completion:
+    """Return a whole answer. Raises UpstreamFailure where it is none."""
+    facts: Mapping[str, Any] = {"headers": headers, "dropped": written.dropped}
+    if call.surface in HEARD:
+        return transcript_of(call, raw, _type_of(answer), secrets=written.secrets, **facts)
+    return Completion(raw, _loaded(raw, GRAMMARS[call.surface], written), **facts)
+
+
+def _type_of(answer: Answer) -> str:
+    return answer.headers.get("content-type", "")
+
+
+def _source(
+    answer: Answer, call: Call, grammar: Grammar
+) -> tuple[AsyncGenerator[Chunk, None], str]:
+    """Return the chunks of a stream, and the type of their content. Raises UpstreamFailure."""
+    if call.surface is Surface.SPEECH:
+        return speech_of(call, _type_of(answer), answer, answer.drain)
+    return chunks_of(answer, answer.drain, named=grammar.named), EVENTS
 
 
 def _said(call: Call) -> Mapping[str, str]:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, TypeVar
 
+from tests.providers.wire import form_in
+
 Side: TypeAlias = Literal["client", "server"]
 T = TypeVar("T")
 WAIT_S = 30.0  # what has not come by then never will, on a busy machine either
@@ -53,6 +55,11 @@ class Entry:
     def json(self) -> Any:
         """The body, parsed; ValueError when it is no JSON."""
         return json.loads(self.body)
+
+    @property
+    def form(self) -> dict[str, list[bytes]]:
+        """The fields of a multipart form, files among them; empty when it is none."""
+        return form_in(self.headers, self.body)
 
     @property
     def over(self) -> bool:
