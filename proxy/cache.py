@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Collection, Mapping
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -23,6 +23,7 @@ from proxy.errors import EVERYBODY_FAILED, ProxyError
 from proxy.flights import Asked, Flight, Flights, Look, Work, next_number
 from proxy.grammar import GRAMMARS
 from proxy.kept import entries_of, paced, raw_of, reply_of, streamed
+from proxy.owed import Owed
 from proxy.relay import Relay
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.store.cache_port import CacheStore, Entry
@@ -152,7 +153,7 @@ class Cache:
     async def _board(self, flight: Flight, asked: Asked, *, mine: bool) -> Reply:
         """Return the flight's answer in the way that the request wants it."""
         start_s = self._clock.now()
-        async with AsyncExitStack() as owed:
+        async with Owed() as owed:
             seat = owed.enter_context(flight.seat())
             try:
                 reply = await seat.reply(asked.call)

@@ -21,8 +21,8 @@ UPLIFT_OF_ENDPOINT = "regional_endpoint_uplift_multiplier"
 LIMITS = frozenset({"max_input_tokens", "max_output_tokens", "max_tokens"})
 DENIED = frozenset(
     {
-        "supports_audio_input", "supports_function_calling", "supports_response_schema",
-        "supports_vision",
+        "supports_audio_input", "supports_audio_output", "supports_function_calling",
+        "supports_response_schema", "supports_vision",
     }
 )  # fmt: skip
 STATED = LIMITS | DENIED  # what `model_info` may say of a model, beside its prices

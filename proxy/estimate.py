@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any, NamedTuple
 
 import orjson
@@ -104,6 +105,28 @@ def _parts(messages: object) -> Iterator[Mapping[str, Any]]:
                 yield from _parts([part])
             elif part.get("type") != "text":
                 yield part
+
+
+def plain_bytes(body: Json) -> int:
+    """
+    Return the length of the words that a model surely reads: no escapes, no blanks, no base64.
+
+    It reads every text once more, so it is for the rare request of which that matters.
+    """
+    texts = chain(*(_texts(body.get(n)) for n in ("messages", "input", "system", "instructions")))
+    return sum(len(part) for text in texts for part in text.encode(errors="replace").split())
+
+
+def _texts(said: object) -> Iterator[str]:
+    """Yield the texts of messages, of their parts, and of what tools have answered."""
+    if isinstance(said, str):
+        yield said
+    for each in said if isinstance(said, list) else ():
+        if isinstance(each, Mapping):
+            text = each.get("text")
+            if isinstance(text, str):
+                yield text
+            yield from _texts(each.get("content"))
 
 
 def _encoded(part: Mapping[str, Any]) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -28,6 +28,7 @@ from proxy.errors import (
     TooManyTokens,
 )
 from proxy.grammar import GRAMMARS
+from proxy.owed import Owed
 from proxy.replies import NO_HEADERS, Chunk, ChunkStream, Completion, Reply
 from proxy.types import Call, Tally
 
@@ -199,7 +200,7 @@ class Flight:
     async def _pump(self, reply: ChunkStream) -> None:
         """Read as fast as the fastest reader does, and not faster."""
         self._source = reply
-        async with AsyncExitStack() as owed:
+        async with Owed() as owed:
             owed.push_async_callback(reply.aclose)
             async for chunk in reply:
                 self.chunks.append(chunk)

@@ -8,12 +8,12 @@ the reply starts streaming moves onto the stream (`pop_all`) and is paid when it
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from typing import assert_never
 
 from proxy.access import check_model, model_unknown
+from proxy.admission import Admission
 from proxy.allowance import Allowance
 from proxy.attempts import Attempts
 from proxy.batches import answer_each
@@ -25,7 +25,8 @@ from proxy.flights import Asked
 from proxy.grammar import GRAMMARS
 from proxy.log import Log
 from proxy.metrics import Metrics
-from proxy.quota import Admission, Quota
+from proxy.owed import Owed
+from proxy.quota import Quota
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.snapshot import Snapshot
 from proxy.types import Call, Caller, Group, Ring, Tally
@@ -54,7 +55,7 @@ class Gateway:
 
         `snapshot` is the configuration for the whole of this request, whatever is saved meanwhile.
         """
-        async with AsyncExitStack() as owed:
+        async with Owed() as owed:
             owed.enter_context(self._log.request(tally))
             owed.enter_context(self._metrics.measure(tally))
 

@@ -22,13 +22,16 @@ from proxy.errors import UpstreamFailure
 from proxy.log import Log
 from proxy.policy import RingPolicy
 from proxy.retry import RULES, UNASKED, Kind, Rest, cooldown_s
-from proxy.routing import ROOM_UNKNOWN, Room, Standing
+from proxy.standing import ROOM_UNKNOWN, Room, Standing
 from proxy.types import Target
 
 # Names under a wildcard are endless; what is known of the longest forgotten goes first.
 RECORDS = 10_000
 HALF_LIFE_S = 30.0  # of what is believed of a target that nobody asks
 LATENCY_WEIGHT = 0.2  # of the newest first token in the decaying average
+# A first token is overdue after so many times what it took lately, and so many seconds.
+OVERDUE, OVERDUE_S = 3.0, 1.0
+NO_COOLDOWNS = (None, None)  # of the target itself, and of its key
 # A cooldown shorter than this is not logged: it may come with every other request.
 LOGGED_S = 5.0
 SLOW = "slow"  # in place of a failure's kind, where a breaker opens without any
@@ -51,27 +54,61 @@ class Record:
     cooldowns: int = 0  # in a row, without a Retry-After: the exponent of the doubling
     cooled_s: float = -inf  # the moment of the last of them
     latency_s: float | None = None  # decaying average of the time to first content
-    first_token_s: float | None = None  # likewise, of streams alone
+    awaited_first_s: float | None = None  # likewise of streams alone, and of those given up
+    awaited_whole_s: float | None = None  # likewise of whole answers
     last_failure: UpstreamFailure | None = None  # that it was to blame for
     under_way: int = 0  # calls
     told_s: float = -inf  # the moment when a call last said how the target is
+    calls: int = 0  # ever
+    unanswered: int = 0  # of those under way
+    # When the streams among them began, by the number of the call, but for those that a later call
+    # has overtaken: the target is not to blame for one that got stuck.
+    waiting: dict[int, float] = field(default_factory=dict)
 
     def expected_s(self, now_s: float) -> float | None:
         """
-        Return what a first token is expected to take, and the less the longer nobody has asked.
+        Return what a first token is expected to take; None when nobody has an idea.
 
-        One that was slow is thus tried again, after some minutes at the latest.
+        What was known of a target that nobody asks is believed less and less, so that one that was
+        slow is tried again; by one request, the others go by what was known until it has its
+        answer. Where a first token is overdue, it is expected to take as long as it already has.
         """
-        known_s = self.latency_s if self.first_token_s is None else self.first_token_s
-        if known_s is None or self.under_way:
-            return known_s  # somebody is finding out, and nobody else need
-        return known_s * exp2(-max(0.0, now_s - self.told_s) / HALF_LIFE_S)
+        streams = self.awaited_first_s
+        known_s = self.awaited_whole_s if streams is None else streams
+        if known_s is None:
+            return None
+        if not self.unanswered:
+            return known_s * exp2(-max(0.0, now_s - self.told_s) / HALF_LIFE_S)
+        if self.waiting:
+            age_s = now_s - next(iter(self.waiting.values()))
+            return age_s if age_s > OVERDUE * known_s + OVERDUE_S else known_s
+        return known_s
+
+    def begins(self, now_s: float, *, streamed: bool) -> int:
+        """Take note of a call, and return its number."""
+        self.calls += 1
+        self.under_way += 1
+        self.unanswered += 1
+        if streamed:
+            self.waiting[self.calls] = now_s
+        return self.calls
+
+    def overtook(self, number: int) -> None:
+        """Take note that a call was answered, whatever became of those before it."""
+        while self.waiting and (first := next(iter(self.waiting))) <= number:
+            del self.waiting[first]
 
     def took(self, took_s: float, *, streamed: bool) -> None:
         """Take note of the time that an answer took to begin."""
         self.latency_s = _average(self.latency_s, took_s)
+        self.awaited(took_s, streamed=streamed)
+
+    def awaited(self, took_s: float, *, streamed: bool) -> None:
+        """Take note of the time that was waited for an answer, whether it came or not."""
         if streamed:
-            self.first_token_s = _average(self.first_token_s, took_s)
+            self.awaited_first_s = _average(self.awaited_first_s, took_s)
+        else:
+            self.awaited_whole_s = _average(self.awaited_whole_s, took_s)
 
 
 def _average(known_s: float | None, new_s: float) -> float:
@@ -87,12 +124,16 @@ class Watch:
     policy: RingPolicy
     clock: Clock
     started_s: float
+    number: int  # of the call, among those of its target
     log_return: Callable[[], None]
     log_rest: Callable[[str], None]
     slow: bool = field(default=False)
+    heard: bool = field(default=False)
 
     def answered(self, *, streamed: bool) -> None:
         now_s = self.record.told_s = self.clock.now()
+        self.hears()
+        self.record.overtook(self.number)
         took_s = now_s - self.started_s
         self.record.took(took_s, streamed=streamed)
         limit_s = self.policy.breaker.slow
@@ -109,6 +150,12 @@ class Watch:
             if self.record.breaker.state(now_s) is State.CLOSED:
                 self.permit = self.record.breaker.enter(now_s) or self.permit
         self.log_return()
+
+    def hears(self) -> None:
+        """Take note that this call waits no longer, for whatever reason."""
+        self.record.unanswered -= not self.heard
+        self.record.waiting.pop(self.number, None)
+        self.heard = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,19 +227,18 @@ class Health:
         """Return what the plan needs to know of `target`, frozen at this moment."""
         now_s = self._clock.now()
         record = self._record(target, policy)
-        cooldown = self._cooldown(target, record, now_s)
-        open_for_s = record.breaker.returns_in_s(now_s)
-        state = record.breaker.state(now_s)
+        cooldown, breaker = self._cooldown(target, record, now_s), record.breaker
+        closed = breaker.state(now_s) is State.CLOSED
         return Standing(
-            admits=record.breaker.admits(now_s),
+            admits=closed or breaker.admits(now_s),
             cooling_s=cooldown.until_s - now_s if cooldown else 0.0,
-            open_for_s=open_for_s,
-            closed=state is State.CLOSED,
+            open_for_s=0.0 if closed else breaker.returns_in_s(now_s),
+            closed=closed,
             failure=cooldown.failure if cooldown else record.last_failure,
             latency_s=record.latency_s,
             expected_s=record.expected_s(now_s),
             in_flight=record.under_way,
-            cause=record.breaker.why(now_s),
+            cause="" if closed else breaker.why(now_s),
             room=room,
         )
 
@@ -206,9 +252,11 @@ class Health:
         return 0.0 if record.under_way else self._clock.now() - record.told_s
 
     @contextmanager
-    def watch(self, target: Target, policy: RingPolicy) -> Iterator[Watch | None]:
+    def watch(
+        self, target: Target, policy: RingPolicy, *, streamed: bool = False
+    ) -> Iterator[Watch | None]:
         """
-        Let one call through and learn from how the block ends.
+        Let one call through and learn from how the block ends. `streamed`: a stream is asked for.
 
         Yields None when the breaker does not admit it: the call must not be made.
         """
@@ -224,12 +272,12 @@ class Health:
             policy,
             self._clock,
             now_s,
+            record.begins(now_s, streamed=streamed),
             log_return=lambda: self._rests.ends(target, lambda: self.standing(target, policy)),
             log_rest=lambda kind: self._log_rest(target, policy, kind),
         )
         ok: bool | None = None  # leaving by cancellation says nothing about the target
         kind: Kind | None = None
-        record.under_way += 1
         try:
             yield watch
             ok, record.told_s = True, self._clock.now()
@@ -239,9 +287,13 @@ class Health:
             if failure.kind not in UNASKED:
                 ok, kind = self._learn(target, watch, failure), failure.kind
                 record.told_s = self._clock.now()
+            if failure.kind is Kind.SILENT:
+                # It would have taken longer yet.
+                record.awaited(record.told_s - watch.started_s, streamed=streamed)
             raise
         finally:
             record.under_way -= 1
+            watch.hears()
             # A slow one has been counted already.
             ok = None if watch.slow else ok
             record.breaker.leave(watch.permit, ok=ok, now_s=self._clock.now())
@@ -286,6 +338,8 @@ class Health:
 
     def _cooldown(self, target: Target, record: Record, now_s: float) -> Cooldown | None:
         known = (record.cooldown, self._credentials.get(target.credential))
+        if known == NO_COOLDOWNS:
+            return None
         cooling = [cooldown for cooldown in known if cooldown and cooldown.until_s > now_s]
         return max(cooling, key=lambda cooldown: cooldown.until_s, default=None)
 

@@ -10,18 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from types import TracebackType
+from dataclasses import replace
 
 from proxy import refusals
+from proxy.admission import Admission, Admitting, Reserving
 from proxy.allowance import Allowance, Allowances
-from proxy.errors import QuotaUnavailable, TooManyTokens, UpstreamFailure
+from proxy.errors import QuotaUnavailable, TooManyTokens
 from proxy.estimate import (
     BOUNDS,
     FREE,
     Answers,
     PromptRates,
-    Size,
     answers_to,
     prompt_most,
     size_of,
@@ -31,7 +30,6 @@ from proxy.ids import Ids
 from proxy.leeway import Need
 from proxy.limits import NOTHING, Claim, Limit, Refusal, Scope, ScopeKind, Spent, Unit, Window
 from proxy.metrics import Metrics
-from proxy.policy import QuotaPolicy
 from proxy.pricing import bound_nano_usd
 from proxy.reservation import OK, Reservation, model_of
 from proxy.snapshot import Snapshot
@@ -40,23 +38,6 @@ from proxy.store.port import QuotaStore, Standings, StoreUnavailable
 from proxy.types import Call, Caller, Json, Surface, Tally, Target
 
 MOST_KNOWN = 10_000  # callers, users and models whose limits are remembered from the last request
-
-
-@dataclass(slots=True)
-class Admission:
-    """One request that was let in: whom its attempts are counted for, and what they may take."""
-
-    id: str  # unique over all replicas; a caller may give two requests the same id of its own
-    call: Call
-    caller: Caller
-    model: str  # as it was asked for, also under a wildcard: limits go by this name
-    allowance: Allowance
-    policy: QuotaPolicy
-    tally: Tally
-    size: Size
-    at: float  # when it came, on the store's clock
-    recorded: bool = False  # the ledger has counted it
-    attempts: int = 0
 
 
 class Quota:
@@ -311,61 +292,6 @@ class Quota:
             found = allowances.of(caller, user=user, model=model)
             self._known[key] = found
         return found
-
-
-# Classes, for a generator that the event loop keeps book of costs more than what the blocks do.
-
-
-class Admitting:
-    """The block of a request that is let in."""
-
-    __slots__ = ("_admission", "_quota")
-
-    def __init__(self, quota: Quota, admission: Admission) -> None:
-        self._quota = quota
-        self._admission = admission
-
-    async def __aenter__(self) -> Admission:
-        await self._quota.enter(self._admission)
-        return self._admission
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._quota.leave(self._admission)
-
-
-class Reserving:
-    """The block of a call for which something is set aside."""
-
-    __slots__ = ("_admission", "_quota", "_reservation", "_target")
-
-    _reservation: Reservation
-
-    def __init__(self, quota: Quota, admission: Admission, target: Target) -> None:
-        self._quota = quota
-        self._admission = admission
-        self._target = target
-
-    async def __aenter__(self) -> Reservation:
-        self._reservation = await self._quota.open(self._admission, self._target)
-        return self._reservation
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        reservation = self._reservation
-        if error is None:
-            reservation.outcome = OK
-        elif isinstance(error, UpstreamFailure):
-            reservation.failed(error)
-        await self._quota.settle(self._admission, reservation)
 
 
 def _needs_bound(answers: Answers, known: int | None) -> bool:

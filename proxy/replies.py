@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from types import TracebackType
 from typing import NamedTuple, Self, TypeAlias
 
@@ -13,6 +13,7 @@ import orjson
 
 from proxy import sse
 from proxy.leeway import Leeway
+from proxy.owed import Owed
 from proxy.replay import name_of
 from proxy.types import Json
 
@@ -198,7 +199,7 @@ class ChunkStream:
         self._first = list(first)
         self._rest = rest
         self._taps: list[Callable[[Chunk], None]] = []
-        self._owed = AsyncExitStack()
+        self._owed = Owed()
         self._closing: asyncio.Future[None] | None = None
         # How it ended, as the exit stack wants to hear it; None only after a full read.
         self._outcome: BaseException | None = asyncio.CancelledError("the reader left early")
@@ -208,9 +209,9 @@ class ChunkStream:
         self._taps.append(see)
         return self
 
-    def owe(self, unfinished: AsyncExitStack) -> Self:
+    def owe(self, unfinished: Owed) -> Self:
         """Take over `unfinished`: unwound when the stream closes, after what it had before."""
-        unfinished.push_async_exit(self._owed)
+        unfinished.push_async_exit(self._owed.__aexit__)
         self._owed = unfinished
         return self
 

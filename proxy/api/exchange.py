@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from proxy.api.body import check_headers, read_body
 from proxy.api.caller import caller_by
-from proxy.api.conversation import ClientLeft, departure
+from proxy.api.conversation import ClientLeft
 from proxy.api.deps import State, state_of
 from proxy.api.form import Forming, as_it_came
 from proxy.api.headers import RequestHeaders, request_id_of, tags_of
@@ -31,6 +31,7 @@ from proxy.types import Call, Surface, Tally
 Parse: TypeAlias = Callable[[Incoming], Call]
 
 UNKNOWN = "unknown"  # the model of a request until the gateway has found its ring
+PULSE_AFTER_S = 0.25  # a stream that is over by then needs nobody to keep it alive
 _MB = 1024 * 1024
 
 
@@ -92,9 +93,11 @@ class ModelEndpoint:
         async with state["drain"].enter(limits.in_flight) as conversation:
             call = await self._read(exchange, snapshot)
             tally.stream = call.stream
-            conversation.beside(partial(_leave, exchange))
+            conversation.heed(scope, exchange.receive, lambda: outbound.finished)
             if call.stream:
-                conversation.beside(partial(outbound.pulse, snapshot.policy.keepalive))
+                every_s = snapshot.policy.keepalive
+                pulse = partial(outbound.pulse, every_s)
+                conversation.beside(pulse, after_s=min(every_s, PULSE_AFTER_S))
             exchange.asked = True
             await _send(outbound, await state["gateway"].serve(call, caller, snapshot, tally))
 
@@ -129,10 +132,3 @@ def _note(exchange: Exchange, outcome: str, status: int = 200) -> None:
     exchange.tally.outcome, exchange.tally.status = outcome, status
     with exchange.state["log"].request(exchange.tally):
         pass
-
-
-async def _leave(exchange: Exchange) -> None:
-    """End the conversation when the client hangs up; not when it does so after the whole answer."""
-    await departure(exchange.receive)
-    if not exchange.outbound.finished:
-        raise ClientLeft

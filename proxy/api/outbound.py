@@ -107,7 +107,6 @@ class Outbound:
 
     async def pulse(self, every_s: float) -> None:
         """Send a comment whenever the stream has been silent for `every_s`. Never returns."""
-        self._last_s = self._clock.now()
         while True:
             wait_s = self._last_s + every_s - self._clock.now()
             if wait_s > 0:

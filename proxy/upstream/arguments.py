@@ -20,6 +20,7 @@ from proxy.errors import UpstreamFailure
 from proxy.parameters import EXTRAS, OPENAI
 from proxy.retry import Kind
 from proxy.types import Call, Json, Surface, Target
+from proxy.upstream.as_chat import drop_unheard
 from proxy.upstream.fields import NATIVE, OURS, TARGETS, UNMERGED, drop, drops, filled, take_out
 from proxy.upstream.judge import choices_of_call
 from proxy.upstream.secrets import HEADERS, secrets_of
@@ -58,7 +59,7 @@ class Written:
 def write_arguments(litellm: ModuleType, target: Target, call: Call, *, foreign: bool) -> Written:
     """Return what to call LiteLLM with; `foreign`: the caller wrote for another provider."""
     if call.surface is not Surface.CHAT:
-        return _write_other(litellm, target, call)
+        return _write_other(litellm, target, call, foreign=foreign)
     native = _is_openai_s(target)
     body = filled(target, call)
     for path in target.params.get("additional_drop_params") or ():
@@ -87,12 +88,16 @@ def write_arguments(litellm: ModuleType, target: Target, call: Call, *, foreign:
     return Written("acompletion", arguments, native, tuple(dropped), secrets, headers)
 
 
-def _write_other(litellm: ModuleType, target: Target, call: Call) -> Written:
+def _write_other(litellm: ModuleType, target: Target, call: Call, *, foreign: bool) -> Written:
     """Return what to call LiteLLM with where it has a function for the surface."""
     place = {k: v for k, v in target.params.items() if k not in ("extra_body", "drop_params")}
-    body = {**filled(target, call), **(target.params.get("extra_body") or {})}
+    function, body, dropped = FUNCTIONS[call.surface], filled(target, call), list[str]()
     for path in target.params.get("additional_drop_params") or ():
         take_out(path, body)
+    native = _is_openai_s(target) and function != RESPOND
+    if not native:
+        dropped += drop_unheard(litellm, target, call, body, foreign=foreign)
+    body |= target.params.get("extra_body") or {}
     said = {name: value for name, value in body.items() if name not in OURS and value is not None}
     arguments: dict[str, Any] = {
         # LiteLLM edits in place what it is given; the next target must see it as it was sent.
@@ -107,13 +112,13 @@ def _write_other(litellm: ModuleType, target: Target, call: Call) -> Written:
     }
     if call.stream:
         arguments |= {"stream": True, "stream_options": {"include_usage": True}}
-    dropped = tuple(_unheard(litellm, target, call)) if arguments["drop_params"] else ()
-    function, secrets, headers = FUNCTIONS[call.surface], secrets_of(target), headers_of(target)
-    native = _is_openai_s(target) and function != RESPOND
+    if arguments["drop_params"]:
+        dropped += _unheard(litellm, target, call)
+    secrets, headers = secrets_of(target), headers_of(target)
     if call.stream and not native and _texts_asked_for(call) > 1:
         message = "LiteLLM mixes the choices of a streamed text up"
         raise UpstreamFailure(message, kind=Kind.DIALECT)
-    return Written(function, arguments, native, dropped, secrets, headers)
+    return Written(function, arguments, native, tuple(dict.fromkeys(dropped)), secrets, headers)
 
 
 def _texts_asked_for(call: Call) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +18,7 @@ import orjson
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.grammar import GRAMMARS, Grammar
+from proxy.owed import Owed
 from proxy.replies import ChunkStream, Completion, Reply
 from proxy.retry import Kind
 from proxy.types import ANTHROPIC, Call, Json, Surface, Target
@@ -66,7 +66,7 @@ class Direct:
         limit_s, late = limit_of(target, call)
         address = address_of(target, call.surface)
         try:
-            async with AsyncExitStack() as owed:
+            async with Owed() as owed:
                 async with asyncio.timeout(limit_s):
                     answer = await self._http.post(
                         address.url,

@@ -19,6 +19,7 @@ from proxy import sse
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.grammar import Grammar
+from proxy.owed import Owed
 from proxy.replies import Chunk, ChunkStream
 from proxy.retry import Kind
 from proxy.types import Json, TargetTimeouts
@@ -143,7 +144,7 @@ async def begin(
     rest = _rest(source, progress, clock, idle_s=timeouts.idle_s, left_s=left_s, waits=waits)
     now = waiting.now if waiting is not None else clock.now
     stream = ChunkStream(first, rest, now=now, headers=headers, dropped=dropped)
-    owed = contextlib.AsyncExitStack()
+    owed = Owed()
     # A generator that nobody has begun to read closes nothing when it is closed.
     owed.push_async_callback(source.aclose)
     return stream.owe(owed)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AsyncExitStack, aclosing
+from contextlib import aclosing
 from inspect import isasyncgen
 from types import ModuleType
 from typing import Any
@@ -20,6 +20,7 @@ import orjson
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.grammar import GRAMMARS
+from proxy.owed import Owed
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.retry import Kind
 from proxy.types import Call, Json, Surface, Target
@@ -81,7 +82,7 @@ class Unified:
     ) -> Reply:
         limit_s, late = limit_of(target, call)
         try:
-            async with AsyncExitStack() as owed:
+            async with Owed() as owed:
                 # LiteLLM does not close every answer that it stops reading.
                 owed.push_async_callback(wire.aclose)
                 async with asyncio.timeout(limit_s):
@@ -131,7 +132,7 @@ class Unified:
             dropped=written.dropped,
             waiting=wire.waiting,
         )
-        owed = AsyncExitStack()
+        owed = Owed()
         # Where nobody reads on, nothing else would: a generator not begun closes nothing.
         owed.push_async_callback(source.aclose)
         return stream.owe(owed)

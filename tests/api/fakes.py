@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -19,6 +18,7 @@ from proxy.api.routes import install
 from proxy.everyone import Reloaded, Silent
 from proxy.log import Log
 from proxy.numbers import FamilyOf, Numbers
+from proxy.owed import Owed
 from proxy.policy import MobiusPolicy
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.routing import Plan
@@ -182,8 +182,8 @@ class Upstream:
         finally:
             self.closed += 1
 
-    def _owed(self) -> AsyncExitStack:
-        owed = AsyncExitStack()
+    def _owed(self) -> Owed:
+        owed = Owed()
         owed.push_async_callback(self._settle)
         return owed
 
