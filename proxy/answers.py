@@ -1,4 +1,7 @@
-"""Where answers are kept, as the file said at start; a live edit waits for the next start."""
+"""
+Where answers are kept, and where it is known who made which, as the file said at start; a live edit
+waits for the next start.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,19 @@ from proxy.cache import Cache
 from proxy.clock import Clock
 from proxy.config import Config
 from proxy.config.caching import DISK, REDIS
+from proxy.ledger import Ledger, LedgerOrigins
+from proxy.origins import Origins
 from proxy.policy import RedisSettings
 from proxy.relay import Relay
 from proxy.store.cache_port import CacheStore
 from proxy.store.disk_cache import DiskCache
 from proxy.store.memory_cache import MemoryCache
+from proxy.store.origins import MemoryOrigins, OriginStore
 from proxy.store.patience import TIMEOUT_S
 from proxy.store.redis_board import RedisBoard
 from proxy.store.redis_cache import RedisCache
 from proxy.store.redis_client import open_client
+from proxy.store.redis_origins import RedisOrigins
 
 _MB = 1024 * 1024
 
@@ -32,6 +39,16 @@ async def open_cache(opened: AsyncExitStack, config: Config, clock: Clock) -> Ca
     cache = Cache(_open_store(opened, config, clock), clock, _relay(opened, config, clock))
     opened.push_async_callback(cache.aclose)
     return cache
+
+
+def open_origins(opened: AsyncExitStack, config: Config, clock: Clock, ledger: Ledger) -> Origins:
+    """Return who made which response; `opened` closes what is opened for it."""
+    places: list[OriginStore] = [MemoryOrigins(clock), LedgerOrigins(ledger)]
+    if config.redis is not None:
+        redis = RedisOrigins(open_client(config.redis), clock)
+        opened.push_async_callback(redis.aclose)
+        places.append(redis)
+    return Origins(places, clock)
 
 
 def _redis_of(config: Config) -> RedisSettings | None:

@@ -40,6 +40,8 @@ FEWEST = 8  # answers, before they are believed
 MODELS = 1_000  # names under a wildcard are endless
 HIGH_QUANTILE = 0.98
 
+# By which a request names what its provider keeps, of a size nobody here knows.
+KEPT = ("previous_response_id", "conversation")
 # By which a request says how long its answer may be, at most.
 BOUNDS = ("max_completion_tokens", "max_tokens")
 # And by which a request for a Response does: to a chat another API's name means nothing.
@@ -48,7 +50,7 @@ RESPONSE_BOUNDS = ("max_output_tokens",)
 WORDLESS = frozenset(
     {
         Surface.EMBEDDINGS, Surface.MODERATIONS, Surface.IMAGES, Surface.RERANK,
-        Surface.COUNT_TOKENS,
+        Surface.COUNT_TOKENS, Surface.SPEECH, Surface.TRANSCRIPTIONS, Surface.TRANSLATIONS,
     }
 )  # fmt: skip
 # Surfaces that no tokens are charged for.
@@ -70,10 +72,14 @@ class Size(NamedTuple):
         return not (self.images or self.audio_bytes or self.file_bytes or self.files_elsewhere)
 
 
-def size_of(body: Json, body_bytes: int = 0) -> Size:
-    """Return the size of a request; `body_bytes` is the length of its JSON, 0 to measure it."""
-    text_bytes = body_bytes or len(orjson.dumps(body))
-    images = audio_bytes = file_bytes = elsewhere = 0
+def size_of(body: Json, body_bytes: int = 0, upload_bytes: int = 0) -> Size:
+    """
+    Return the size of a request; `body_bytes` is the length of its JSON, 0 to measure it.
+
+    `upload_bytes` are those of the recording beside it.
+    """
+    text_bytes, audio_bytes = body_bytes or len(orjson.dumps(body)), upload_bytes
+    images = file_bytes = elsewhere = 0
     for part in _parts(body.get("messages") or body.get("input")):
         match part:
             case {"type": "image_url" | "image" | "input_image"}:
@@ -90,16 +96,30 @@ def size_of(body: Json, body_bytes: int = 0) -> Size:
                 text_bytes -= encoded
             case _:
                 pass
+    if "messages" not in body:
+        elsewhere += _kept(body)
     tools = bool(body.get("tools") or body.get("functions"))
     return Size(max(0, text_bytes), images, audio_bytes, file_bytes, elsewhere, tools)
+
+
+def _kept(body: Json) -> int:
+    """Return how many things a request for a Response names that its provider keeps."""
+    items = body.get("input")
+    named: int = sum(
+        isinstance(item, Mapping) and item.get("type") == "item_reference"
+        for item in (items if isinstance(items, list) else ())
+    )
+    named += sum(bool(body.get(name)) for name in KEPT)
+    # The text of an older completion is called `prompt` too.
+    return named + isinstance(body.get("prompt"), Mapping)
 
 
 def _parts(messages: object) -> Iterator[Mapping[str, Any]]:
     """Yield the parts of all messages that are not plain text, those of tool results too."""
     for message in messages if isinstance(messages, list) else ():
-        content = message.get("content") if isinstance(message, Mapping) else None
+        content = message.get("content") if isinstance(message, dict) else None
         for part in content if isinstance(content, list) else ():
-            if not isinstance(part, Mapping):
+            if not isinstance(part, dict):
                 continue
             if part.get("type") == "tool_result":
                 yield from _parts([part])
@@ -122,7 +142,7 @@ def _texts(said: object) -> Iterator[str]:
     if isinstance(said, str):
         yield said
     for each in said if isinstance(said, list) else ():
-        if isinstance(each, Mapping):
+        if isinstance(each, dict):
             text = each.get("text")
             if isinstance(text, str):
                 yield text
@@ -131,7 +151,7 @@ def _texts(said: object) -> Iterator[str]:
 
 def _encoded(part: Mapping[str, Any]) -> int:
     """Return how many characters of `part` are base64: its longest text that holds data."""
-    inner = next((v for k, v in part.items() if k != "type" and isinstance(v, Mapping)), part)
+    inner = next((v for k, v in part.items() if k != "type" and isinstance(v, dict)), part)
     texts = (inner.get(name) for name in ("data", "url", "file_data"))
     held = (t for t in (*texts, part.get("image_url")) if isinstance(t, str))
     return max((len(t) for t in held if not t.startswith(("http://", "https://"))), default=0)

@@ -12,24 +12,24 @@ from dataclasses import replace
 from functools import partial
 from typing import assert_never
 
-from proxy.access import check_model, model_unknown
+from proxy.access import check_model, model_unknown, tenant_for
 from proxy.admission import Admission
 from proxy.allowance import Allowance
 from proxy.attempts import Attempts
 from proxy.batches import answer_each
 from proxy.cache import Cache
-from proxy.cache_key import KeyParts, key_of_all, keys_of, ring_digests, spelt_apart, tenant_of
+from proxy.cache_key import KeyParts, key_of_all, keys_of, ring_digests, spelt_again
 from proxy.cacheable import may_be_kept, row_of
-from proxy.estimate import size_of
 from proxy.flights import Asked
 from proxy.grammar import GRAMMARS
 from proxy.log import Log
 from proxy.metrics import Metrics
+from proxy.origins import Origins
 from proxy.owed import Owed
 from proxy.quota import Quota
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.snapshot import Snapshot
-from proxy.types import Call, Caller, Group, Ring, Tally
+from proxy.types import Call, Caller, Group, Json, Ring, Surface, Tally
 from proxy.vectors import inputs_of
 
 
@@ -40,10 +40,12 @@ class Gateway:
         attempts: Attempts,
         quota: Quota,
         cache: Cache | None = None,
+        origins: Origins | None = None,
         metrics: Metrics,
         log: Log,
     ) -> None:
         self._cache = cache
+        self._origins = origins
         self._attempts = attempts
         self._quota = quota
         self._metrics = metrics
@@ -86,9 +88,8 @@ class Gateway:
         call, tally, caching = admission.call, admission.tally, snapshot.caching
 
         async def ask(part: Call = call) -> Reply:
-            if part is not admission.call:  # only what is not kept, or after all the whole
-                admission.call, admission.size = part, size_of(part.body, part.size_bytes)
-            return await self._attempts.run(ring, admission, snapshot.policy)
+            admission.call = part  # only what is not kept, or after all the whole
+            return await self._ask(ring, admission, snapshot)
 
         if self._cache is None or not may_be_kept(call, caching):
             return await ask()
@@ -101,6 +102,18 @@ class Gateway:
         if inputs:
             return await answer_each(self._cache, asked, ask)
         return await self._cache.answer(asked, ask)
+
+    async def _ask(self, ring: Ring, admission: Admission, snapshot: Snapshot) -> Reply:
+        """Return a target's answer; what goes on from a response is asked where that was made."""
+        call, tally = admission.call, admission.tally
+
+        async def run(ring: Ring) -> Reply:
+            return await self._attempts.run(ring, admission, snapshot.policy)
+
+        if call.surface is not Surface.RESPONSES or self._origins is None:
+            return await run(ring)
+        tenant = tenant_for(admission.caller, snapshot)
+        return await self._origins.answer(ring, call, tenant, tally, run)
 
     def _see(self, call: Call, tally: Tally, chunk: Chunk) -> None:
         if chunk.plain is not None:
@@ -117,7 +130,7 @@ def key_parts(
     """Return what the key of an answer to `call` is made of; None for one that has no key."""
     caching, model = snapshot.caching, ring.groups[0].name  # of an alias, what it stands for
     row = row_of(call.surface)
-    said = spelt_apart(call.body, inputs_of(call.body) if row.each else ())
+    said = spelt_again(call.body, call.size_bytes, inputs_of if row.each else _no_inputs)
     if said is None:
         return None
     if allowance is None:
@@ -126,7 +139,7 @@ def key_parts(
     bounded = bool(allowance.spending or most)
     return KeyParts(
         surface=call.surface,
-        tenant=tenant_of(caching.scope_of(caller.name), key=caller.name, team=caller.team),
+        tenant=tenant_for(caller, snapshot),
         namespace=call.wishes.cache.namespace or caching.namespace,
         model=model,
         ring=ring_digests(ring),
@@ -136,6 +149,10 @@ def key_parts(
         streamed=call.stream and row.apart,
         inputs=said[1],
     )
+
+
+def _no_inputs(body: Json) -> tuple[object, ...]:
+    return ()
 
 
 def _add_wait(tally: Tally, stream: ChunkStream) -> None:

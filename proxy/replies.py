@@ -18,6 +18,7 @@ from proxy.replay import name_of
 from proxy.types import Json
 
 JSON = "application/json"
+EVENTS = "text/event-stream"
 NO_HEADERS: Mapping[str, str] = {}
 
 
@@ -189,9 +190,11 @@ class ChunkStream:
         now: Callable[[], float] = time.monotonic,
         headers: Mapping[str, str] = NO_HEADERS,
         dropped: Sequence[str] = (),
+        content_type: str = EVENTS,
     ) -> None:
         self.headers = headers
         self.dropped = tuple(dropped)
+        self.content_type = content_type  # another one: bytes that are no events
         self.leeways: tuple[Leeway, ...] = ()
         # For the provider, since the stream began; by `now`, which may know our own time apart.
         self.waited_s = 0.0
@@ -203,6 +206,11 @@ class ChunkStream:
         self._closing: asyncio.Future[None] | None = None
         # How it ended, as the exit stack wants to hear it; None only after a full read.
         self._outcome: BaseException | None = asyncio.CancelledError("the reader left early")
+
+    @property
+    def at_hand(self) -> tuple[Chunk, ...]:
+        """The chunks that have arrived and that nobody has read yet."""
+        return tuple(self._first)
 
     def tap(self, see: Callable[[Chunk], None]) -> Self:
         """Show every chunk to `see` before it is returned."""

@@ -37,7 +37,7 @@ class Plan:
     steps: tuple[Step, ...]
     left_out: tuple[Step, ...] = ()
     home: str = ""  # the provider that the request was written for: the ring's first
-    passed_over: bool = False  # one that rests, or has no room, would have stood before the first
+    passed_over: bool = False  # one that is put aside would have stood before the first
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -63,8 +63,8 @@ def plan_ring(
     unable: Callable[[Target], str | None] = lambda target: None,
 ) -> Plan:
     """
-    Order the targets of `ring`: group by group, each in its strategy's order; then those that
-    their provider has no room for, then those that rest, each time the soonest back first.
+    Order the targets of `ring`: group by group, each in its strategy's order; then those that hang
+    or that their provider has no room for, then those that rest, the soonest back first.
 
     Left out are unconfigured targets, those that are `unable` to answer, those whose identity is in
     `skip`, and the second mention of the same identity. The standing of each of the others is
@@ -122,7 +122,7 @@ def _again(target: Target) -> Step:
 def _turn(now: Standing) -> tuple[Turn, float]:
     if now.cooling_s > 0 or not now.admits:
         return (Turn.RESTING, now.away_s)
-    aside_s = now.room.aside_s
+    aside_s = now.aside_s
     return (Turn.ASIDE, aside_s) if aside_s > 0 else (Turn.READY, 0.0)
 
 

@@ -41,6 +41,7 @@ class Standing(NamedTuple):
     latency_s: float | None = None
     expected_s: float | None = None  # its next first token, by what it took lately; None: no idea
     in_flight: int = 0  # calls of this process
+    hung_s: float = 0.0  # seconds for which it has let several in a row wait, far too long
     cause: str = ""  # why its breaker lets nobody through
     room: Room = ROOM_UNKNOWN
 
@@ -53,6 +54,15 @@ class Standing(NamedTuple):
         """Seconds until it may be asked; 0 when it may be now."""
         return max(self.cooling_s, 0.0 if self.admits else self.open_for_s)
 
+    @property
+    def aside_s(self) -> float:
+        """Seconds that put it behind others that can be asked; 0 when nothing does."""
+        return max(self.room.aside_s, self.hung_s)
+
+    @property
+    def is_ready(self) -> bool:
+        return self.admits and self.away_s <= 0 and self.aside_s <= 0
+
     def word(self) -> str:
         """Return for how long it rests or is passed over, and why; or that it is not."""
         if self.away_s > 0 or not self.admits:
@@ -60,6 +70,8 @@ class Standing(NamedTuple):
             return f"resting {_seconds(self.away_s)}" + (f": {why}" if why else "")
         if self.room.aside_s > 0:
             return f"asked last for {_seconds(self.room.aside_s)}: {self.room.aside_why}"
+        if self.hung_s > 0:
+            return f"asked last: it has let several wait, for {_seconds(self.hung_s)} now"
         word, share = "healthy" if self.closed else "half open: one probe", self.room.share
         return word if share is None else f"{word}, {share:.0%} of its limits left"
 

@@ -18,6 +18,8 @@ from proxy.standing import Standing
 from proxy.types import Group, Strategy, Target
 
 LEAST_WEIGHT = 1e-9  # of a target that is not to be asked while there are others
+# First tokens that differ by less than this share, or these seconds, are alike.
+ALIKE, ALIKE_S = 0.1, 0.02
 GOLDEN = 0.6180339887498949  # whose multiples, modulo 1, are spread most evenly
 MILLION_PER_PICO = 1e-6  # dollars for a million tokens, of pico-dollars for one
 
@@ -31,8 +33,7 @@ class Moment(NamedTuple):
     session: str | None = None
 
     def is_ready(self, target: Target) -> bool:
-        now = self.standing(target)
-        return now.away_s <= 0 and now.admits and now.room.aside_s <= 0
+        return self.standing(target).is_ready
 
 
 def in_order(group: Group, targets: Sequence[Target], moment: Moment) -> Sequence[Target]:
@@ -140,19 +141,24 @@ def _by_turns(targets: Sequence[Target], moment: Moment) -> list[Target]:
 
 def _best_of_two_first(targets: Sequence[Target], moment: Moment) -> list[Target]:
     """
-    Draw two at a time and take the one whose first token is expected sooner.
+    Draw two at a time and take the one whose first token is expected sooner, by more than a little.
 
-    The fastest of all would get every request, until it is the slowest. One that nobody has an
-    idea of is tried by one request at a time.
+    The fastest of all would get every request, until it is the slowest; so it would of two that are
+    alike. One that nobody has an idea of is tried by one request at a time.
     """
     left, drawn = list(targets), list[Target]()
     while len(left) > 1:
         first = left.pop(int(moment.chance() * len(left)))
         at = int(moment.chance() * len(left))
-        if _awaited_s(moment.standing(left[at])) < _awaited_s(moment.standing(first)):
+        if _is_sooner(moment.standing(left[at]), moment.standing(first)):
             first, left[at] = left[at], first
         drawn.append(first)
     return drawn + left
+
+
+def _is_sooner(one: Standing, other: Standing) -> bool:
+    one_s, other_s = _awaited_s(one), _awaited_s(other)
+    return one_s < other_s * (1 - ALIKE) and one_s < other_s - ALIKE_S
 
 
 def _awaited_s(now: Standing) -> float:

@@ -429,3 +429,13 @@ def test_every_configured_place_is_planned_once_and_those_that_rest_come_last(
     assert len(found.steps) + len(found.left_out) == sum(map(len, members))
     away = [standings.get(label, HEALTHY).away_s for label in labels(found)]
     assert away == sorted(away)
+
+
+def test_one_that_hangs_is_asked_after_those_that_do_not() -> None:
+    found = plan(
+        group("m", "a", "b", strategy=Strategy.HEALTH_BASED),
+        standings={"a": Standing(hung_s=5.0)},
+    )
+    assert [target.label for target in found.targets] == ["b", "a"]
+    assert found.passed_over
+    assert found.steps[1].reason == "asked last: it has let several wait, for 5.0 s now"

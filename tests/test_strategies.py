@@ -132,12 +132,21 @@ def test_latency_based_never_sends_a_crowd_to_one_that_nobody_knows() -> None:
     assert asked["slow"] <= 2
 
 
-def test_latency_based_goes_round_one_that_hangs_before_anybody_has_given_up() -> None:
-    subject = world(Strategy.LATENCY_BASED)
+@pytest.mark.parametrize("strategy", list(Strategy))
+def test_one_that_hangs_is_gone_round_before_anybody_has_given_it_up(strategy: Strategy) -> None:
+    subject = world(strategy)
     subject.run(1_000)
     subject.took_s["fast"] = 1e6
     asked = subject.run(600)  # 30 seconds
     assert asked["fast"] < 0.1 * 600, asked
+
+
+def test_latency_based_spreads_the_load_over_those_that_are_alike() -> None:
+    subject = world(Strategy.LATENCY_BASED)
+    subject.took_s = {"fast": 0.50, "middling": 0.52, "slow": 2.0}
+    asked = subject.run()
+    assert abs(asked["fast"] - asked["middling"]) < 0.1 * REQUESTS, asked
+    assert asked["slow"] < 0.05 * REQUESTS
 
 
 def test_latency_based_tries_a_slow_one_again_with_one_request() -> None:

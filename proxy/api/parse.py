@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from proxy.api.headers import RequestHeaders
+from proxy.api.multipart import Form
 from proxy.caching import CacheWishes, wishes_of
 from proxy.controls import check_controls
 from proxy.errors import RequestInvalid
@@ -31,6 +32,8 @@ class Incoming:
     snapshot: Snapshot
     query: bytes = b""  # of its address, without the `?`
     headers: RequestHeaders = field(default_factory=dict)
+    form: Form | None = None  # instead of `raw`
+    model: str | None = None  # of its address, where that names one
 
     @property
     def depth_limit(self) -> int:

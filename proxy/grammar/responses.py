@@ -47,9 +47,7 @@ class Responses:
     def usage(self, said: Json, before: Usage | None) -> Usage | None:
         response = said.get("response", said)
         usage = response.get("usage") if isinstance(response, Mapping) else None
-        return (
-            usage_of({"usage": _as_chat(usage)}) if isinstance(usage, Mapping) else None
-        ) or before
+        return usage_of({"usage": usage_as_chat(usage)}) or before
 
     def reports(self, event: Json) -> bool:
         return self.usage(event, None) is not None
@@ -105,8 +103,10 @@ def _reason(response: object) -> str | None:
             return None
 
 
-def _as_chat(usage: Json) -> Json:
-    """Return a usage in the words of a chat's, which mean the same."""
+def usage_as_chat(usage: object) -> Json:
+    """Return a usage in the words of a chat's, which mean the same; nothing for what is none."""
+    if not isinstance(usage, Mapping):
+        return {}
     names = {"input_tokens": "prompt_tokens", "output_tokens": "completion_tokens"}
     return {
         **{chat: usage[name] for name, chat in names.items() if name in usage},

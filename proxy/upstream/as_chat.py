@@ -1,5 +1,5 @@
 """
-What a target that has only chats does not understand of an older completion or of a Response.
+What a target that has only chats does not understand of an older completion.
 
 LiteLLM asks it a chat in their place. What it leaves out, or would send to be refused, is taken out
 here and named, so that the caller is told.
@@ -17,12 +17,6 @@ from proxy.upstream.fields import COOL_PROVIDERS, DEFAULTS, drops
 # The question itself, and what LiteLLM or this gateway sees to by itself.
 ASKED: Mapping[Surface, frozenset[str]] = {
     Surface.COMPLETIONS: frozenset({"model", "prompt", "stream", "stream_options"}),
-    Surface.RESPONSES: frozenset(
-        {
-            "background", "conversation", "input", "instructions", "model",
-            "previous_response_id", "prompt", "stream", "stream_options",
-        }
-    ),
 }  # fmt: skip
 # OpenAI's parameters of each, by what a chat calls them; an empty name: LiteLLM has no way for it.
 IN_A_CHAT: Mapping[Surface, Mapping[str, str]] = {
@@ -32,22 +26,10 @@ IN_A_CHAT: Mapping[Surface, Mapping[str, str]] = {
         "presence_penalty": "presence_penalty", "seed": "seed", "stop": "stop",
         "suffix": "suffix", "temperature": "temperature", "top_p": "top_p", "user": "user",
     },
-    Surface.RESPONSES: {
-        "include": "", "max_output_tokens": "max_tokens", "max_tool_calls": "", "metadata": "",
-        "parallel_tool_calls": "parallel_tool_calls", "prompt_cache_key": "",
-        "reasoning": "reasoning_effort", "safety_identifier": "safety_identifier",
-        "service_tier": "service_tier", "store": "", "temperature": "temperature",
-        "text": "response_format", "tool_choice": "tool_choice", "tools": "tools",
-        "top_logprobs": "", "top_p": "top_p", "truncation": "", "user": "user",
-    },
 }  # fmt: skip
 # What OpenAI assumes where nothing is said, beside what it assumes of a chat.
 ASSUMED: Mapping[Surface, Mapping[str, Any]] = {
     Surface.COMPLETIONS: {"best_of": 1, "echo": False, "suffix": ""},
-    Surface.RESPONSES: {
-        "include": [], "store": True, "text": {"format": {"type": "text"}},
-        "truncation": "disabled",
-    },
 }  # fmt: skip
 LENGTHS = ("max_tokens", "max_output_tokens")
 

@@ -9,6 +9,7 @@ arrives to whoever reads it. The parser is httptools', which the server uses as 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Protocol, TypeAlias, cast
 
 import httptools
@@ -19,10 +20,20 @@ from proxy.waiting import Waiting
 BUFFER_BYTES = 64 * 1024
 # Of the head of an answer: some gateways send policies and cookies of many kilobytes.
 MOST_HEAD_BYTES = 256 * 1024
+LEAST_REFUSAL = 300  # whoever answers so reads no more of what it is sent
 LEAST_STATUS = 200  # what is below is said before the answer itself (RFC 9110, section 15.2)
 
 
 Origin: TypeAlias = tuple[str, str, int]  # scheme, host, port
+
+
+class Body(Protocol):
+    """What is sent piece by piece, of a length that is known before."""
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    def pieces(self) -> AsyncIterator[bytes]: ...
 
 
 class ConnectionBroken(OSError):
@@ -51,6 +62,11 @@ class Arrival:
         self.status = 0  # until the head is here
         self.headers: dict[str, str] = {}  # by names in lower case; of several the last
         self.complete = False
+
+    @property
+    def refuses(self) -> bool:
+        """Say whether the provider wants no more of the request."""
+        return self.status >= LEAST_REFUSAL
 
     async def head(self) -> None:
         """Return once status and headers are here. Raises ConnectionBroken."""
@@ -133,17 +149,24 @@ class Connection(asyncio.Protocol):
         self._headers: dict[str, str] = {}
         self._head_bytes = 0
         self._paused = False
+        self._pouring = False  # more of the request is to follow
+        self._drained = asyncio.Event()
+        self._drained.set()
         self.usable = False
         self.free_since_s = 0.0
 
-    def send(self, head: bytes, body: bytes, waiting: Waiting) -> Arrival:
-        """Send a request; what is told of its answer is in what is returned."""
+    def send(self, head: bytes, body: bytes, waiting: Waiting, *, more: bool = False) -> Arrival:
+        """
+        Send a request; what is told of its answer is in what is returned.
+
+        `more`: the rest of it is still to be poured.
+        """
         transport = self._transport
         arrival = Arrival(self, waiting)
         if transport is None or not self.usable:
             arrival.ends(ConnectionBroken("the connection is closed"))
             return arrival
-        self._arrival = arrival
+        self._arrival, self._pouring = arrival, more
         self._headers, self._head_bytes = {}, 0
         if len(body) <= BUFFER_BYTES:
             transport.write(head + body)
@@ -151,6 +174,26 @@ class Connection(asyncio.Protocol):
             transport.write(head)
             transport.write(body)
         return arrival
+
+    async def pour(self, arrival: Arrival, pieces: AsyncIterator[bytes]) -> None:
+        """
+        Send the rest of a request, as fast as it is taken.
+
+        What goes wrong closes the connection. A provider that has refused is sent no more, and the
+        connection serves nobody after it.
+        """
+        try:
+            async for piece in pieces:
+                await self._drained.wait()
+                transport = self._transport
+                if transport is None or self._arrival is not arrival or arrival.refuses:
+                    self.usable = False
+                    return
+                transport.write(piece)
+            self._pouring = False
+        except BaseException:
+            self.abort()
+            raise
 
     def resume(self) -> None:
         """Have more read: what was held has been taken."""
@@ -170,6 +213,12 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self.usable = True
 
+    def pause_writing(self) -> None:
+        self._drained.clear()
+
+    def resume_writing(self) -> None:
+        self._drained.set()
+
     def data_received(self, data: bytes) -> None:
         if self._arrival is None:
             # Nobody has asked: a provider that says goodbye, or one that is confused.
@@ -188,6 +237,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.usable = False
         self._transport = None
+        self._drained.set()
         self._owner.lost(self)
         arrival, self._arrival = self._arrival, None
         if arrival is None:
@@ -214,6 +264,8 @@ class Connection(asyncio.Protocol):
             self._headers = {}
         elif self._arrival is not None:
             self._arrival.begins(status, self._headers)
+            if self._arrival.refuses:
+                self._drained.set()  # nobody who is still pouring need wait
 
     def on_body(self, body: bytes) -> None:
         arrival, transport = self._arrival, self._transport
@@ -230,7 +282,7 @@ class Connection(asyncio.Protocol):
         self._arrival = None
         arrival.ends()
         self.resume()
-        if not self._parser.should_keep_alive():
+        if self._pouring or not self._parser.should_keep_alive():
             self.usable = False
         if self.usable:
             self._owner.freed(self)

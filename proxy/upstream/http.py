@@ -1,5 +1,5 @@
 """
-The socket of the direct lane: one POST per attempt, watched and bounded.
+The socket of the direct lane: one request at a time, watched and bounded.
 
 Nothing is retried, redirected, unpacked without a bound or kept as a cookie here, and no variable
 of the environment but a proxy's has a say. What fails is told as an UpstreamFailure.
@@ -18,6 +18,7 @@ from yarl import URL
 
 from proxy.errors import UpstreamFailure
 from proxy.retry import Kind
+from proxy.upstream.connection import Body
 from proxy.upstream.pool import Pool
 from proxy.upstream.unpack import ENCODINGS, Unpacker
 from proxy.upstream.wire import NO_PROXIES
@@ -56,11 +57,12 @@ class Http:
     async def post(
         self,
         url: URL,
-        body: bytes,
+        body: bytes | Body,
         headers: Mapping[str, str],
         *,
         connect_s: float,
         waiting: Waiting,
+        method: str = "POST",
     ) -> Answer:
         """Return what was answered, of any status, its body not yet read; else UpstreamFailure."""
         try:
@@ -68,11 +70,17 @@ class Http:
             arriving: Arriving
             if proxy is not None or url.raw_user is not None:
                 arriving = await self._by_client().post(
-                    url, body, headers, proxy=proxy, connect_s=connect_s, waiting=waiting
+                    url,
+                    body,
+                    headers,
+                    proxy=proxy,
+                    connect_s=connect_s,
+                    waiting=waiting,
+                    method=method,
                 )
             else:
                 arriving = await self._pool.post(
-                    url, body, headers, connect_s=connect_s, waiting=waiting
+                    url, body, headers, connect_s=connect_s, waiting=waiting, method=method
                 )
         except TimeoutError as exc:
             raise UpstreamFailure("no connection in time", kind=Kind.UNREACHABLE) from exc

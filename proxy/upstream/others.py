@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import Callable, Mapping
-from itertools import count
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from proxy.types import Call, Json, Surface
 from proxy.upstream.normal import Thoughts, finish_of, normal_chunk, normal_completion, plain
 
 ReadEvent: TypeAlias = Callable[[Any], Json]
-TEXT_EVENTS = frozenset({"response.output_text.delta", "response.output_text.done"})
 
 
 def normal_answer(call: Call, answer: Any, *, counted: bool = True) -> Json:
@@ -20,8 +18,6 @@ def normal_answer(call: Call, answer: Any, *, counted: bool = True) -> Json:
     match call.surface:
         case Surface.CHAT:
             return normal_completion(answer, counted=counted)
-        case Surface.RESPONSES:
-            return _response(answer.model_dump(mode="json"))
         case Surface.COMPLETIONS:
             body = plain(answer, counted=counted)
             return {**body, "choices": [_written(each) for each in body.get("choices") or ()]}
@@ -45,9 +41,6 @@ def reader_of(call: Call, *, counted: Callable[[], bool]) -> ReadEvent:
                 return event
 
             return chat
-        case Surface.RESPONSES:
-            numbers = count()
-            return lambda event: _response_event(event.model_dump(mode="json"), next(numbers))
         case _:
             return lambda chunk: _text_event(plain(chunk, counted=counted()))
 
@@ -57,29 +50,12 @@ def wrapped_in(stream: Any, call: Call) -> Any:
     match call.surface:
         case Surface.COMPLETIONS:
             return getattr(stream, "completion_stream", stream) if _is_text(stream) else stream
-        case Surface.RESPONSES:
-            return getattr(stream, "litellm_custom_stream_wrapper", stream)
         case _:
             return stream
 
 
 def _is_text(stream: Any) -> bool:
     return type(stream).__name__ == "TextCompletionStreamWrapper"
-
-
-def _response(body: dict[str, Any]) -> Json:
-    """Return a response with the model's name as the provider has it."""
-    model = body.get("model")
-    return {**body, "model": model.partition("/")[2] or model} if isinstance(model, str) else body
-
-
-def _response_event(event: dict[str, Any], number: int) -> Json:
-    """Return an event of OpenAI's Responses with the fields that each of them has there."""
-    if isinstance(response := event.get("response"), Mapping):
-        event["response"] = _response(dict(response))
-    if event.get("type") in TEXT_EVENTS:
-        event["logprobs"] = event.get("logprobs") or []
-    return {**event, "sequence_number": number}
 
 
 def _text_event(event: dict[str, Any]) -> Json:

@@ -18,7 +18,7 @@ import aiohappyeyeballs
 import httpx
 from yarl import URL
 
-from proxy.upstream.connection import Arrival, Connection, Origin
+from proxy.upstream.connection import Arrival, Body, Connection, Origin
 from proxy.waiting import Waiting
 
 KEEP_ALIVE_S = 90.0  # so that a quiet minute costs no handshake
@@ -41,24 +41,29 @@ class Pool:
     async def post(
         self,
         url: URL,
-        body: bytes,
+        body: bytes | Body,
         headers: Mapping[str, str],
         *,
         connect_s: float,
         waiting: Waiting,
+        method: str = "POST",
     ) -> Arrival:
         """
-        Send `body`, and return what arrives, its head already there.
+        Send `body`, by another method where one is named, and return what arrives, its head already
+        there.
 
         Raises TimeoutError where there is no connection in time, OSError where there is none or it
         breaks, ValueError where a header cannot be sent.
         """
-        head = _head(url, headers, len(body))
+        length = len(body) if isinstance(body, bytes) else body.size_bytes
+        head = _head(method, url, headers, length)
         origin = (url.scheme, url.raw_host or "", url.port or 0)
         connection = self._waiting(origin)
         if connection is None:
             async with asyncio.timeout(connect_s):
                 connection = await waiting.through(self._connect(origin))
+        if not isinstance(body, bytes):
+            return await _poured(connection, head, body, waiting)
         arrival = connection.send(head, body, waiting)
         try:
             await arrival.head()
@@ -138,10 +143,27 @@ class Pool:
         return {"ssl": self._tls, "server_hostname": host}
 
 
-def _head(url: URL, headers: Mapping[str, str], length: int) -> bytes:
-    """Return the head of a POST. Raises ValueError where a header would end its own line."""
+async def _poured(connection: Connection, head: bytes, body: Body, waiting: Waiting) -> Arrival:
+    """Send a body piece by piece, and return what arrives, its head already there."""
+    arrival = connection.send(head, b"", waiting, more=True)
+    pouring = asyncio.create_task(connection.pour(arrival, body.pieces()))
+    # What it fails with closes the connection, which is how the arrival hears of it.
+    pouring.add_done_callback(lambda done: done.cancelled() or done.exception())
+    try:
+        await arrival.head()
+        if not arrival.refuses:
+            await pouring
+    except BaseException:
+        pouring.cancel()
+        arrival.close()
+        raise
+    return arrival
+
+
+def _head(method: str, url: URL, headers: Mapping[str, str], length: int) -> bytes:
+    """Return the head of a request. Raises ValueError where a header would end its own line."""
     lines = [
-        f"POST {url.raw_path_qs} HTTP/1.1",
+        f"{method} {url.raw_path_qs} HTTP/1.1",
         f"host: {headers.get('host') or url.host_port_subcomponent}",
         *(f"{name}: {value}" for name, value in headers.items() if name not in FRAMING),
         f"content-length: {length}",

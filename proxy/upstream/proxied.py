@@ -13,7 +13,7 @@ import aiohttp
 import httpx
 from yarl import URL
 
-from proxy.upstream.connection import BUFFER_BYTES, ConnectionBroken
+from proxy.upstream.connection import BUFFER_BYTES, Body, ConnectionBroken
 from proxy.upstream.pool import KEEP_ALIVE_S
 from proxy.waiting import Waiting
 
@@ -40,17 +40,21 @@ class Proxied:
     async def post(
         self,
         url: URL,
-        body: bytes,
+        body: bytes | Body,
         headers: Mapping[str, str],
         *,
         proxy: str | None,
         connect_s: float,
         waiting: Waiting,
+        method: str = "POST",
     ) -> Response:
         """Send `body`; return the answer, its head already there. Raises as `Pool.post` does."""
-        asking = self._session.post(
+        if not isinstance(body, bytes):
+            headers = {**headers, "content-length": str(body.size_bytes)}
+        asking = self._session.request(
+            method,
             url,
-            data=body,
+            data=body if isinstance(body, bytes) else body.pieces(),
             headers=headers,
             allow_redirects=False,
             proxy=proxy,

@@ -211,6 +211,25 @@ class Edge:
         self.purged.append((key, model))
         return 3
 
+    shelved: list[tuple[Any, ...]] = field(default_factory=list)
+    shelf_error: Exception | None = None
+
+    async def ask(
+        self,
+        method: str,
+        id: str,
+        below: Sequence[str],
+        query: Sequence[tuple[str, str]],
+        *,
+        caller: Caller,
+        snapshot: Snapshot,
+    ) -> bytes:
+        """What a provider keeps: always the same response."""
+        self.shelved.append((method, id, tuple(below), tuple(query), caller.name))
+        if self.shelf_error is not None:
+            raise self.shelf_error
+        return b'{"id": "resp_1"}'
+
     def __post_init__(self) -> None:
         self.gateway = FakeGateway(self.script)
         self.snapshots = FakeSnapshots(self.configured)
@@ -227,6 +246,7 @@ class Edge:
             targets=lambda: (),
             usage=self.book,
             purge=self.purge,
+            shelf=self,
             everyone=self.everyone,
             explain=lambda ring, policy: Plan(()),
         )

@@ -1,4 +1,4 @@
-"""What is left of an older completion, or of a Response, that is asked as a chat."""
+"""What is left of an older completion that is asked as a chat."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import pytest
 
 from proxy.facts import ModelFacts
 from proxy.types import Call, Surface, Target
-from proxy.upstream.as_chat import ASKED, IN_A_CHAT, drop_unheard
-from proxy.upstream.bridge import FIELDS, KEPT
+from proxy.upstream.as_chat import drop_unheard
 from tests.fakes import target
 
 CLAUDE = ("max_tokens", "reasoning_effort", "response_format", "stop", "temperature", "tools")
@@ -49,24 +48,9 @@ def test_what_the_target_has_no_word_for_is_taken_out_and_named() -> None:
     assert told == {"logit_bias", "echo"}
 
 
-def test_a_response_is_heard_by_what_a_chat_calls_its_fields() -> None:
-    body = {
-        "input": "hi", "instructions": "be brief", "max_output_tokens": 5,
-        "reasoning": {"effort": "low"}, "text": {"format": {"type": "json_object"}},
-        "include": ["reasoning.encrypted_content"], "truncation": "auto", "top_p": 0.5,
-        "previous_response_id": "resp_1",
-    }  # fmt: skip
-    left, told = drop(body, surface=Surface.RESPONSES)
-    assert told == {"include", "truncation", "top_p"}
-    assert left.keys() == body.keys() - told
-
-
 def test_nobody_is_told_of_what_would_have_changed_nothing() -> None:
-    for surface, body in (
-        (Surface.COMPLETIONS, {"echo": False, "suffix": None, "n": 1, "best_of": 1}),
-        (Surface.RESPONSES, {"truncation": "disabled", "store": True, "include": []}),
-    ):
-        assert drop(body, surface=surface) == ({}, set())
+    body = {"echo": False, "suffix": None, "n": 1, "best_of": 1}
+    assert drop(body) == ({}, set())
 
 
 def test_what_is_not_openais_is_the_targets_to_judge_unless_it_was_written_for_another() -> None:
@@ -95,8 +79,3 @@ def test_a_target_may_be_sent_everything() -> None:
 @pytest.mark.parametrize("surface", [Surface.CHAT, Surface.EMBEDDINGS, Surface.MESSAGES])
 def test_other_surfaces_are_left_alone(surface: Surface) -> None:
     assert drop({"echo": True}, surface=surface) == ({"echo": True}, set())
-
-
-def test_every_field_of_a_response_is_known() -> None:
-    fields = ASKED[Surface.RESPONSES] | IN_A_CHAT[Surface.RESPONSES].keys()
-    assert {*FIELDS, *KEPT} <= fields
