@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import openai
@@ -348,9 +348,28 @@ def test_what_the_provider_says_of_a_kept_response_is_told(place: Place) -> None
         with pytest.raises(error) as found:
             responses.retrieve(id)
         assert "sk-provider" not in str(found.value)
-    with pytest.raises(openai.BadRequestError, match="stream"):
-        responses.retrieve(id, stream=True)
     assert responses.retrieve(id).id == id
+
+
+def test_a_stream_that_was_left_is_followed_from_where_it_was(place: Place) -> None:
+    id = made_by_the_spare(place)
+    response = b'{"id": "resp_x", "object": "response", "status": "completed", "output": []}'
+    rest = [
+        b'{"type": "response.output_text.delta", "sequence_number": 8, "delta": "so"}',
+        b'{"type": "response.completed", "sequence_number": 9, "response": %s}' % response,
+    ]
+    raw = b"".join(b"data: %s\n\n" % each for each in rest)
+    step = Answer(raw_body=raw, content_type="text/event-stream")
+    place.second.script(step, replace(step, raw_body=raw[: len(rest[0]) + 8]), model="responses")
+    responses = place.client(replica=True).responses
+    events = list(responses.retrieve(id, stream=True, starting_after=7))
+    assert [event.sequence_number for event in events] == [8, 9]
+    asked = place.second.journal.last
+    assert (asked.query["stream"], asked.query["starting_after"]) == ("true", "7")
+    with pytest.raises(openai.APIError):
+        list(responses.retrieve(id, stream=True, starting_after=7))
+    with pytest.raises(openai.NotFoundError):
+        list(place.client("other").responses.retrieve(id, stream=True))
 
 
 def test_one_that_is_not_to_be_kept_is_not_remembered(place: Place) -> None:
