@@ -308,7 +308,7 @@ def test_what_is_forgotten_is_unknown() -> None:
 
 def test_a_target_that_is_asked_by_its_chats_keeps_nothing() -> None:
     assert keeps(FIRST)
-    assert not keeps(target("x", lane=Lane.DIRECT, responses=Lane.TRANSLATED))
+    assert not keeps(target("x", lane=Lane.DIRECT, responses=Lane.AS_CHAT))
     assert not keeps(CLAUDE)
 
 

@@ -23,6 +23,7 @@ from proxy.types import Caller, Surface, Tally
 # As providers make them: LiteLLM's own proxy puts base64 into it.
 _ID = re.compile(r"\w[\w.=+-]{0,511}", re.ASCII)
 MOST_PARAMETERS = 20
+AZURE_VERSION = "api-version"  # of the address that was asked, not of the provider's
 _FALSE = frozenset({"", "0", "false"})
 
 
@@ -60,7 +61,8 @@ def _id_of(request: Request) -> str:
 
 
 def _query_of(request: Request) -> list[tuple[str, str]]:
-    return request.query_params.multi_items()[:MOST_PARAMETERS]
+    said = request.query_params.multi_items()[:MOST_PARAMETERS]
+    return [pair for pair in said if pair[0] != AZURE_VERSION]
 
 
 class Followed(Response):

@@ -54,6 +54,6 @@ def _lanes(target: Target) -> str:
         found.append("messages direct")
     if target.responses is Lane.DIRECT and target.lane is not Lane.DIRECT:
         found.append("responses direct")
-    if target.responses is Lane.TRANSLATED and target.lane is Lane.DIRECT:
+    if target.responses is Lane.AS_CHAT and target.lane is Lane.DIRECT:
         found.append("responses as chats")
     return ", ".join(found)

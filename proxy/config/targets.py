@@ -223,7 +223,8 @@ def _build(
     stated = _stated(provider, handed, info)
     label = f"{group}/{provider}/{model}"
     wish = wish_for(above.lanes, label, group, provider)
-    lane, why = lane_of(provider, model, handed, wish=wish)
+    facts = above.catalogue.find(provider, model, stated)
+    lane, why = lane_of(provider, model, handed, facts, wish=wish)
     if why is not None:
         reader.findings.warn(entry.place, f"mobius.lanes: {shown(label)} goes by {lane}: {why}")
     target = Target(
@@ -249,7 +250,7 @@ def _build(
         drop_params=above.drop_params if drop is None else drop,
         missing=reader.missing[0] if reader.missing else None,
         info=info,
-        facts=above.catalogue.find(provider, model, stated),
+        facts=facts,
         stated=stated,
     )
     retries = reader.integer(acted.get("num_retries"), "num_retries", most=10)

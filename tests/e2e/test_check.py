@@ -57,10 +57,10 @@ def test_a_good_file_is_shown_ring_by_ring() -> None:
         "chat",
         "  chat/openai/gpt-4o  direct [health-based]",
         "  chat/openai/gpt-4o-mini  direct [health-based]",
-        "    then claude/anthropic/claude-sonnet-4-5  unified, messages direct"
+        "    then claude/anthropic/claude-sonnet-4-5  translated, messages direct"
         "  unconfigured: SECOND_KEY is not set",
         "claude",
-        "  claude/anthropic/claude-sonnet-4-5  unified, messages direct"
+        "  claude/anthropic/claude-sonnet-4-5  translated, messages direct"
         "  unconfigured: SECOND_KEY is not set",
         "any/*",
         "  any/*/openai/*  direct",
