@@ -23,7 +23,6 @@ from proxy.estimate import (
     PromptRates,
     answers_to,
     prompt_most,
-    size_of,
 )
 from proxy.headroom import Headroom
 from proxy.ids import Ids
@@ -82,7 +81,6 @@ class Quota:
             allowance=self._allowance(snapshot.allowances, caller, call.user, model),
             policy=snapshot.policy.quota,
             tally=tally,
-            size=size_of(call.body, call.size_bytes, call.upload.size_bytes if call.upload else 0),
             at=self._store.wall(),
         )
         return Admitting(self, admission)
@@ -143,7 +141,7 @@ class Quota:
         answers = answers_to(body, known=None, default=0, most=None, surface=surface)
 
         def need(target: Target) -> Need:
-            if surface in FREE:
+            if surface in FREE or _is_wordless_sound(admission.call, target):
                 return Need(1, 0, 0)
             tokens = answers.tokens
             if target.defaults and not answers.stated:
@@ -294,6 +292,11 @@ class Quota:
             found = allowances.of(caller, user=user, model=model)
             self._known[key] = found
         return found
+
+
+def _is_wordless_sound(call: Call, target: Target) -> bool:
+    """Say whether what is spoken, or heard, takes no tokens there."""
+    return call.surface in sound.SURFACES and not sound.takes_tokens(call, target.facts)
 
 
 def _needs_bound(answers: Answers, known: int | None) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from fnmatch import fnmatchcase
 from operator import add
 from typing import Any, NamedTuple, TypeAlias
 
@@ -13,6 +12,7 @@ from proxy.caching import NO_WISHES, CacheWishes
 from proxy.facts import NOTHING_STATED, UNKNOWN, ModelFacts, Stated
 from proxy.limits import ScopeKind, Standing, Unit
 from proxy.upload import Upload
+from proxy.wildcard import fits
 
 Json: TypeAlias = Mapping[str, Any]
 
@@ -77,7 +77,7 @@ class Caller:
     expires_at: float | None = None  # the key opens nothing from this moment on; seconds since 1970
 
     def may_ask(self, model: str) -> bool:
-        return not self.models or any(fnmatchcase(model, pattern) for pattern in self.models)
+        return not self.models or any(fits(model, pattern) for pattern in self.models)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +117,11 @@ class Call:
         if self.surface in ANTHROPIC and isinstance(about := self.body.get("metadata"), Mapping):
             user = about.get("user_id")
         return user[:LONGEST_USER] if isinstance(user, str) and user else None
+
+    @property
+    def runs_on(self) -> bool:
+        """Say whether the provider goes on with it after its answer: OpenAI's `background`."""
+        return self.surface is Surface.RESPONSES and self.body.get("background") is True
 
     @property
     def service_tier(self) -> str | None:

@@ -98,15 +98,36 @@ def messages_lane(provider: str, params: Mapping[str, Any], *, wish: str | None)
     return Lane.AS_CHAT
 
 
-def responses_lane(lane: Lane, info: Mapping[str, Any]) -> Lane:
-    """Return the lane of OpenAI's Responses: by a chat where the file says it has only those."""
+def responses_lane(
+    provider: str,
+    params: Mapping[str, Any],
+    info: Mapping[str, Any],
+    *,
+    lane: Lane,
+    wish: str | None,
+) -> Lane:
+    """Return the lane of OpenAI's Responses, of which who may have only chats is asked by those."""
     said = info.get("supported_endpoints")
-    has = {
-        str(each).strip("/").removeprefix("v1/")
-        for each in (said if isinstance(said, list) else ())
-    }
+    has = {str(each).strip("/").removeprefix("v1/") for each in _list(said)}
     only_chats = "chat/completions" in has and "responses" not in has
-    return Lane.DIRECT if lane is Lane.DIRECT and not only_chats else Lane.AS_CHAT
+    azure = provider == "azure" and wish != Lane.UNIFIED and _is_plain_azure(params)
+    return Lane.DIRECT if (lane is Lane.DIRECT or azure) and not only_chats else Lane.AS_CHAT
+
+
+def _is_plain_azure(params: Mapping[str, Any]) -> bool:
+    """Say whether the file has all that opens the address of a whole resource: it and its key."""
+    base = str(params.get("api_base", "")).rstrip("/").removesuffix("/v1").removesuffix("/openai")
+    own = {name: value for name, value in params.items() if name != "api_version"}
+    return (
+        "api_key" in params
+        and bool(base)
+        and "/openai" not in base
+        and _unclear(own, UNDERSTOOD) is None
+    )
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def wish_for(lanes: Mapping[str, str], *names: str) -> str | None:

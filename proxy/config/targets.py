@@ -239,7 +239,7 @@ def _build(
         timeouts=_timeouts(reader, acted, above),
         lane=lane,
         messages=messages_lane(provider, handed, wish=wish),
-        responses=responses_lane(lane, info),
+        responses=responses_lane(provider, handed, info, lane=lane, wish=wish),
         weight=reader.number(acted.get("weight"), "weight"),
         order=order or 0,
         rpm=reader.integer(acted.get("rpm"), "rpm"),

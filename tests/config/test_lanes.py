@@ -126,3 +126,23 @@ def test_responses_of_another_provider_are_chats(tmp_path: Path) -> None:
     text = "model_list:\n  - {model_name: m, litellm_params: {model: anthropic/c, api_key: k}}\n"
     [target] = targets(load_text(tmp_path, text, {}).snapshot, "m")
     assert target.lane_of(Surface.RESPONSES) is Lane.AS_CHAT
+
+
+@pytest.mark.parametrize(
+    ("params", "wish", "lane"),
+    [
+        ("api_key: k, api_base: 'https://x'", "", Lane.DIRECT),
+        ("api_key: k, api_base: 'https://x/openai/v1/', api_version: preview", "", Lane.DIRECT),
+        ("api_key: k, api_base: 'https://x'", "azure: unified", Lane.AS_CHAT),
+        ("api_key: k, api_base: 'https://x/openai/deployments/g'", "", Lane.AS_CHAT),
+        ("api_key: k, api_base: 'https://x', azure_ad_token: t", "", Lane.AS_CHAT),
+        ("azure_ad_token: t, api_base: 'https://x'", "", Lane.AS_CHAT),
+    ],
+)
+def test_azure_is_asked_for_responses_itself_where_a_key_opens_the_resource(
+    tmp_path: Path, params: str, wish: str, lane: Lane
+) -> None:
+    text = f"model_list:\n  - {{model_name: m, litellm_params: {{model: azure/g, {params}}}}}\n"
+    text += f"mobius: {{lanes: {{{wish}}}}}\n"
+    [target] = targets(load_text(tmp_path, text, {}).snapshot, "m")
+    assert (target.lane_of(Surface.RESPONSES), target.lane) == (lane, Lane.UNIFIED)

@@ -67,6 +67,24 @@ def test_a_good_file_is_shown_ring_by_ring() -> None:
     ]
 
 
+def test_the_lane_of_responses_is_shown_where_it_is_another_than_that_of_chats() -> None:
+    config = """
+model_list:
+  - model_name: local
+    litellm_params: {model: openai/llama, api_base: "http://x/v1", api_key: os.environ/FIRST_KEY}
+    model_info: {supported_endpoints: [/v1/chat/completions]}
+  - model_name: azure
+    litellm_params: {model: azure/g, api_base: "https://x", api_key: os.environ/FIRST_KEY}
+"""
+    done = mobius_command("check", config=config, env={"FIRST_KEY": KEYS["openai"]})
+    assert said(done).splitlines() == [
+        "local",
+        "  local/openai/llama  direct, responses as chats",
+        "azure",
+        "  azure/azure/g  unified, responses direct",
+    ]
+
+
 def test_the_file_that_comes_with_the_service_is_good() -> None:
     done = mobius_command("check", config=(ROOT / "litellm_config.yaml").read_text())
     assert done.returncode == 0, said(done)
