@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import count
 from typing import Any, TypeAlias
 
 from proxy.types import Call, Json, Surface
+from proxy.upstream.items import response_event, response_of
 from proxy.upstream.normal import Thoughts, finish_of, normal_chunk, normal_completion, plain
 
 ReadEvent: TypeAlias = Callable[[Any], Json]
-TEXT_EVENTS = frozenset({"response.output_text.delta", "response.output_text.done"})
 
 
 def normal_answer(call: Call, answer: Any, *, counted: bool = True) -> Json:
@@ -21,7 +21,7 @@ def normal_answer(call: Call, answer: Any, *, counted: bool = True) -> Json:
         case Surface.CHAT:
             return normal_completion(answer, counted=counted)
         case Surface.RESPONSES:
-            return _response(answer.model_dump(mode="json"))
+            return response_of(answer.model_dump(mode="json"))
         case Surface.COMPLETIONS:
             body = plain(answer, counted=counted)
             return {**body, "choices": [_written(each) for each in body.get("choices") or ()]}
@@ -47,7 +47,7 @@ def reader_of(call: Call, *, counted: Callable[[], bool]) -> ReadEvent:
             return chat
         case Surface.RESPONSES:
             numbers = count()
-            return lambda event: _response_event(event.model_dump(mode="json"), next(numbers))
+            return lambda event: response_event(event.model_dump(mode="json"), next(numbers))
         case _:
             return lambda chunk: _text_event(plain(chunk, counted=counted()))
 
@@ -65,21 +65,6 @@ def wrapped_in(stream: Any, call: Call) -> Any:
 
 def _is_text(stream: Any) -> bool:
     return type(stream).__name__ == "TextCompletionStreamWrapper"
-
-
-def _response(body: dict[str, Any]) -> Json:
-    """Return a response with the model's name as the provider has it."""
-    model = body.get("model")
-    return {**body, "model": model.partition("/")[2] or model} if isinstance(model, str) else body
-
-
-def _response_event(event: dict[str, Any], number: int) -> Json:
-    """Return an event of OpenAI's Responses with the fields that each of them has there."""
-    if isinstance(response := event.get("response"), Mapping):
-        event["response"] = _response(dict(response))
-    if event.get("type") in TEXT_EVENTS:
-        event["logprobs"] = event.get("logprobs") or []
-    return {**event, "sequence_number": number}
 
 
 def _text_event(event: dict[str, Any]) -> Json:
