@@ -43,6 +43,7 @@ CODE_KINDS: Mapping[str, Kind] = {
     "content_policy_violation": Kind.CONTENT,
     "content_filter": Kind.CONTENT,
     "responsibleaipolicyviolation": Kind.CONTENT,
+    "thread_not_found": Kind.FORGOTTEN,
     "insufficient_quota": Kind.EXHAUSTED,
     "billing_not_active": Kind.EXHAUSTED,
     "billing_hard_limit_reached": Kind.EXHAUSTED,
@@ -151,7 +152,7 @@ def kind_of(status: int, error: ProviderError) -> Kind:
     if said in (None, Kind.TRANSIENT, Kind.OVERLOADED):
         # Words such as `api_error` stand beside any status, which is then the more precise.
         return base
-    if base is Kind.MISSING and said is not Kind.EXHAUSTED:
+    if base is Kind.MISSING and said not in (Kind.EXHAUSTED, Kind.FORGOTTEN):
         return base
     return said
 

@@ -96,9 +96,10 @@ class Judge:
             self._body(_floats(exchange.heard), kind.whole, kind.schema)
 
     def _event(self, event: bytes, kind: Kind) -> None:
-        if b'"error":{' in event and b'"error":' in event[:20]:
+        told = json.loads(event)
+        if told.get("error"):
             self._error(event, kind)
-        elif kind.anthropic and json.loads(event)["type"] == "ping":
+        elif kind.anthropic and told["type"] == "ping":
             pass  # of which the SDK has no model
         else:
             self._body(event, kind.event, kind.event_schema)

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
+import json
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import openai
 import pytest
 from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
-from pydantic import BaseModel
 
 from tests.clients.place import CROWD, KEY, SPENT, Place
+from tests.clients.words import (
+    CALLED,
+    GREY,
+    HELLO,
+    OSLO,
+    TEXT,
+    TOOLS,
+    WEATHER,
+    Weather,
+    all_at_once,
+    check_results,
+    cut_off,
+    fake_of,
+)  # fmt: skip
 from tests.providers import Answer, Breaks, Fails, Gate, ToolCall, Usage, openai_errors
 
-HELLO: list[Any] = [{"role": "user", "content": "hello, 世界"}]
-PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-WEATHER = {"name": "weather", "description": "Of a city", "parameters": PARAMETERS}
-TOOLS: list[Any] = [{"type": "function", "function": WEATHER}]
-TEXT = "t0 t1 t2 t3 t4 "
 models = pytest.mark.parametrize("model", ["gpt", "claude"])
-
-
-class Weather(BaseModel):
-    city: str
-    sky: Literal["clear", "grey"]
-
-
-OSLO = '{"city": "Oslo", "sky": "grey"}'
 
 
 @pytest.fixture
@@ -74,50 +73,45 @@ def test_a_stream(place: Place, client: openai.OpenAI, model: str) -> None:
 def test_a_tool_is_called_and_its_result_is_told(
     place: Place, client: openai.OpenAI, model: str, streamed: bool
 ) -> None:
-    calls = (
-        ToolCall("weather", '{"city": "Oslo"}', id="call_1"),
-        ToolCall("weather", '{"city": "Ærø"}'),
-    )
-    for fake in place.fakes:
-        fake.script(Answer(tool_calls=calls), Answer(text="grey"))
+    fake_of(place, model).script(CALLED, Answer(text="grey"))
     messages = list(HELLO)
     for _ in range(2):
         asked: dict[str, Any] = {"model": model, "messages": messages, "tools": TOOLS}
         if streamed:
             with client.chat.completions.stream(**asked) as stream:
-                for _event in stream:
-                    pass
-                choice = stream.get_final_completion().choices[0]
+                message: Any = stream.get_final_completion().choices[0].message
         else:
-            choice = client.chat.completions.create(**asked).choices[0]
-        told = choice.message.model_dump(exclude_none=True, exclude={"parsed"})
-        for call in told.get("tool_calls", ()):
-            call["function"].pop("parsed_arguments", None)
-            call.pop("index", None)
-        messages.append(told)
-        for call in choice.message.tool_calls or ():
-            assert call.type == "function"
-            messages.append({"role": "tool", "tool_call_id": call.id, "content": "grey"})
-    cities = [call["function"]["arguments"] for call in messages[1]["tool_calls"]]
-    assert [Weather.model_validate_json(c[:-1] + ', "sky": "clear"}').city for c in cities] == [
-        "Oslo", "Ærø",
-    ]  # fmt: skip
+            message = client.chat.completions.create(**asked).choices[0].message
+        calls = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.function.name, "arguments": call.function.arguments},
+            }
+            for call in message.tool_calls or ()
+        ]
+        messages.append({"role": "assistant", "content": message.content, "tool_calls": calls})
+        messages += [
+            {"role": "tool", "tool_call_id": call["id"], "content": f"grey in {city}"}
+            for call in calls
+            for city in [json.loads(call["function"]["arguments"])["city"]]
+        ]
     assert messages[-1]["content"] == "grey"
+    check_results(place, model)
 
 
 @models
 def test_an_answer_has_the_structure_that_was_asked_for(
     place: Place, client: openai.OpenAI, model: str
 ) -> None:
-    place.openai.always(Answer(text=OSLO))
-    place.anthropic.always(Answer(text=OSLO))
+    fake_of(place, model).always(Answer(text=OSLO))
     answer = client.chat.completions.parse(model=model, messages=HELLO, response_format=Weather)
-    assert answer.choices[0].message.parsed == Weather(city="Oslo", sky="grey")
+    assert answer.choices[0].message.parsed == GREY
     with client.chat.completions.stream(
         model=model, messages=HELLO, response_format=Weather
     ) as stream:
         final = stream.get_final_completion()
-    assert final.choices[0].message.parsed == Weather(city="Oslo", sky="grey")
+    assert final.choices[0].message.parsed == GREY
 
 
 def test_vectors(place: Place, client: openai.OpenAI) -> None:
@@ -164,7 +158,7 @@ def test_responses_call_tools_and_have_structure(
     asked += [item.model_dump(exclude_none=True) for item in first.output]
     asked.append({"type": "function_call_output", "call_id": call.call_id, "output": "grey"})
     parsed = client.responses.parse(model=model, input=asked, text_format=Weather)
-    assert parsed.output_parsed == Weather(city="Oslo", sky="grey")
+    assert parsed.output_parsed == GREY
 
 
 def test_models_and_moderations(place: Place, client: openai.OpenAI) -> None:
@@ -256,45 +250,33 @@ def test_raw_headers(place: Place, client: openai.OpenAI) -> None:
         assert "data: [DONE]" in list(streamed.iter_lines())
 
 
-@pytest.mark.parametrize("model", ["gpt", "claude"])
+@models
 def test_fifty_streams_at_once(place: Place, model: str) -> None:
-    gate = Gate()
-    fake = place.openai if model == "gpt" else place.anthropic
-    fake.always(Answer(gate=gate, gate_after_tokens=2))
-    opener = threading.Thread(target=place.crowded, args=(fake, gate))
+    client = openai.AsyncOpenAI(
+        base_url=place.url,
+        api_key=KEY,
+        max_retries=0,
+        http_client=DefaultAsyncHttpxClient(trust_env=False),
+    )
 
-    async def ask(client: openai.AsyncOpenAI, number: int) -> str:
+    async def ask(number: int) -> str:
         messages: list[Any] = [{"role": "user", "content": f"number {number}"}]
         stream = await client.chat.completions.create(model=model, messages=messages, stream=True)
         return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
 
-    async def all_of_them() -> list[str]:
-        async with openai.AsyncOpenAI(
-            base_url=place.url,
-            api_key=KEY,
-            max_retries=0,
-            http_client=DefaultAsyncHttpxClient(trust_env=False),
-        ) as client:
-            return await asyncio.gather(*(ask(client, number) for number in range(CROWD)))
-
-    opener.start()
-    assert asyncio.run(all_of_them()) == [TEXT] * CROWD
-    opener.join()
+    fake = fake_of(place, model)
+    assert all_at_once(place, fake, ask) == [TEXT] * CROWD
     assert len(fake.journal) == CROWD
 
 
 @models
 def test_leaving_ends_the_providers_work(place: Place, client: openai.OpenAI, model: str) -> None:
-    fake = place.openai if model == "gpt" else place.anthropic
+    fake = fake_of(place, model)
     fake.script(Answer(gate=Gate(), gate_after_tokens=2))
     with client.chat.completions.create(model=model, messages=HELLO, stream=True) as stream:
         next(iter(stream))
-    entry = fake.journal.wait(lambda journal: journal.last.over and journal.last)
-    assert entry.closed_by == "client"
+    cut_off(fake)
     fake.script(Answer(gate=Gate()))
     with pytest.raises(openai.APITimeoutError):
         client.with_options(timeout=0.3).chat.completions.create(model=model, messages=HELLO)
-    entry = fake.journal.wait(
-        lambda journal: len(journal) == 2 and journal.last.over and journal.last
-    )
-    assert entry.closed_by == "client"
+    cut_off(fake, 2)
