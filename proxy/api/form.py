@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
@@ -44,6 +45,7 @@ class Form(Protocol):
         ...
 
 
+SEQUENCE = re.compile(rb'"sequence_number": ?(\d+)')
 Forming: TypeAlias = Callable[[Tally, Clock], Form]
 
 
@@ -75,11 +77,21 @@ class AsItCame:
 class AsResponse(AsItCame):
     """OpenAI's Responses: the error of a stream has a name, and its fields stand in it."""
 
+    def __init__(self, tally: Tally) -> None:
+        super().__init__(tally)
+        self._last = b""
+
+    def events(self, chunk: Chunk) -> bytes:
+        self._last = chunk.raw
+        return chunk.raw
+
     def broken(self, error: ProxyError) -> bytes:
         fields = orjson.loads(error_body(error))["error"]
         said = {name: fields[name] for name in ("code", "message", "param")}
         # OpenAI's SDK raises at an `error`, and passes anything else on as one more event.
-        event = {"type": "error", "sequence_number": 0, **said, "error": fields}
+        numbers = SEQUENCE.findall(self._last)
+        number = int(numbers[-1]) + 1 if numbers else 0
+        event = {"type": "error", "sequence_number": number, **said, "error": fields}
         return sse.frame(orjson.dumps(event), b"error")
 
 

@@ -28,7 +28,7 @@ TYPES: Mapping[int, str] = {
 }
 # What a provider may say of itself in the middle of a stream. Of its key it would be ours.
 OF_PROVIDERS = frozenset({"api_error", "overloaded_error", "rate_limit_error", "timeout_error"})
-# What went wrong with a thread, a conversation that Anthropic keeps: its SDK then says it all again.
+# What went wrong with a thread, which Anthropic keeps: its SDK then says all of it again.
 THREADS = frozenset(
     {
         *("thread_already_continued", "thread_continue_in_flight", "thread_fingerprint_mismatch"),

@@ -21,6 +21,7 @@ from proxy.parameters import EXTRAS, OPENAI
 from proxy.retry import Kind
 from proxy.types import Call, Json, Surface, Target
 from proxy.upstream.fields import NATIVE, OURS, TARGETS, UNMERGED, drop, drops, filled, take_out
+from proxy.upstream.history import spoken
 from proxy.upstream.judge import choices_of_call
 from proxy.upstream.secrets import HEADERS, secrets_of
 
@@ -161,7 +162,7 @@ def _translated(target: Target, call: Call, body: Json) -> Json:
     known = OPENAI | EXTRAS
     heard = {n: v for n, v in body.items() if n in known and v is not None}
     # LiteLLM edits in place what it is given; the next target must see it as it was sent.
-    arguments = copy.deepcopy({"messages": body["messages"], **heard})
+    arguments = copy.deepcopy({"messages": spoken(body["messages"]), **heard})
     if call.stream:
         arguments["stream_options"] = {"include_usage": True}
     extra = target.params.get("extra_body") or {}

@@ -7,6 +7,7 @@ What is empty stays away, but for the fields that OpenAI always has; an item has
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import count
 from typing import Any
 
 from proxy.types import Json
@@ -26,7 +27,6 @@ FIELDS: Mapping[object, Json] = {
     "output_text": {"annotations": [], "logprobs": []},
     "reasoning": {"summary": []},
 }
-TEXT_EVENTS = frozenset({"response.output_text.delta", "response.output_text.done"})
 
 
 def response_of(body: Json) -> dict[str, Any]:
@@ -41,16 +41,30 @@ def response_of(body: Json) -> dict[str, Any]:
     return told
 
 
-def response_event(event: Json, number: int) -> dict[str, Any]:
-    """Return an event with the fields that each of them has there."""
-    told = {**_told(event), "sequence_number": number}
-    if isinstance(response := event.get("response"), Mapping):
-        told["response"] = response_of(response)
-    if event.get("type") in TEXT_EVENTS:
-        told.setdefault("logprobs", [])
-    if event.get("type") == "error":
-        told = {"code": None, "param": None, **told}
-    return told
+class Events:
+    """The events of one stream, one after the other, with the fields that each of them has."""
+
+    def __init__(self) -> None:
+        self._numbers = count()
+        self._names: dict[object, object] = {}  # of functions, by the place of their call
+
+    def read(self, event: Json) -> dict[str, Any]:
+        """Return the next event."""
+        told = {**_told(event), "sequence_number": next(self._numbers)}
+        if isinstance(response := event.get("response"), Mapping):
+            told["response"] = response_of(response)
+        match told.get("type"):
+            case "response.output_text.delta" | "response.output_text.done":
+                told.setdefault("logprobs", [])
+            case "response.output_item.added":
+                self._names[told.get("output_index")] = told.get("item", {}).get("name")
+            case "response.function_call_arguments.done":
+                told.setdefault("name", self._names.get(told.get("output_index")))
+            case "error":
+                told = {"code": None, "param": None, **told}
+            case _:
+                pass
+        return told
 
 
 def _told(value: Any) -> Any:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 import struct
 from collections.abc import Callable
-from itertools import count
 from typing import Any, TypeAlias
 
 from proxy.types import Call, Json, Surface
-from proxy.upstream.items import response_event, response_of
+from proxy.upstream.items import Events, response_of
 from proxy.upstream.normal import Thoughts, finish_of, normal_chunk, normal_completion, plain
 
 ReadEvent: TypeAlias = Callable[[Any], Json]
@@ -46,8 +45,8 @@ def reader_of(call: Call, *, counted: Callable[[], bool]) -> ReadEvent:
 
             return chat
         case Surface.RESPONSES:
-            numbers = count()
-            return lambda event: response_event(event.model_dump(mode="json"), next(numbers))
+            events = Events()
+            return lambda event: events.read(event.model_dump(mode="json"))
         case _:
             return lambda chunk: _text_event(plain(chunk, counted=counted()))
 

@@ -63,7 +63,7 @@ class Place:
             judge.check(exchange)
         ours = ("/v1/chat", "/v1/completions", "/v1/embeddings", "/v1/responses")
         for fake, model, paths in (
-            (self.openai, ("gpt", "vectors", "odd/"), ours),
+            (self.openai, ("gpt", "vectors", "text-", "odd/"), ours),
             (self.anthropic, ("claude", "odd-claude/"), ("/v1/messages",)),
         ):
             same = [
@@ -115,7 +115,7 @@ def _config(openai: FakeOpenAI, anthropic: FakeAnthropic) -> dict[str, Any]:
     return {
         "model_list": [
             entry("gpt", f"openai/{NAMES['gpt']}"),
-            entry("vectors", f"openai/{NAMES['vectors']}"),
+            *(entry(name, f"openai/{NAMES['vectors']}") for name in ("vectors", NAMES["vectors"])),
             entry("claude", f"anthropic/{NAMES['claude']}"),
             entry("odd/*", "openai/*"),
             entry("odd-claude/*", "anthropic/*"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxy.upstream.items import response_event, response_of
+from proxy.upstream.items import Events, response_of
 
 EMPTY: dict[str, Any] = {"id": "r", "model": "anthropic/claude", "error": None, "reasoning": None}
 
@@ -46,16 +46,27 @@ def test_the_callers_own_words_come_back_as_they_were() -> None:
 
 
 def test_an_event_is_numbered_and_holds_what_belongs_to_it() -> None:
-    delta = response_event({"type": "response.output_text.delta", "delta": "a", "item": None}, 3)
+    events = Events()
+    delta = events.read({"type": "response.output_text.delta", "delta": "a", "item": None})
     assert delta == {
         "type": "response.output_text.delta",
         "delta": "a",
-        "sequence_number": 3,
+        "sequence_number": 0,
         "logprobs": [],
     }
-    done = response_event({"type": "response.completed", "response": EMPTY}, 4)
-    assert done["response"]["model"] == "claude"
-    failed = response_event({"type": "error", "message": "no", "code": None}, 5)
+    done = events.read({"type": "response.completed", "response": EMPTY})
+    assert (done["response"]["model"], done["sequence_number"]) == ("claude", 1)
+    failed = events.read({"type": "error", "message": "no", "code": None})
     assert failed == {
-        "type": "error", "message": "no", "code": None, "param": None, "sequence_number": 5,
+        "type": "error", "message": "no", "code": None, "param": None, "sequence_number": 2,
     }  # fmt: skip
+
+
+def test_the_arguments_of_a_call_end_with_the_name_of_its_function() -> None:
+    events = Events()
+    for place, name in enumerate(("look", "touch")):
+        item = {"type": "function_call", "name": name, "caller": None}
+        added = {"type": "response.output_item.added", "output_index": place, "item": item}
+        assert events.read(added)["item"] == {"type": "function_call", "name": name}
+    ended = {"type": "response.function_call_arguments.done", "output_index": 1}
+    assert events.read(ended)["name"] == "touch"
