@@ -25,10 +25,11 @@ from proxy.upstream.history import spoken
 from proxy.upstream.judge import choices_of_call
 from proxy.upstream.secrets import HEADERS, secrets_of
 
+CHAT = "acompletion"
 RESPOND = "aresponses"  # asked by a bridge of ours
 # What LiteLLM calls each surface.
 FUNCTIONS: Mapping[Surface, str] = {
-    Surface.CHAT: "acompletion",
+    Surface.CHAT: CHAT,
     Surface.COMPLETIONS: "atext_completion",
     Surface.EMBEDDINGS: "aembedding",
     Surface.MODERATIONS: "amoderation",
@@ -85,7 +86,7 @@ def write_arguments(litellm: ModuleType, target: Target, call: Call, *, foreign:
     if dropping and not native:
         arguments["drop_params"] = True
     secrets, headers = secrets_of(target), headers_of(target)
-    return Written("acompletion", arguments, native, tuple(dropped), secrets, headers)
+    return Written(CHAT, arguments, native, tuple(dropped), secrets, headers)
 
 
 def _write_other(litellm: ModuleType, target: Target, call: Call) -> Written:

@@ -261,3 +261,12 @@ def of_writing(exc: BaseException, *, secrets: tuple[str, ...] = ()) -> Upstream
             "the request cannot be translated for this provider", kind=Kind.DIALECT
         )
     return failure
+
+
+def of_surface() -> UpstreamFailure:
+    """Return the failure of a request for which LiteLLM has no way to ask this provider.
+
+    The provider is where it is, and answers what else it is asked.
+    """
+    said = "the provider of this model has no such endpoint"
+    return UpstreamFailure(said, kind=Kind.DIALECT, provider_message=said)

@@ -25,7 +25,7 @@ from proxy.retry import Kind
 from proxy.types import Call, Json, Surface, Target
 from proxy.upstream import failures
 from proxy.upstream.answer import Answer
-from proxy.upstream.arguments import RESPOND, Written, write_arguments
+from proxy.upstream.arguments import CHAT, RESPOND, Written, write_arguments
 from proxy.upstream.bridge import respond
 from proxy.upstream.events import DRAIN_S, chunks_of
 from proxy.upstream.judge import choices_of_call, limit_of
@@ -107,7 +107,10 @@ class Unified:
                 # LiteLLM could not read it: what it is, is judged by its bytes.
                 return None
             tell = failures.of_exception if wire.sent else failures.of_writing
-            raise tell(exc, secrets=written.secrets) from exc
+            failure = tell(exc, secrets=written.secrets)
+            if failure.kind is Kind.MISSING and not wire.sent and written.function != CHAT:
+                failure = failures.of_surface()
+            raise failure from exc
 
     async def _stream(
         self, answer: Any, target: Target, call: Call, written: Written, wire: Wire

@@ -157,7 +157,7 @@ def heard_by_openai(body: Json) -> list[Fact]:
 
 
 def _openai_facts(message: Json) -> Iterator[Fact]:
-    role = {"developer": "system"}.get(message["role"], message["role"])
+    role = "system" if message["role"] == "developer" else message["role"]
     content = message.get("content")
     parts: list[Any] = content or []
     if isinstance(content, str):

@@ -180,3 +180,14 @@ def test_choices_that_litellm_would_mix_up_are_not_asked_for(both: Both) -> None
         outcome = both.run(target, call)
         assert outcome.kind is Kind.DIALECT
         assert len(both.provider.journal) == 0
+
+
+@pytest.mark.parametrize("surface", [Surface.EMBEDDINGS, Surface.MODERATIONS, Surface.RERANK])
+def test_a_provider_without_the_endpoint_is_there_all_the_same(
+    both: Both, surface: Surface
+) -> None:
+    both.provider.journal.clear()
+    call = call_on(surface, REQUESTS[surface]["plain"])
+    outcome = both.run(target_of("anthropic", both.provider.base_url), call)
+    assert outcome.kind is Kind.DIALECT
+    assert len(both.provider.journal) == 0
