@@ -26,14 +26,16 @@ from proxy.upstream.judge import choices_of_call
 from proxy.upstream.secrets import HEADERS, secrets_of
 
 CHAT = "acompletion"
+DRAW = "aimage_generation"
+MODERATE = "amoderation"
 RESPOND = "aresponses"  # asked by a bridge of ours
 # What LiteLLM calls each surface.
 FUNCTIONS: Mapping[Surface, str] = {
     Surface.CHAT: CHAT,
     Surface.COMPLETIONS: "atext_completion",
     Surface.EMBEDDINGS: "aembedding",
-    Surface.MODERATIONS: "amoderation",
-    Surface.IMAGES: "aimage_generation",
+    Surface.MODERATIONS: MODERATE,
+    Surface.IMAGES: DRAW,
     Surface.RERANK: "arerank",
     Surface.RESPONSES: RESPOND,
 }

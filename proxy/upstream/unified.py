@@ -25,7 +25,7 @@ from proxy.retry import Kind
 from proxy.types import Call, Json, Surface, Target
 from proxy.upstream import failures
 from proxy.upstream.answer import Answer
-from proxy.upstream.arguments import CHAT, RESPOND, Written, write_arguments
+from proxy.upstream.arguments import CHAT, DRAW, MODERATE, RESPOND, Written, write_arguments
 from proxy.upstream.bridge import respond
 from proxy.upstream.events import DRAIN_S, chunks_of
 from proxy.upstream.judge import choices_of_call, limit_of
@@ -95,9 +95,14 @@ class Unified:
 
     async def _ask(self, litellm: ModuleType, written: Written, wire: Wire) -> Any:
         """Return what LiteLLM answers, or None where only the wire has an answer."""
+        if written.function == MODERATE and not written.native:
+            raise failures.of_surface()  # LiteLLM would ask anybody, as if it were OpenAI
         try:
             ask = respond if written.function == RESPOND else getattr(litellm, written.function)
-            return await _connected(await ask(**written.arguments), wire)
+            answer = await _connected(await ask(**written.arguments), wire)
+            if written.function == DRAW and not wire.sent and not answer.data:
+                raise failures.of_surface()  # LiteLLM has drawn nothing, and says nothing of it
+            return answer
         except UpstreamFailure:
             raise
         except Exception as exc:
