@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.redis_server import redis_server
+from proxy import heap
 from proxy.accounts import Opening, open_accounts
 from proxy.allowance import Allowances
 from proxy.clock import SystemClock
@@ -77,6 +78,7 @@ async def measure_quota(rounds: int, seconds: float, folder: Path) -> list[Quota
             stores["redis"] = await opened.enter_async_context(_quota(folder / "two.db", settings))
         for quota in stores.values():
             await _spend(quota, 1, requests=WARM_UP)
+        heap.keep()  # as a server does
         for number in range(1, rounds + 1):
             for concurrency in CONCURRENCY:
                 count, cpu_s = await _spend(None, concurrency, seconds=seconds / 4)

@@ -11,7 +11,9 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
+from proxy.cache_key import tenant_of
 from proxy.errors import KeyRejected, ModelForbidden, ModelUnknown
+from proxy.snapshot import Snapshot
 from proxy.types import Caller
 
 ANONYMOUS = Caller("anonymous")
@@ -34,6 +36,12 @@ def find_caller(callers: Mapping[str, Caller], key: bytes, *, wall_s: float) -> 
     if caller.expires_at is not None and caller.expires_at <= wall_s:
         raise KeyRejected("no valid API key: it is missing, unknown or expired")
     return caller
+
+
+def tenant_for(caller: Caller, snapshot: Snapshot) -> str:
+    """Return who shares with a caller what is kept: answers, and conversations at providers."""
+    scope = snapshot.caching.scope_of(caller.name)
+    return tenant_of(scope, key=caller.name, team=caller.team)
 
 
 def check_model(caller: Caller, model: str) -> None:

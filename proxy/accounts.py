@@ -20,6 +20,7 @@ from proxy.log import Log
 from proxy.policy import MobiusPolicy, RedisSettings
 from proxy.store import LedgerUnavailable
 from proxy.store.memory import MemoryStore
+from proxy.store.origins import KEEP_S
 from proxy.store.port import QuotaStore
 from proxy.store.redis import RedisStore
 from proxy.store.redis_client import doubts, open_client
@@ -151,6 +152,7 @@ async def _keep_short(opened: AsyncExitStack, ledger: Ledger, how: Opening) -> N
                 keep_s = how.policy().ledger.keep_days * DAY_S
                 wall_s = how.clock.wall()
                 gone = await ledger.purge(wall_s - keep_s, totals_before=wall_s - MONTH_S)
+                await ledger.purge_origins(wall_s - KEEP_S)
             except LedgerUnavailable as exc:
                 how.log.line("ledger_unavailable", level="error", reason=str(exc))
             else:

@@ -228,7 +228,7 @@ def choices_of(event: Json) -> Iterator[tuple[int, Json]]:
     """Yield the choices of an event, or of a whole answer, each with its index."""
     choices = event.get("choices")
     for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, Mapping):
+        if isinstance(choice, dict):
             index = choice.get("index")
             yield (index if type(index) is int else 0), choice
 
@@ -270,7 +270,7 @@ def _says(delta: Json) -> bool:
 
 def _calls(delta: Json) -> list[Json]:
     calls = delta.get("tool_calls")
-    return [call for call in calls if isinstance(call, Mapping)] if isinstance(calls, list) else []
+    return [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
 
 
 def _asked(call: Json) -> Json:
@@ -318,4 +318,4 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def _of(value: object) -> Json:
-    return value if isinstance(value, Mapping) else {}
+    return value if isinstance(value, dict) else {}

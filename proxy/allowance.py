@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 
 from proxy.limits import NANO, Limit, Scope, ScopeKind, Unit, Window
 from proxy.policy import BudgetUsd, Limits
 from proxy.types import Caller
+from proxy.wildcard import fits
 
 DEFAULT_USER = "default"  # in `mobius.users`: whoever has no entry of its own
 
@@ -30,10 +30,7 @@ class Allowance:
     admission: tuple[Limit, ...] = ()  # of REQUESTS and PARALLEL: once for each request
     spending: tuple[Limit, ...] = ()  # of TOKENS and NANO_USD: for each attempt
     most_tokens: tuple[Scope, int] | None = None  # the least `max_tokens_per_request`
-
-    @property
-    def has_budget(self) -> bool:
-        return any(limit.unit is Unit.NANO_USD for limit in self.spending)
+    has_budget: bool = False  # there is one of NANO_USD among them
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +51,7 @@ class Allowances:
             admission=tuple(x for x in limits if x.unit in {Unit.REQUESTS, Unit.PARALLEL}),
             spending=tuple(x for x in limits if x.unit in {Unit.TOKENS, Unit.NANO_USD}),
             most_tokens=_least(written),
+            has_budget=any(limit.unit is Unit.NANO_USD for limit in limits),
         )
 
     def configured(self) -> tuple[Limit, ...]:
@@ -87,7 +85,7 @@ class Allowances:
         # A pattern limits all that match it together, so it is a scope of its own.
         yield Scope(ScopeKind.MODEL, model), self.models.get(model)
         for pattern, written in self.models.items():
-            if pattern != model and "*" in pattern and fnmatchcase(model, pattern):
+            if pattern != model and fits(model, pattern):
                 yield Scope(ScopeKind.MODEL, pattern), written
 
 

@@ -1,4 +1,7 @@
-"""Where answers are kept, as the file said at start; a live edit waits for the next start."""
+"""
+Where answers are kept, and where it is known who made which, as the file said at start; a live edit
+waits for the next start.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,19 @@ from proxy.cache import Cache
 from proxy.clock import Clock
 from proxy.config import Config
 from proxy.config.caching import DISK, REDIS
+from proxy.ledger import Ledger, LedgerOrigins
+from proxy.origins import Origins
 from proxy.policy import RedisSettings
 from proxy.relay import Relay
 from proxy.store.cache_port import CacheStore
 from proxy.store.disk_cache import DiskCache
 from proxy.store.memory_cache import MemoryCache
+from proxy.store.origins import MemoryOrigins, OriginStore
+from proxy.store.patience import TIMEOUT_S
 from proxy.store.redis_board import RedisBoard
 from proxy.store.redis_cache import RedisCache
 from proxy.store.redis_client import open_client
+from proxy.store.redis_origins import RedisOrigins
 
 _MB = 1024 * 1024
 
@@ -33,6 +41,16 @@ async def open_cache(opened: AsyncExitStack, config: Config, clock: Clock) -> Ca
     return cache
 
 
+def open_origins(opened: AsyncExitStack, config: Config, clock: Clock, ledger: Ledger) -> Origins:
+    """Return who made which response; `opened` closes what is opened for it."""
+    places: list[OriginStore] = [MemoryOrigins(clock), LedgerOrigins(ledger)]
+    if config.redis is not None:
+        redis = RedisOrigins(open_client(config.redis), clock)
+        opened.push_async_callback(redis.aclose)
+        places.append(redis)
+    return Origins(places, clock)
+
+
 def _redis_of(config: Config) -> RedisSettings | None:
     """Return the Redis of the cache: that of the shared state, where `cache_params` names none."""
     settings = config.cache
@@ -45,11 +63,15 @@ def _relay(opened: AsyncExitStack, config: Config, clock: Clock) -> Relay | None
     redis = _redis_of(config)
     if redis is None:
         return None
-    client = open_client(redis)
+    timeout_s = config.cache.timeout_s or TIMEOUT_S
+    client = open_client(redis, timeout_s=timeout_s)
     opened.push_async_callback(client.aclose)
     most_bytes = int(config.snapshot.policy.cache.max_entry_mb * _MB)
     namespace = config.cache.namespace or ""
-    return Relay(RedisBoard(client, clock, namespace=namespace, most_bytes=most_bytes))
+    board = RedisBoard(
+        client, clock, namespace=namespace, most_bytes=most_bytes, timeout_s=timeout_s
+    )
+    return Relay(board)
 
 
 def _open_store(opened: AsyncExitStack, config: Config, clock: Clock) -> CacheStore:
@@ -57,8 +79,14 @@ def _open_store(opened: AsyncExitStack, config: Config, clock: Clock) -> CacheSt
     most_bytes = int(policy.max_entry_mb * _MB)
     redis = _redis_of(config)
     if redis is not None:
-        client, namespace = open_client(redis), settings.namespace or ""
-        store = RedisCache(client, clock, namespace=namespace, most_bytes=most_bytes)
+        timeout_s = settings.timeout_s or TIMEOUT_S
+        store = RedisCache(
+            open_client(redis, timeout_s=timeout_s),
+            clock,
+            namespace=settings.namespace or "",
+            most_bytes=most_bytes,
+            timeout_s=timeout_s,
+        )
         opened.push_async_callback(store.aclose)
         return store
     if settings.enabled and settings.type == DISK:

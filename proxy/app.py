@@ -17,7 +17,7 @@ from fastapi import FastAPI
 
 from proxy import __version__
 from proxy.accounts import Accounts, Opening, open_accounts
-from proxy.answers import open_cache
+from proxy.answers import open_cache, open_origins
 from proxy.api import routes
 from proxy.api.deps import State, TargetHealth
 from proxy.api.load import Drain
@@ -32,10 +32,12 @@ from proxy.headroom import Headroom
 from proxy.health import Health
 from proxy.log import LineWriter, Log, write_lines
 from proxy.metrics import Metrics
+from proxy.origins import Origins
 from proxy.probes import Probe, Prober
 from proxy.quota import Quota
 from proxy.reload import Load, Reloader, Result
 from proxy.remaining import Remaining
+from proxy.shelf import Shelf
 from proxy.snapshot import Snapshot
 from proxy.types import Target
 from proxy.upstream import Upstream
@@ -71,6 +73,7 @@ class Parts:
     exports: Exports
     accounts: Accounts
     cache: Cache
+    origins: Origins
     probes: dict[str, Probe]  # the last of each target, by identity
 
 
@@ -148,6 +151,7 @@ async def _open(
         exports=exports,
         accounts=accounts,
         cache=await open_cache(opened, config, clock),
+        origins=open_origins(opened, config, clock, accounts.ledger),
         probes={},
     )
     reloader.on_reload.append(_observer(parts))
@@ -206,7 +210,12 @@ def _state(
     providers = parts.providers
     return State(
         gateway=Gateway(
-            attempts=attempts, quota=quota, cache=parts.cache, metrics=metrics, log=parts.log
+            attempts=attempts,
+            quota=quota,
+            cache=parts.cache,
+            origins=parts.origins,
+            metrics=metrics,
+            log=parts.log,
         ),
         snapshots=reloader,
         metrics=metrics,
@@ -217,6 +226,7 @@ def _state(
         targets=lambda: _targets(parts),
         usage=parts.accounts.usage,
         purge=parts.cache.purge,
+        shelf=Shelf(parts.origins, providers.stored(lambda: _answer_limit(reloader.current))),
         everyone=seams.everyone or alone,
         explain=attempts.plan,
     )
@@ -303,7 +313,8 @@ def _waiting(started: Config, now: Config) -> list[str]:
 def _place_of(config: Config) -> tuple[object, ...]:
     """Return where answers are kept."""
     cache = config.cache
-    return (cache.type, cache.folder, cache.redis, cache.namespace) if cache.enabled else ()
+    place = (cache.type, cache.folder, cache.redis, cache.namespace, cache.timeout_s)
+    return place if cache.enabled else ()
 
 
 def _change(old: Snapshot, new: Snapshot) -> dict[str, object]:

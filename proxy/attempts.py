@@ -8,22 +8,25 @@ one target, `_once` makes one call. Nothing here knows of HTTP, LiteLLM or Redis
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 
 from proxy import capability, verdict
+from proxy.admission import Admission
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.headroom import Headroom
 from proxy.health import Health
 from proxy.leeway import Need
 from proxy.metrics import Metrics
+from proxy.owed import Owed
 from proxy.policy import RingPolicy
-from proxy.quota import Admission, Quota
+from proxy.quota import Quota
 from proxy.replies import ChunkStream, Reply
 from proxy.retry import RULES, Budget, Kind, backoff_s
-from proxy.routing import Plan, Standing, plan_ring
+from proxy.routing import Plan, plan_ring
+from proxy.standing import Standing
 from proxy.turns import Turns
 from proxy.types import Call, Group, Ring, Tally, Target
 from proxy.upstream import Upstream
@@ -40,7 +43,9 @@ class Walk:
     tally: Tally
     admission: Admission
     needs: Callable[[Target], Need]
+    could_not: Callable[[Target], str | None]  # why a target surely cannot answer
     deadline_s: float
+    turn: int
     plan: Plan
     failures: dict[str, UpstreamFailure] = field(default_factory=dict)  # the last of each target
     first_asked: str | None = None  # the provider whose dialect the caller surely speaks
@@ -83,7 +88,7 @@ class Attempts:
 
     def plan(self, ring: Ring, policy: RingPolicy) -> Plan:
         """Return the order in which the targets of `ring` would be asked now."""
-        return self._plan(ring, policy, lambda target: Need())
+        return self._plan(ring, policy, lambda target: Need(), turn=self._turns.of(ring.groups[0]))
 
     def _plan(
         self,
@@ -91,6 +96,7 @@ class Attempts:
         policy: RingPolicy,
         needs: Callable[[Target], Need],
         *,
+        turn: int,
         skip: frozenset[str] = frozenset(),
         call: Call | None = None,
         unable: Callable[[Target], str | None] = lambda target: None,
@@ -104,7 +110,7 @@ class Attempts:
             standing,
             self._chance,
             skip=skip,
-            turn=self._turns.of,
+            turn=turn,
             session=None if call is None else call.wishes.session,
             unable=unable,
         )
@@ -120,17 +126,7 @@ class Attempts:
         now_s = self._clock.now()
         self._budget.policy = policy.retry_budget
         self._budget.request(now_s)
-        call, tally = admission.call, admission.tally
-        needs = self._quota.needs(admission)
-        could_not = capability.unable(call, admission.size)
-        plan = self._plan(ring, policy, needs, call=call, unable=could_not)
-        if not plan.steps and (error := capability.nobody_able(call.model, plan)) is not None:
-            plan = self._plan(ring.oversized, policy, needs, call=call, unable=could_not)
-            if not plan.steps:
-                raise error
-        deadline_s = now_s + policy.deadline
-        self._turns.planned(ring.groups[0])
-        walk = Walk(call, ring, policy, tally, admission, needs, deadline_s, plan)
+        walk = self._begin(ring, admission, policy, deadline_s=now_s + policy.deadline)
         for lap in count(1):
             passed = lap == 1 and walk.plan.passed_over
             if (reply := await self._lap(walk, passed=passed)) is not None:
@@ -138,7 +134,7 @@ class Attempts:
             if lap >= policy.laps or not await self._begins_again(walk):
                 break
         raise verdict.nobody_left(
-            call.model,
+            walk.call.model,
             walk.plan,
             tuple(walk.failures.values()),
             away_s=[
@@ -148,6 +144,29 @@ class Attempts:
             ],
             out_of_time=walk.exhausted or self._clock.now() >= walk.deadline_s,
         )
+
+    def _begin(
+        self, ring: Ring, admission: Admission, policy: RingPolicy, *, deadline_s: float
+    ) -> Walk:
+        """
+        Return the walk of those that may be able to answer.
+
+        They are the context_window_fallbacks where the request is surely longer than all windows
+        of its own group. Raises RequestInvalid when every target is known to be unable.
+        """
+        call, own = admission.call, ring.groups[0]
+        # A session goes where it belongs, and takes nobody's turn.
+        turn = self._turns.take(own) if call.wishes.session is None else self._turns.of(own)
+        needs, could_not = self._quota.needs(admission), capability.unable(call, admission.size)
+        plan = self._plan(ring, policy, needs, turn=turn, call=call, unable=could_not)
+        walk = Walk(
+            call, ring, policy, admission.tally, admission, needs, could_not, deadline_s, turn, plan
+        )
+        if plan.left_out and capability.is_outgrown(own, plan):
+            self._instead(ring.oversized, Kind.OVERSIZED, [], walk)
+        if not walk.plan.steps and (error := capability.nobody_able(call, admission.size, plan)):
+            raise error
+        return walk
 
     async def _lap(self, walk: Walk, *, passed: bool) -> Reply | None:
         """
@@ -218,9 +237,10 @@ class Attempts:
             groups,
             walk.policy,
             walk.needs,
+            turn=walk.turn,
             skip=frozenset(walk.done),
             call=walk.call,
-            unable=capability.unable(walk.call, walk.admission.size),
+            unable=walk.could_not,
         )
         if not plan.steps:
             return None
@@ -299,8 +319,9 @@ class Attempts:
 
     async def _once(self, target: Target, walk: Walk) -> Reply:
         """Make one physical call under the target's breaker. Raises UpstreamFailure."""
-        async with AsyncExitStack() as owed:
-            watch = owed.enter_context(self._health.watch(target, walk.policy))
+        async with Owed() as owed:
+            streamed = walk.call.stream
+            watch = owed.enter_context(self._health.watch(target, walk.policy, streamed=streamed))
             if watch is None:
                 # Another request took the probe between the plan and now.
                 raise UpstreamFailure("the target is resting", kind=Kind.RESTING)

@@ -10,22 +10,24 @@ cannot be read is a miss.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Awaitable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import orjson
 
-from proxy.caching import Freshness, freshness, may_be_kept
+from proxy.caching import Freshness, freshness
 from proxy.clock import Clock
 from proxy.errors import EVERYBODY_FAILED, ProxyError
-from proxy.flights import Asked, Flight, Flights, Work, next_number
-from proxy.grammar import GRAMMARS, Grammar
+from proxy.flights import Asked, Flight, Flights, Look, Work, next_number
+from proxy.grammar import GRAMMARS
+from proxy.kept import entries_of, paced, raw_of, reply_of, streamed
+from proxy.owed import Owed
 from proxy.relay import Relay
-from proxy.replay import events_in, frames_of
-from proxy.replies import NO_HEADERS, Chunk, ChunkStream, Completion, Reply
-from proxy.store.cache_port import CacheStore, Entry, Kind
-from proxy.types import Call, Json, Tally
+from proxy.replies import Chunk, ChunkStream, Completion, Reply
+from proxy.store.cache_port import CacheStore, Entry
+from proxy.types import Call, Tally
 
 LAST_WAIT_S = 2.0
 OF_THE_CACHE = "cache"  # the provider of a request that asked none: a metric label
@@ -67,17 +69,16 @@ class Cache:
         Raises what `work` raises, unless an answer that has expired may stand in for it.
         """
         entry = await self._find(asked)
-        state = Freshness.GONE if entry is None else self._state(asked, entry)
+        state = Freshness.GONE if entry is None else self.state(asked, entry)
         if entry is not None and state is Freshness.FRESH:
             reply = self._given(asked, entry, "hit")
             if reply is not None:
                 return reply
-        asked.tally.cache = "miss"
         try:
-            return await self._fly(asked, work)
+            return await self.fly(asked, work, partial(self._look, asked))
         except EVERYBODY_FAILED:
             reply = None
-            if entry is not None and self._state(asked, entry) is Freshness.STALE:
+            if entry is not None and self.state(asked, entry) is Freshness.STALE:
                 reply = self._given(asked, entry, "stale")
             if reply is None:
                 raise
@@ -101,13 +102,27 @@ class Cache:
         found = written.get(asked.key) or await self._store.find(asked.key)
         return found or written.get(asked.key)
 
-    async def _fly(self, asked: Asked, work: Work) -> Reply:
+    async def find_each(self, asked: Asked) -> dict[str, Entry]:
+        """Return what is kept, or about to be, of the inputs; fresh or not."""
+        if not asked.wishes.reads:
+            return {}
+        keys, written = tuple(dict.fromkeys(asked.inputs)), self._keeping.entries
+        kept = zip(keys, await self._store.find_each(keys), strict=True)
+        return {k: entry for k, found in kept if (entry := written.get(k) or found) is not None}
+
+    async def fly(self, asked: Asked, work: Work, look: Look) -> Reply:
+        """
+        Return the answer of the call that is under way, or of a new one that `work` makes.
+
+        `look` finds what was kept since it was last looked for.
+        """
         number, shared = 1, _shares(asked)
+        asked.tally.cache = "miss"
         while True:
             flight = self._flights.find(asked.key) if shared else None
             mine = flight is None
             if flight is None:
-                ask = self._relayed(asked, work) if shared else work
+                ask = self._relayed(asked, work, look) if shared else work
                 flight = self._flights.begin(asked, ask, self._landed, number=number, shared=shared)
             try:
                 return await self._board(flight, asked, mine=mine)
@@ -119,27 +134,26 @@ class Cache:
                     raise
                 number, asked.tally.cache = again, "miss"
 
-    def _relayed(self, asked: Asked, work: Work) -> Work:
+    def _relayed(self, asked: Asked, work: Work, look: Look) -> Work:
         """Return the same work, done once for all replicas that share the cache."""
         relay = self._relay
         if relay is None:
             return work
+        return lambda: relay.fly(asked.key, asked.call, asked.tally, work, look)
 
-        async def look() -> Reply | None:
-            entry = await self._find(asked)
-            if entry is None or self._state(asked, entry) is not Freshness.FRESH:
-                return None
-            reply = _reply_of(entry)
-            if reply is not None:
-                self._tell(asked.tally, entry, "hit")
-            return reply
-
-        return lambda: relay.fly(asked.key, asked.tally, work, look)
+    async def _look(self, asked: Asked) -> Reply | None:
+        entry = await self._find(asked)
+        if entry is None or self.state(asked, entry) is not Freshness.FRESH:
+            return None
+        reply = reply_of(entry, asked.call)
+        if reply is not None:
+            self.tell(asked.tally, entry, "hit")
+        return reply
 
     async def _board(self, flight: Flight, asked: Asked, *, mine: bool) -> Reply:
         """Return the flight's answer in the way that the request wants it."""
         start_s = self._clock.now()
-        async with AsyncExitStack() as owed:
+        async with Owed() as owed:
             seat = owed.enter_context(flight.seat())
             try:
                 reply = await seat.reply(asked.call)
@@ -154,7 +168,7 @@ class Cache:
             if isinstance(reply, Completion) and asked.call.stream:
                 call = asked.call
                 events = GRAMMARS[call.surface].events(reply.body, usage=call.wants_usage)
-                return _streamed(Chunk.of_events(events), reply.dropped, reply.headers)
+                return streamed(Chunk.of_events(events), reply.dropped, reply.headers)
             if isinstance(reply, ChunkStream):
                 if mine:
                     stream = reply
@@ -164,64 +178,34 @@ class Cache:
 
     def _landed(self, flight: Flight) -> None:
         """Keep the answer, if it is whole and may be kept, and let other replicas know."""
-        asked = flight.asked
-        entry = None
+        entries: dict[str, Entry] = {}
         # Whatever is odd about an answer, it is for those who read it to find out: all that is said
         # of it here is that nobody else is given it. Others must be told that it is over.
         with suppress(Exception):
-            entry = self._entry_of(flight)
-        if entry is not None:
-            self._keeping.entries[asked.key] = entry
-        if entry is not None or (flight.shared and self._relay is not None):
-            self._keeping.begin(self._keep(flight, entry))
+            entries = entries_of(flight, self._clock.wall())
+        self._keeping.entries |= entries
+        if entries or (flight.shared and self._relay is not None):
+            self._keeping.begin(self._keep(flight, entries))
 
-    async def _keep(self, flight: Flight, entry: Entry | None) -> None:
+    async def _keep(self, flight: Flight, entries: Mapping[str, Entry]) -> None:
         # First kept, then told: who comes in between finds it, and makes no call of its own.
-        asked = flight.asked
-        if entry is not None:
+        asked, written = flight.asked, self._keeping.entries
+        for key, entry in entries.items():
             for_s = entry.ttl_s + asked.caching.stale_if_error_s
             try:
-                await self._store.keep(asked.key, entry, for_s=for_s)
+                await self._store.keep(key, entry, for_s=for_s)
             finally:
-                if self._keeping.entries.get(asked.key) is entry:
-                    del self._keeping.entries[asked.key]
+                if written.get(key) is entry:
+                    del written[key]
         # A call that is not shared is told to nobody: another one of the same key may be.
         if flight.shared and self._relay is not None:
             await self._relay.land(asked.key, ok=flight.whole_said)
 
-    def _entry_of(self, flight: Flight) -> Entry | None:
-        """Return the answer as it is kept; None for one that is not."""
-        asked, whole = flight.asked, flight.whole
-        ours = asked.tally.cache == "miss"  # another replica keeps what it has made
-        if not flight.complete or not ours or asked.wishes.no_store:
-            return None
-        if whole is not None:
-            kind, events = Kind.WHOLE, [whole.body]
-        else:
-            kind, events = Kind.STREAM, [e for chunk in flight.chunks for e in chunk.events]
-        if not may_be_kept(GRAMMARS[asked.call.surface].reasons(events), asked.caching):
-            return None
-        payloads = (
-            (whole.raw,) if whole is not None else _ready(events, GRAMMARS[asked.call.surface])
-        )
-        ttl_s = asked.caching.ttl_s if asked.wishes.ttl_s is None else asked.wishes.ttl_s
-        target, provider = flight.answered_by
-        entry = Entry(
-            kind,
-            payloads,
-            self._clock.wall(),
-            ttl_s,
-            asked.model,
-            target,
-            provider,
-            flight.dropped,
-        )
-        return entry if entry.size_bytes <= asked.caching.max_entry_bytes else None
-
     def _age_s(self, entry: Entry) -> float:
         return max(0.0, self._clock.wall() - entry.kept_at)
 
-    def _state(self, asked: Asked, entry: Entry) -> Freshness:
+    def state(self, asked: Asked, entry: Entry) -> Freshness:
+        """Return what an entry is good for to this request."""
         return freshness(
             self._age_s(entry),
             entry.ttl_s,
@@ -231,54 +215,31 @@ class Cache:
 
     def _given(self, asked: Asked, entry: Entry, how: str) -> Reply | None:
         """Return what is kept, in the way that the request wants it; None if it is no answer."""
+        call, pace_s = asked.call, asked.caching.pace_s
+        reply: Reply
         try:
-            raw = _raw_of(entry, asked.call)
+            if call.stream and pace_s is not None:
+                reply = paced(entry, call, pace_s, self._clock)
+            else:
+                raw = raw_of(entry, call)
+                reply = Completion(raw, dropped=entry.dropped, streamed=call.stream)
         except ValueError:
             return None
-        self._tell(asked.tally, entry, how)
-        return Completion(raw, dropped=entry.dropped, streamed=asked.call.stream)
+        self.tell(asked.tally, entry, how)
+        return reply
 
-    def _tell(self, tally: Tally, entry: Entry, how: str) -> None:
+    def tell_part(self, tally: Tally, entries: Collection[Entry]) -> None:
+        """Have it known that these are a part of the answer, of which the rest was asked for."""
+        age_s = max(map(self._age_s, entries))
+        tally.cache_age_s = max(age_s, tally.cache_age_s or 0.0)
+        if tally.cache != "hit":  # another replica had just kept the rest
+            tally.cache = "partial"
+
+    def tell(self, tally: Tally, entry: Entry, how: str) -> None:
+        """Have it known that the answer is this one."""
         tally.cache, tally.cache_age_s = how, self._age_s(entry)
         tally.target, tally.provider = entry.target, OF_THE_CACHE
         tally.kept_of = entry.provider
-
-
-def _ready(events: Sequence[Json], grammar: Grammar) -> tuple[bytes, bytes]:
-    """Return the events as they are sent, and those that only some ask for."""
-    usage = [event for event in events if grammar.only_usage(event)]
-    said = frames_of(event for event in events if not grammar.only_usage(event))
-    return said, frames_of(usage)
-
-
-def _raw_of(entry: Entry, call: Call) -> bytes:
-    """
-    Return all the bytes that `call` is answered with. Raises ValueError where it is no answer.
-
-    What is wanted in the way it came is not even looked at.
-    """
-    grammar = GRAMMARS[call.surface]
-    if entry.kind is Kind.WHOLE:
-        (raw,) = entry.payloads
-        if not call.stream:
-            return raw
-        return frames_of(grammar.events(orjson.loads(raw), usage=call.wants_usage)) + grammar.done
-    said, usage = entry.payloads
-    if not call.stream:
-        return orjson.dumps(grammar.whole(events_in(said + usage)))
-    return b"".join((said, usage, grammar.done) if call.wants_usage else (said, grammar.done))
-
-
-def _reply_of(entry: Entry) -> Reply | None:
-    """Return the answer as it came; None if it is none."""
-    try:
-        if entry.kind is Kind.WHOLE:
-            whole = Completion(entry.payloads[0], dropped=entry.dropped)
-            return whole if isinstance(whole.body, dict) else None
-        events = events_in(b"".join(entry.payloads))
-    except ValueError:
-        return None
-    return _streamed(Chunk.of_events(events), entry.dropped)
 
 
 async def _end(tasks: Collection[asyncio.Task[None]]) -> None:
@@ -302,14 +263,3 @@ async def _whole(stream: ChunkStream, call: Call) -> Completion:
         await stream.aclose()
     whole = GRAMMARS[call.surface].whole(events)
     return Completion(orjson.dumps(whole), dropped=stream.dropped)
-
-
-def _streamed(
-    chunk: Chunk, dropped: Sequence[str], headers: Mapping[str, str] = NO_HEADERS
-) -> ChunkStream:
-    return ChunkStream((chunk,), _nothing(), headers=headers, dropped=dropped)
-
-
-async def _nothing() -> AsyncGenerator[Chunk, None]:
-    return
-    yield

@@ -8,7 +8,7 @@ JSON (order of keys, white space, `1.0` for `1`) have the same key; nothing else
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
@@ -19,11 +19,17 @@ from proxy.types import Json, Ring, Target
 
 T = TypeVar("T")
 
+# Where answers are kept, requests come again byte for byte, and need not be read and spelt again.
+# Bounded: what is read takes some ten times its bytes.
+REMEMBERED = 128
+REMEMBERED_BYTES = 8 * 1024  # of one
+
 # Raised when the same request is to be asked anew, because what is kept would be read otherwise.
-FORMAT = 2
+FORMAT = 3
 # A whole answer and a stream are the same answer; what of its options reaches a client is added or
 # left out when it is sent.
 NOT_OF_THE_ANSWER = frozenset({"model", "stream", "stream_options"})
+TOO_DEEP = (RecursionError, orjson.JSONEncodeError)
 # Floats that can be written as a whole number: orjson reads one beyond these bounds as a float.
 LEAST_WHOLE, MOST_WHOLE = -(2.0**63), 2.0**64
 
@@ -40,13 +46,35 @@ class KeyParts:
     body: bytes  # canonical JSON
     # What an answer is cut at, by the caller's limits and not by the body: another caller's is not.
     bound: tuple[int, int | None] | None = None
+    headers: tuple[tuple[str, str], ...] = ()  # of the caller's own, that go on to a provider
+    streamed: bool = False  # where a stream is another answer than a whole one
+    inputs: tuple[bytes, ...] = ()  # canonical JSON of each, where each has an answer of its own
 
 
 def key_of(parts: KeyParts) -> str:
-    """Return the key, 64 hex digits."""
+    """Return the key, 64 hex digits; of several inputs one for all of them in their order."""
+    return key_of_all(keys_of(parts))
+
+
+def keys_of(parts: KeyParts) -> tuple[str, ...]:
+    """Return the key of each input; where there are none, the one key."""
     texts = (parts.surface, parts.tenant, parts.namespace, parts.model)
-    head = orjson.dumps([FORMAT, *texts, parts.ring, parts.bound])
-    return hashlib.sha256(head + b"\n" + parts.body).hexdigest()
+    head = orjson.dumps(
+        [FORMAT, *texts, parts.ring, parts.bound, parts.headers, parts.streamed, bool(parts.inputs)]
+    )
+    begun = hashlib.sha256(head + b"\n" + parts.body + b"\n")
+    return tuple(_ended(begun.copy(), each) for each in parts.inputs) or (begun.hexdigest(),)
+
+
+def key_of_all(keys: Iterable[str]) -> str:
+    """Return one key for several; that of one is the same."""
+    first, *others = keys
+    return hashlib.sha256("\n".join((first, *others)).encode()).hexdigest() if others else first
+
+
+def _ended(digest: hashlib._Hash, text: bytes) -> str:
+    digest.update(text)
+    return digest.hexdigest()
 
 
 def canonical(body: Json) -> bytes | None:
@@ -57,9 +85,35 @@ def canonical(body: Json) -> bytes | None:
     """
     kept = {name: value for name, value in body.items() if name not in NOT_OF_THE_ANSWER}
     try:
-        return orjson.dumps(_plain(kept), option=orjson.OPT_SORT_KEYS)
-    except (RecursionError, orjson.JSONEncodeError):
+        return _spelt(kept)
+    except TOO_DEEP:
         return None
+
+
+def spelt_apart(body: Json, inputs: Sequence[object]) -> tuple[bytes, tuple[bytes, ...]] | None:
+    """Return the body without its inputs, where there are any, and each of these; else None."""
+    if not inputs:
+        whole = canonical(body)
+        return None if whole is None else (whole, ())
+    rest = canonical({name: value for name, value in body.items() if name != "input"})
+    try:
+        each = tuple(map(_spelt, inputs))
+    except TOO_DEEP:
+        return None
+    return None if rest is None else (rest, each)
+
+
+def spelt_again(
+    body: Json, size_bytes: int, inputs: Callable[[Json], Sequence[object]]
+) -> tuple[bytes, tuple[bytes, ...]] | None:
+    """Return what `spelt_apart` does, remembered for a small body that is the very same one."""
+    if 0 < size_bytes <= REMEMBERED_BYTES:
+        return _spelt_once(_This(body), inputs)
+    return spelt_apart(body, inputs(body))
+
+
+def _spelt(value: object) -> bytes:
+    return orjson.dumps(_plain(value), option=orjson.OPT_SORT_KEYS)
 
 
 def ring_digests(ring: Ring) -> tuple[str, ...]:
@@ -80,6 +134,13 @@ class _This(Generic[T]):
 
     def __hash__(self) -> int:
         return id(self.thing)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _spelt_once(
+    this: _This[Json], inputs: Callable[[Json], Sequence[object]]
+) -> tuple[bytes, tuple[bytes, ...]] | None:
+    return spelt_apart(this.thing, inputs(this.thing))
 
 
 @lru_cache(maxsize=100)
@@ -128,6 +189,7 @@ def explain(parts: KeyParts) -> Mapping[str, object]:
     """Return what went into a key, for a person to compare."""
     return {
         "key": key_of(parts),
+        **({"keys": keys_of(parts)} if len(parts.inputs) > 1 else {}),
         "format": FORMAT,
         "surface": parts.surface,
         "tenant": parts.tenant,
@@ -135,5 +197,8 @@ def explain(parts: KeyParts) -> Mapping[str, object]:
         "model": parts.model,
         "ring": list(parts.ring),
         "bound": parts.bound,
+        "headers": dict(parts.headers),
+        "streamed": parts.streamed,
+        **({"inputs": [orjson.loads(each) for each in parts.inputs]} if parts.inputs else {}),
         "body": orjson.loads(parts.body),
     }

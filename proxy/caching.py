@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-CHAT_TYPES = frozenset({"completion", "acompletion"})  # LiteLLM's words for what we call chat
 FINISHED = frozenset({"stop", "tool_calls", "function_call"})
 TTL_S = 600.0
 MOST_S = 10 * 365 * 86_400.0
@@ -33,7 +32,7 @@ class Caching:
 
     enabled: bool = False
     mode: Mode = Mode.DEFAULT_ON
-    chat: bool = True
+    surfaces: frozenset[str] | None = None  # None: all whose answers can be kept
     ttl_s: float = TTL_S
     stale_if_error_s: float = 0.0
     scope: str = "key"
@@ -41,6 +40,7 @@ class Caching:
     namespace: str = ""
     finish_reasons: frozenset[str] = FINISHED
     max_entry_bytes: int = 4 * 1024 * 1024
+    pace_s: float | None = None  # between the events of a stream that is given again
 
     def scope_of(self, key: str) -> str:
         return self.scopes.get(key, self.scope)
@@ -94,9 +94,9 @@ class Freshness(StrEnum):
     GONE = "gone"
 
 
-def applies(caching: Caching, wishes: CacheWishes) -> bool:
-    """Say whether the cache has anything to do with a chat request."""
-    if not (caching.enabled and caching.chat):
+def applies(caching: Caching, wishes: CacheWishes, surface: str) -> bool:
+    """Say whether the cache has anything to do with a request on this surface."""
+    if not caching.enabled or not (caching.surfaces is None or surface in caching.surfaces):
         return False
     if caching.mode is Mode.DEFAULT_OFF and not wishes.use_cache:
         return False

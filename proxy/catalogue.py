@@ -12,17 +12,46 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from proxy.facts import FREE, NOTHING_STATED, ModelFacts, Price, Stated
-from proxy.pricing import CACHED, COMPLETION, PROMPT, Row, is_token_price, price_of, uplifted
+from proxy.facts import (
+    FREE,
+    FREE_SOUND,
+    NOTHING_STATED,
+    STRANGER,
+    Habits,
+    ModelFacts,
+    Price,
+    Stated,
+)
+from proxy.pricing import (
+    CACHED,
+    COMPLETION,
+    PROMPT,
+    SOUND,
+    Row,
+    is_known_price,
+    is_token_price,
+    price_of,
+    sound_price_of,
+    uplifted,
+)
 
 FACTS_KEPT = 4096  # a stranger may ask for endless names under a wildcard
 UPLIFT_OF_REGION = "regional_processing_uplift_multiplier"
 UPLIFT_OF_ENDPOINT = "regional_endpoint_uplift_multiplier"
 LIMITS = frozenset({"max_input_tokens", "max_output_tokens", "max_tokens"})
+SUPPORTS = "supports_"
+AUDIO_MODES = frozenset({"audio_speech", "audio_transcription"})
 DENIED = frozenset(
     {
-        "supports_audio_input", "supports_function_calling", "supports_response_schema",
-        "supports_vision",
+        "supports_audio_input", "supports_audio_output", "supports_function_calling",
+        "supports_response_schema", "supports_vision",
+    }
+)  # fmt: skip
+# In which ways the models of one provider differ in what may be asked of them.
+HABITS = frozenset(
+    {
+        "supports_adaptive_thinking", "supports_forced_tool_use", "supports_legacy_thinking",
+        "supports_reasoning", "supports_sampling_params", "thinking_always_on",
     }
 )  # fmt: skip
 STATED = LIMITS | DENIED  # what `model_info` may say of a model, beside its prices
@@ -63,6 +92,8 @@ class PriceTable:
         if numbers.keys() & {PROMPT, COMPLETION}:
             # What the operator pays is not raised by a region, nor replaced by ranges.
             row = {name: row[name] for name in row if name in STATED or is_token_price(name)}
+        elif numbers.keys() & SOUND and row.get("mode") in AUDIO_MODES:
+            row = {name: row[name] for name in row if not is_known_price(name)}
         if "max_tokens" in numbers:  # LiteLLM's older name
             row["max_output_tokens"] = numbers["max_tokens"]
         row |= numbers
@@ -72,9 +103,12 @@ class PriceTable:
             price=FREE if stated.mocked else _price(row, provider, stated.region),
             max_input_tokens=_limit(row.get("max_input_tokens")),
             max_output_tokens=_limit(row.get("max_output_tokens")),
+            listed=() if stated.mocked else tuple((n, row[n]) for n in row if is_listed(n)),
+            sound=FREE_SOUND if stated.mocked else sound_price_of(row),
             cannot=frozenset(
                 name for name in DENIED if row.get(name) is False and not stated.mocked
             ),
+            habits=None if stated.mocked else _habits(self._rows.get(model), provider, model),
         )
 
     def _row(self, provider: str, model: str, stated: Stated) -> dict[str, Any]:
@@ -84,6 +118,24 @@ class PriceTable:
                 return dict(row)
         # A base model is the operator's word, and may be another provider's.
         return dict(self._rows.get(model.lower(), {}) if stated.base_model else {})
+
+
+def is_listed(name: str) -> bool:
+    """Say whether people are told of a model what the table or the file has under this name."""
+    return name == "mode" or name.startswith(SUPPORTS) or is_known_price(name)
+
+
+def _habits(row: Row | None, provider: str, model: str) -> Habits | None:
+    """Return what the table says; None where it says it in a way that is LiteLLM's to read."""
+    if row is None and "/" not in model:
+        return STRANGER
+    if row is None or row.get("litellm_provider") != provider:
+        return None
+    limit = _limit(row.get("max_output_tokens"))
+    if limit is None or limit == _limit(row.get("max_input_tokens")):
+        return None  # else a prompt takes away from what may be written, by LiteLLM's own count
+    has, lacks = (frozenset(n for n in HABITS if row.get(n) is said) for said in (True, False))
+    return Habits(limit, has, lacks)
 
 
 def _price(row: Row, provider: str, region: str | None) -> Price | None:

@@ -222,8 +222,11 @@ voice web_search_options
 
 # Where the caller's own words and schemas are, and what they are called there.
 _WORDED = frozenset(
-    {"functions", "input", "messages", "prediction", "response_format", "system", "tools"}
-)
+    {
+        "functions", "input", "messages", "prediction", "prompt", "response_format", "system",
+        "text", "tools",
+    }
+)  # fmt: skip
 # Fields of a request that are text as a whole, or a list of texts.
 _TEXTS = frozenset({"documents", "input", "instructions", "prompt", "query", "suffix", "system"})
 _TEXT = frozenset(
@@ -239,7 +242,7 @@ _TEXT = frozenset(
     }
 )
 _FREE_FORM = frozenset(
-    {"arguments", "input", "input_examples", "input_schema", "parameters", "schema"}
+    {"arguments", "input", "input_examples", "input_schema", "parameters", "schema", "variables"}
 )
 _NONE: frozenset[str] = frozenset()
 

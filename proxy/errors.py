@@ -6,6 +6,7 @@ Everything this service can answer with other than success.
     + ContextTooLong ......... 400 context_length_exceeded    no window is as large
   x BodyTooLarge ............. 413 request_too_large
   x BodyTooSlow .............. 408 request_too_slow
+  x UploadUnkept ............. 503 upload_not_kept           no room for a file of the request
   x HeadersTooLarge .......... 431 request_headers_too_large
   x UrlUnknown ............... 404 unknown_url
   x MethodRefused ............ 405 method_not_supported
@@ -14,6 +15,9 @@ Everything this service can answer with other than success.
   x OriginRefused ............ 403 origin_not_allowed
   x ModelForbidden ........... 403 model_not_allowed
   x ModelUnknown ............. 404 model_not_found
+  x ResponseUnknown .......... 404 response_not_found         nobody made it for this key
+    + PreviousUnknown ........ 400 previous_response_not_found
+    + ConversationUnknown .... 404 conversation_not_found     or an item or a prompt that is kept
   x LimitReached ............. 429 rate_limit_exceeded        our own rpm, tpm, rpd, tpd, parallel
     + BudgetSpent ............ 429 insufficient_quota         our own budget_usd
   x TooManyTokens ............ 400 max_tokens_exceeded        our own max_tokens_per_request
@@ -84,6 +88,12 @@ class BodyTooLarge(ProxyError):
     code = "request_too_large"
 
 
+class UploadUnkept(ProxyError):
+    status = 503
+    type = "server_error"
+    code = "upload_not_kept"
+
+
 class BodyTooSlow(ProxyError):
     status = 408
     type = "invalid_request_error"
@@ -136,6 +146,23 @@ class ModelUnknown(ProxyError):
     status = 404
     type = "invalid_request_error"
     code = "model_not_found"
+
+
+class ResponseUnknown(ProxyError):
+    """No target that may be asked keeps it, or it was made for somebody else, as far as is told."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "response_not_found"
+
+
+class PreviousUnknown(ResponseUnknown):
+    status = 400  # as OpenAI says it; clients go by the code and send the conversation again
+    code = "previous_response_not_found"
+
+
+class ConversationUnknown(ResponseUnknown):
+    code = "conversation_not_found"
 
 
 class LimitReached(ProxyError):

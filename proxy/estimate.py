@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any, NamedTuple
 
 import orjson
@@ -39,6 +40,8 @@ FEWEST = 8  # answers, before they are believed
 MODELS = 1_000  # names under a wildcard are endless
 HIGH_QUANTILE = 0.98
 
+# By which a request names what its provider keeps, of a size nobody here knows.
+KEPT = ("previous_response_id", "conversation")
 # By which a request says how long its answer may be, at most.
 BOUNDS = ("max_completion_tokens", "max_tokens")
 # And by which a request for a Response does: to a chat another API's name means nothing.
@@ -47,7 +50,7 @@ RESPONSE_BOUNDS = ("max_output_tokens",)
 WORDLESS = frozenset(
     {
         Surface.EMBEDDINGS, Surface.MODERATIONS, Surface.IMAGES, Surface.RERANK,
-        Surface.COUNT_TOKENS,
+        Surface.COUNT_TOKENS, Surface.SPEECH, Surface.TRANSCRIPTIONS, Surface.TRANSLATIONS,
     }
 )  # fmt: skip
 # Surfaces that no tokens are charged for.
@@ -69,10 +72,14 @@ class Size(NamedTuple):
         return not (self.images or self.audio_bytes or self.file_bytes or self.files_elsewhere)
 
 
-def size_of(body: Json, body_bytes: int = 0) -> Size:
-    """Return the size of a request; `body_bytes` is the length of its JSON, 0 to measure it."""
-    text_bytes = body_bytes or len(orjson.dumps(body))
-    images = audio_bytes = file_bytes = elsewhere = 0
+def size_of(body: Json, body_bytes: int = 0, upload_bytes: int = 0) -> Size:
+    """
+    Return the size of a request; `body_bytes` is the length of its JSON, 0 to measure it.
+
+    `upload_bytes` are those of the recording beside it.
+    """
+    text_bytes, audio_bytes = body_bytes or len(orjson.dumps(body)), upload_bytes
+    images = file_bytes = elsewhere = 0
     for part in _parts(body.get("messages") or body.get("input")):
         match part:
             case {"type": "image_url" | "image" | "input_image"}:
@@ -89,16 +96,30 @@ def size_of(body: Json, body_bytes: int = 0) -> Size:
                 text_bytes -= encoded
             case _:
                 pass
+    if "messages" not in body:
+        elsewhere += _kept(body)
     tools = bool(body.get("tools") or body.get("functions"))
     return Size(max(0, text_bytes), images, audio_bytes, file_bytes, elsewhere, tools)
+
+
+def _kept(body: Json) -> int:
+    """Return how many things a request for a Response names that its provider keeps."""
+    items = body.get("input")
+    named: int = sum(
+        isinstance(item, Mapping) and item.get("type") == "item_reference"
+        for item in (items if isinstance(items, list) else ())
+    )
+    named += sum(bool(body.get(name)) for name in KEPT)
+    # The text of an older completion is called `prompt` too.
+    return named + isinstance(body.get("prompt"), Mapping)
 
 
 def _parts(messages: object) -> Iterator[Mapping[str, Any]]:
     """Yield the parts of all messages that are not plain text, those of tool results too."""
     for message in messages if isinstance(messages, list) else ():
-        content = message.get("content") if isinstance(message, Mapping) else None
+        content = message.get("content") if isinstance(message, dict) else None
         for part in content if isinstance(content, list) else ():
-            if not isinstance(part, Mapping):
+            if not isinstance(part, dict):
                 continue
             if part.get("type") == "tool_result":
                 yield from _parts([part])
@@ -106,9 +127,31 @@ def _parts(messages: object) -> Iterator[Mapping[str, Any]]:
                 yield part
 
 
+def plain_bytes(body: Json) -> int:
+    """
+    Return the length of the words that a model surely reads: no escapes, no blanks, no base64.
+
+    It reads every text once more, so it is for the rare request of which that matters.
+    """
+    texts = chain(*(_texts(body.get(n)) for n in ("messages", "input", "system", "instructions")))
+    return sum(len(part) for text in texts for part in text.encode(errors="replace").split())
+
+
+def _texts(said: object) -> Iterator[str]:
+    """Yield the texts of messages, of their parts, and of what tools have answered."""
+    if isinstance(said, str):
+        yield said
+    for each in said if isinstance(said, list) else ():
+        if isinstance(each, dict):
+            text = each.get("text")
+            if isinstance(text, str):
+                yield text
+            yield from _texts(each.get("content"))
+
+
 def _encoded(part: Mapping[str, Any]) -> int:
     """Return how many characters of `part` are base64: its longest text that holds data."""
-    inner = next((v for k, v in part.items() if k != "type" and isinstance(v, Mapping)), part)
+    inner = next((v for k, v in part.items() if k != "type" and isinstance(v, dict)), part)
     texts = (inner.get(name) for name in ("data", "url", "file_data"))
     held = (t for t in (*texts, part.get("image_url")) if isinstance(t, str))
     return max((len(t) for t in held if not t.startswith(("http://", "https://"))), default=0)

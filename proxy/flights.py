@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -28,6 +28,7 @@ from proxy.errors import (
     TooManyTokens,
 )
 from proxy.grammar import GRAMMARS
+from proxy.owed import Owed
 from proxy.replies import NO_HEADERS, Chunk, ChunkStream, Completion, Reply
 from proxy.types import Call, Tally
 
@@ -46,9 +47,16 @@ class Asked:
     caching: Caching
     wishes: CacheWishes
     tally: Tally
+    inputs: tuple[str, ...] = ()  # keys, where each input of the call has an answer of its own
+
+    @property
+    def most_bytes(self) -> int:
+        """How large an answer may be that is kept for others."""
+        return self.caching.max_entry_bytes * (len(self.inputs) or 1)
 
 
 Work: TypeAlias = Callable[[], Awaitable[Reply]]
+Look: TypeAlias = Callable[[], Awaitable[Reply | None]]
 
 
 class Flight:
@@ -100,7 +108,7 @@ class Flight:
 
     @property
     def _is_kept(self) -> bool:
-        return not self.gone and self.kept_bytes <= self.asked.caching.max_entry_bytes
+        return not self.gone and self.kept_bytes <= self.asked.most_bytes
 
     @property
     def dropped(self) -> tuple[str, ...]:
@@ -192,7 +200,7 @@ class Flight:
     async def _pump(self, reply: ChunkStream) -> None:
         """Read as fast as the fastest reader does, and not faster."""
         self._source = reply
-        async with AsyncExitStack() as owed:
+        async with Owed() as owed:
             owed.push_async_callback(reply.aclose)
             async for chunk in reply:
                 self.chunks.append(chunk)
@@ -269,7 +277,10 @@ class Flights:
     def purge(self, *, key: str | None, model: str | None) -> None:
         """Have no answer of theirs kept, as of calls that are made from now on."""
         for flight in self._under_way:
-            if key in (None, flight.asked.key) and model in (None, flight.asked.model):
+            if key in (None, flight.asked.key, *flight.asked.inputs) and model in (
+                None,
+                flight.asked.model,
+            ):
                 flight.purged = True
 
     def begin(

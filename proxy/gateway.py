@@ -8,27 +8,29 @@ the reply starts streaming moves onto the stream (`pop_all`) and is paid when it
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from typing import assert_never
 
-from proxy.access import check_model, model_unknown
+from proxy.access import check_model, model_unknown, tenant_for
+from proxy.admission import Admission
 from proxy.allowance import Allowance
 from proxy.attempts import Attempts
+from proxy.batches import answer_each
 from proxy.cache import Cache
-from proxy.cache_key import KeyParts, canonical, key_of, ring_digests, tenant_of
-from proxy.caching import applies
+from proxy.cache_key import KeyParts, key_of_all, keys_of, ring_digests, spelt_again
+from proxy.cacheable import may_be_kept, row_of
 from proxy.flights import Asked
 from proxy.grammar import GRAMMARS
 from proxy.log import Log
 from proxy.metrics import Metrics
-from proxy.quota import Admission, Quota
+from proxy.origins import Origins
+from proxy.owed import Owed
+from proxy.quota import Quota
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.snapshot import Snapshot
-from proxy.types import Call, Caller, Group, Ring, Surface, Tally
-
-CACHEABLE = frozenset({Surface.CHAT})
+from proxy.types import Call, Caller, Group, Json, Ring, Surface, Tally
+from proxy.vectors import inputs_of
 
 
 class Gateway:
@@ -38,10 +40,12 @@ class Gateway:
         attempts: Attempts,
         quota: Quota,
         cache: Cache | None = None,
+        origins: Origins | None = None,
         metrics: Metrics,
         log: Log,
     ) -> None:
         self._cache = cache
+        self._origins = origins
         self._attempts = attempts
         self._quota = quota
         self._metrics = metrics
@@ -53,7 +57,7 @@ class Gateway:
 
         `snapshot` is the configuration for the whole of this request, whatever is saved meanwhile.
         """
-        async with AsyncExitStack() as owed:
+        async with Owed() as owed:
             owed.enter_context(self._log.request(tally))
             owed.enter_context(self._metrics.measure(tally))
 
@@ -81,19 +85,35 @@ class Gateway:
     async def _answer(self, ring: Ring, admission: Admission, snapshot: Snapshot) -> Reply:
         """Return an answer that is kept or shared, where the file and the request allow that."""
 
-        async def ask() -> Reply:
-            return await self._attempts.run(ring, admission, snapshot.policy)
-
         call, tally, caching = admission.call, admission.tally, snapshot.caching
-        wishes = call.wishes.cache
-        cached = self._cache is not None and call.surface in CACHEABLE
-        if self._cache is None or not cached or not applies(caching, wishes):
+
+        async def ask(part: Call = call) -> Reply:
+            admission.call = part  # only what is not kept, or after all the whole
+            return await self._ask(ring, admission, snapshot)
+
+        if self._cache is None or not may_be_kept(call, caching):
             return await ask()
         parts = key_parts(call, admission.caller, ring, snapshot, admission.allowance)
         if parts is None:
             return await ask()
-        asked = Asked(key_of(parts), call, tally.model, caching, wishes, tally)
+        keys = keys_of(parts)
+        inputs, wishes = keys if parts.inputs else (), call.wishes.cache
+        asked = Asked(key_of_all(keys), call, tally.model, caching, wishes, tally, inputs)
+        if inputs:
+            return await answer_each(self._cache, asked, ask)
         return await self._cache.answer(asked, ask)
+
+    async def _ask(self, ring: Ring, admission: Admission, snapshot: Snapshot) -> Reply:
+        """Return a target's answer; what goes on from a response is asked where that was made."""
+        call, tally = admission.call, admission.tally
+
+        async def run(ring: Ring) -> Reply:
+            return await self._attempts.run(ring, admission, snapshot.policy)
+
+        if call.surface is not Surface.RESPONSES or self._origins is None:
+            return await run(ring)
+        tenant = tenant_for(admission.caller, snapshot)
+        return await self._origins.answer(ring, call, tenant, tally, run)
 
     def _see(self, call: Call, tally: Tally, chunk: Chunk) -> None:
         if chunk.plain is not None:
@@ -109,8 +129,9 @@ def key_parts(
 ) -> KeyParts | None:
     """Return what the key of an answer to `call` is made of; None for one that has no key."""
     caching, model = snapshot.caching, ring.groups[0].name  # of an alias, what it stands for
-    body = canonical(call.body)
-    if body is None:
+    row = row_of(call.surface)
+    said = spelt_again(call.body, call.size_bytes, inputs_of if row.each else _no_inputs)
+    if said is None:
         return None
     if allowance is None:
         allowance = snapshot.allowances.of(caller, user=call.user, model=model)
@@ -118,13 +139,20 @@ def key_parts(
     bounded = bool(allowance.spending or most)
     return KeyParts(
         surface=call.surface,
-        tenant=tenant_of(caching.scope_of(caller.name), key=caller.name, team=caller.team),
+        tenant=tenant_for(caller, snapshot),
         namespace=call.wishes.cache.namespace or caching.namespace,
         model=model,
         ring=ring_digests(ring),
-        body=body,
+        body=said[0],
         bound=(snapshot.policy.quota.default_max_tokens, most) if bounded else None,
+        headers=tuple(sorted(call.headers.items())),
+        streamed=call.stream and row.apart,
+        inputs=said[1],
     )
+
+
+def _no_inputs(body: Json) -> tuple[object, ...]:
+    return ()
 
 
 def _add_wait(tally: Tally, stream: ChunkStream) -> None:

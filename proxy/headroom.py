@@ -19,7 +19,7 @@ from proxy.errors import ProxyError, UpstreamFailure
 from proxy.leeway import NOTHING_SENT, Leeway, Need, ProviderUnit
 from proxy.limits import ScopeKind, Standing, Unit
 from proxy.retry import UNASKED
-from proxy.routing import ROOM_UNKNOWN, Room
+from proxy.standing import ROOM_UNKNOWN, Room
 from proxy.types import Target
 
 # Names under a wildcard are endless; what is known of the longest unasked goes first.

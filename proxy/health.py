@@ -14,21 +14,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import exp2, inf
+from math import inf
 
 from proxy.breaker import Breaker, Permit, State
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.log import Log
+from proxy.pace import Pace
 from proxy.policy import RingPolicy
 from proxy.retry import RULES, UNASKED, Kind, Rest, cooldown_s
-from proxy.routing import ROOM_UNKNOWN, Room, Standing
+from proxy.standing import ROOM_UNKNOWN, Room, Standing
 from proxy.types import Target
 
 # Names under a wildcard are endless; what is known of the longest forgotten goes first.
 RECORDS = 10_000
-HALF_LIFE_S = 30.0  # of what is believed of a target that nobody asks
-LATENCY_WEIGHT = 0.2  # of the newest first token in the decaying average
+NO_COOLDOWNS = (None, None)  # of the target itself, and of its key
 # A cooldown shorter than this is not logged: it may come with every other request.
 LOGGED_S = 5.0
 SLOW = "slow"  # in place of a failure's kind, where a breaker opens without any
@@ -50,32 +50,8 @@ class Record:
     cooldown: Cooldown | None = None
     cooldowns: int = 0  # in a row, without a Retry-After: the exponent of the doubling
     cooled_s: float = -inf  # the moment of the last of them
-    latency_s: float | None = None  # decaying average of the time to first content
-    first_token_s: float | None = None  # likewise, of streams alone
     last_failure: UpstreamFailure | None = None  # that it was to blame for
-    under_way: int = 0  # calls
-    told_s: float = -inf  # the moment when a call last said how the target is
-
-    def expected_s(self, now_s: float) -> float | None:
-        """
-        Return what a first token is expected to take, and the less the longer nobody has asked.
-
-        One that was slow is thus tried again, after some minutes at the latest.
-        """
-        known_s = self.latency_s if self.first_token_s is None else self.first_token_s
-        if known_s is None or self.under_way:
-            return known_s  # somebody is finding out, and nobody else need
-        return known_s * exp2(-max(0.0, now_s - self.told_s) / HALF_LIFE_S)
-
-    def took(self, took_s: float, *, streamed: bool) -> None:
-        """Take note of the time that an answer took to begin."""
-        self.latency_s = _average(self.latency_s, took_s)
-        if streamed:
-            self.first_token_s = _average(self.first_token_s, took_s)
-
-
-def _average(known_s: float | None, new_s: float) -> float:
-    return new_s if known_s is None else known_s + LATENCY_WEIGHT * (new_s - known_s)
+    pace: Pace = field(default_factory=Pace)
 
 
 @dataclass(slots=True)
@@ -87,14 +63,18 @@ class Watch:
     policy: RingPolicy
     clock: Clock
     started_s: float
+    number: int  # of the call, among those of its target
     log_return: Callable[[], None]
     log_rest: Callable[[str], None]
     slow: bool = field(default=False)
+    heard: bool = field(default=False)
 
     def answered(self, *, streamed: bool) -> None:
-        now_s = self.record.told_s = self.clock.now()
+        now_s = self.record.pace.told_s = self.clock.now()
+        self.hears()
+        self.record.pace.overtook(self.number)
         took_s = now_s - self.started_s
-        self.record.took(took_s, streamed=streamed)
+        self.record.pace.took(took_s, streamed=streamed)
         limit_s = self.policy.breaker.slow
         # A whole answer has no first token: it takes as long as the model has to say.
         self.slow = streamed and limit_s is not None and took_s > limit_s
@@ -109,6 +89,11 @@ class Watch:
             if self.record.breaker.state(now_s) is State.CLOSED:
                 self.permit = self.record.breaker.enter(now_s) or self.permit
         self.log_return()
+
+    def hears(self) -> None:
+        """Take note that this call waits no longer, for whatever reason."""
+        self.record.pace.hears(self.number, heard=self.heard)
+        self.heard = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,19 +165,19 @@ class Health:
         """Return what the plan needs to know of `target`, frozen at this moment."""
         now_s = self._clock.now()
         record = self._record(target, policy)
-        cooldown = self._cooldown(target, record, now_s)
-        open_for_s = record.breaker.returns_in_s(now_s)
-        state = record.breaker.state(now_s)
+        cooldown, breaker = self._cooldown(target, record, now_s), record.breaker
+        closed = breaker.state(now_s) is State.CLOSED
         return Standing(
-            admits=record.breaker.admits(now_s),
+            admits=closed or breaker.admits(now_s),
             cooling_s=cooldown.until_s - now_s if cooldown else 0.0,
-            open_for_s=open_for_s,
-            closed=state is State.CLOSED,
+            open_for_s=0.0 if closed else breaker.returns_in_s(now_s),
+            closed=closed,
             failure=cooldown.failure if cooldown else record.last_failure,
-            latency_s=record.latency_s,
-            expected_s=record.expected_s(now_s),
-            in_flight=record.under_way,
-            cause=record.breaker.why(now_s),
+            latency_s=record.pace.latency_s,
+            expected_s=record.pace.expected_s(now_s),
+            in_flight=record.pace.under_way,
+            hung_s=record.pace.hung_s(policy.breaker.failures, now_s),
+            cause="" if closed else breaker.why(now_s),
             room=room,
         )
 
@@ -203,12 +188,14 @@ class Health:
         While one is under way it is 0: there will be news.
         """
         record = self._record(target, policy)
-        return 0.0 if record.under_way else self._clock.now() - record.told_s
+        return 0.0 if record.pace.under_way else self._clock.now() - record.pace.told_s
 
     @contextmanager
-    def watch(self, target: Target, policy: RingPolicy) -> Iterator[Watch | None]:
+    def watch(
+        self, target: Target, policy: RingPolicy, *, streamed: bool = False
+    ) -> Iterator[Watch | None]:
         """
-        Let one call through and learn from how the block ends.
+        Let one call through and learn from how the block ends. `streamed`: a stream is asked for.
 
         Yields None when the breaker does not admit it: the call must not be made.
         """
@@ -224,24 +211,28 @@ class Health:
             policy,
             self._clock,
             now_s,
+            record.pace.begins(now_s, streamed=streamed),
             log_return=lambda: self._rests.ends(target, lambda: self.standing(target, policy)),
             log_rest=lambda kind: self._log_rest(target, policy, kind),
         )
         ok: bool | None = None  # leaving by cancellation says nothing about the target
         kind: Kind | None = None
-        record.under_way += 1
         try:
             yield watch
-            ok, record.told_s = True, self._clock.now()
+            ok, record.pace.told_s = True, self._clock.now()
             if watch.started_s >= record.cooled_s:
                 record.cooldowns = 0
         except UpstreamFailure as failure:
             if failure.kind not in UNASKED:
                 ok, kind = self._learn(target, watch, failure), failure.kind
-                record.told_s = self._clock.now()
+                record.pace.told_s = self._clock.now()
+            if failure.kind is Kind.SILENT:
+                # It would have taken longer yet.
+                record.pace.awaited(record.pace.told_s - watch.started_s, streamed=streamed)
             raise
         finally:
-            record.under_way -= 1
+            record.pace.under_way -= 1
+            watch.hears()
             # A slow one has been counted already.
             ok = None if watch.slow else ok
             record.breaker.leave(watch.permit, ok=ok, now_s=self._clock.now())
@@ -286,6 +277,8 @@ class Health:
 
     def _cooldown(self, target: Target, record: Record, now_s: float) -> Cooldown | None:
         known = (record.cooldown, self._credentials.get(target.credential))
+        if known == NO_COOLDOWNS:
+            return None
         cooling = [cooldown for cooldown in known if cooldown and cooldown.until_s > now_s]
         return max(cooling, key=lambda cooldown: cooldown.until_s, default=None)
 

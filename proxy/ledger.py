@@ -34,7 +34,9 @@ from proxy.store import (
     UsageRow,
     hour_of,
 )
+from proxy.store.origins import Origin
 from proxy.store.sqlite import Book
+from proxy.store.sqlite_origins import MOST as MOST_ORIGINS
 from proxy.store.sqlite_owner import Owner
 from proxy.store.sqlite_report import attempts_after, usage_by
 from proxy.store.sqlite_schema import connect, unavailable
@@ -253,6 +255,22 @@ class Ledger:
             gone += deleted
         return gone
 
+    async def origin(self, key: str) -> Origin | None:
+        """Return who made the response of this key."""
+        return await self._ask(lambda book: book.origins.find(key))
+
+    async def keep_origin(self, keys: Sequence[str], origin: Origin) -> None:
+        """Have it in the file who made the responses of these keys."""
+        await self._ask(lambda book: book.origins.keep(keys, origin))
+
+    async def forget_origin(self, key: str) -> None:
+        await self._ask(lambda book: book.origins.forget(key))
+
+    async def purge_origins(self, before: float, *, most: int = MOST_ORIGINS) -> None:
+        """Delete those that were made before then, and the oldest of more than `most`."""
+        while await self._ask(lambda book: book.origins.purge(int(before), most, SLICE)):
+            pass
+
     def _ask(self, work: Callable[[Book], T]) -> asyncio.Future[T]:
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         if self._closed:
@@ -262,3 +280,23 @@ class Ledger:
         else:
             self._writer.put(Job(work, done))
         return done
+
+
+class LedgerOrigins:
+    """Who made which response, as a ledger's file knows it; see `OriginStore`."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    async def find(self, key: str) -> Origin | None:
+        with suppress(LedgerUnavailable):
+            return await self._ledger.origin(key)
+        return None
+
+    async def keep(self, keys: Sequence[str], origin: Origin) -> None:
+        with suppress(LedgerUnavailable):
+            await self._ledger.keep_origin(keys, origin)
+
+    async def forget(self, key: str) -> None:
+        with suppress(LedgerUnavailable):
+            await self._ledger.forget_origin(key)

@@ -101,6 +101,7 @@ class LimitsPolicy(Policy):
     """What one request, and all of them together, may take."""
 
     body_mb: float = Field(default=10.0, gt=0, le=1024)
+    upload_mb: float = Field(default=30.0, gt=0, le=4096, description="A form with its files.")
     answer_mb: float = Field(
         default=64.0, gt=0, le=4096, description="A provider's answer, decoded."
     )
@@ -176,6 +177,10 @@ class CachePolicy(Policy):
     finish_reasons: tuple[str, ...] = Field(
         default=("stop", "tool_calls", "function_call"), description="Of answers that are kept."
     )
+    pace: OptionalSeconds = Field(
+        default=None,
+        description="Between the events of a stream that is given again; off: all of it at once.",
+    )
 
 
 class AiPolicy(Policy):
@@ -221,7 +226,7 @@ class MobiusPolicy(RingPolicy):
 
     on_midstream: Literal["error", "continue"] = "error"
     hedge: HedgePolicy = HedgePolicy()
-    lanes: Mapping[str, Literal["direct", "unified"]] = Field(
+    lanes: Mapping[str, Literal["direct", "translated", "unified"]] = Field(
         default_factory=dict, description="By label of a target, model name, or provider."
     )
     limits: LimitsPolicy = LimitsPolicy()

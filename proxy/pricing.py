@@ -2,7 +2,7 @@
 What an attempt cost, and what it can cost at most: whole nano-dollars. Pure.
 
 The rules are those of LiteLLM's own calculation, which `tests/test_pricing.py` holds them against.
-What it prices by the image, second, character, query or page has no price here, and cheaper hours
+What it prices by the image, query or page has no price here, and cheaper hours
 (`off_peak_pricing`) are not known: what is charged then is the ordinary price.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any, TypeAlias
 
-from proxy.facts import Price, Rates
+from proxy.facts import Price, Rates, SoundPrice
 from proxy.types import Usage
 
 Row: TypeAlias = Mapping[str, Any]  # of LiteLLM's table: its names, and numbers
@@ -29,6 +29,10 @@ CACHE_WRITE_1H = "cache_creation_input_token_cost_above_1hr"
 REASONING = "output_cost_per_reasoning_token"
 AUDIO_PROMPT = "input_cost_per_audio_token"
 AUDIO_COMPLETION = "output_cost_per_audio_token"
+CHARACTER = "input_cost_per_character"
+SECOND = "input_cost_per_second"
+SECOND_SAID = "output_cost_per_second"
+SOUND = frozenset({CHARACTER, SECOND, SECOND_SAID})
 STEPPED = (PROMPT, COMPLETION, CACHED, CACHE_WRITE, CACHE_WRITE_1H)  # may change with the length
 KINDS = tuple(each.name for each in fields(Rates) if each.name != "least_prompt_tokens")
 # OpenAI's words for "as the project is set", which is also what no word means.
@@ -102,6 +106,11 @@ def is_token_price(name: str) -> bool:
     return _PRICE.fullmatch(name) is not None
 
 
+def is_known_price(name: str) -> bool:
+    """Say whether a number of this name changes a Price, or a SoundPrice."""
+    return name in SOUND or is_token_price(name)
+
+
 def price_of(row: Row, *, inclusive_steps: bool = False) -> Price | None:
     """
     Return the price that a row of the table states; None when it names neither side's tokens.
@@ -118,6 +127,15 @@ def price_of(row: Row, *, inclusive_steps: bool = False) -> Price | None:
     ordinary = _ladder(row, steps, "")
     tiers = {tier for name in row if (tier := name.rpartition("_")[2]) in SERVICE_TIERS}
     return Price(ordinary, {tier: _ladder(row, steps, f"_{tier}") for tier in sorted(tiers)})
+
+
+def sound_price_of(row: Row) -> SoundPrice:
+    """Return what a row states of speech and recordings. Its seconds stand under either name."""
+    character, second = row.get(CHARACTER), row.get(SECOND_SAID) or row.get(SECOND)
+    return SoundPrice(
+        character=None if character is None else _pico(character),
+        second=None if second is None else _pico(second),
+    )
 
 
 def uplifted(price: Price, factor: float) -> Price:

@@ -10,28 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from types import TracebackType
+from dataclasses import replace
 
-from proxy import refusals
+from proxy import refusals, sound
+from proxy.admission import Admission, Admitting, Reserving
 from proxy.allowance import Allowance, Allowances
-from proxy.errors import QuotaUnavailable, TooManyTokens, UpstreamFailure
+from proxy.errors import QuotaUnavailable, TooManyTokens
 from proxy.estimate import (
     BOUNDS,
     FREE,
     Answers,
     PromptRates,
-    Size,
     answers_to,
     prompt_most,
-    size_of,
 )
 from proxy.headroom import Headroom
 from proxy.ids import Ids
 from proxy.leeway import Need
 from proxy.limits import NOTHING, Claim, Limit, Refusal, Scope, ScopeKind, Spent, Unit, Window
 from proxy.metrics import Metrics
-from proxy.policy import QuotaPolicy
 from proxy.pricing import bound_nano_usd
 from proxy.reservation import OK, Reservation, model_of
 from proxy.snapshot import Snapshot
@@ -40,23 +37,6 @@ from proxy.store.port import QuotaStore, Standings, StoreUnavailable
 from proxy.types import Call, Caller, Json, Surface, Tally, Target
 
 MOST_KNOWN = 10_000  # callers, users and models whose limits are remembered from the last request
-
-
-@dataclass(slots=True)
-class Admission:
-    """One request that was let in: whom its attempts are counted for, and what they may take."""
-
-    id: str  # unique over all replicas; a caller may give two requests the same id of its own
-    call: Call
-    caller: Caller
-    model: str  # as it was asked for, also under a wildcard: limits go by this name
-    allowance: Allowance
-    policy: QuotaPolicy
-    tally: Tally
-    size: Size
-    at: float  # when it came, on the store's clock
-    recorded: bool = False  # the ledger has counted it
-    attempts: int = 0
 
 
 class Quota:
@@ -101,7 +81,6 @@ class Quota:
             allowance=self._allowance(snapshot.allowances, caller, call.user, model),
             policy=snapshot.policy.quota,
             tally=tally,
-            size=size_of(call.body, call.size_bytes),
             at=self._store.wall(),
         )
         return Admitting(self, admission)
@@ -162,7 +141,7 @@ class Quota:
         answers = answers_to(body, known=None, default=0, most=None, surface=surface)
 
         def need(target: Target) -> Need:
-            if surface in FREE:
+            if surface in FREE or _is_wordless_sound(admission.call, target):
                 return Need(1, 0, 0)
             tokens = answers.tokens
             if target.defaults and not answers.stated:
@@ -193,12 +172,14 @@ class Quota:
             admission.tally.note((answer.standing(),))
             raise refusals.limit_reached(answer)
         admission.tally.note(answer)
-        self._headroom.heard(answer)
+        # The limits of the target itself stand at the end, where it has any.
+        if answer and answer[-1].limit.scope.kind is ScopeKind.TARGET:
+            self._headroom.heard(answer)
 
     def _sized(self, admission: Admission, target: Target) -> Reservation:
         call, allowance, policy = admission.call, admission.allowance, admission.policy
         facts, free = target.facts, admission.call.surface in FREE
-        priced = free or facts.price is not None
+        priced = free or sound.is_priced(call, facts)
         if allowance.has_budget and not priced and policy.unknown_price == "refuse":
             raise refusals.unpriced(target.label)
         most = allowance.most_tokens[1] if allowance.most_tokens else None
@@ -217,34 +198,40 @@ class Quota:
             )
         prompt_bound = 0 if free else prompt_most(admission.size, facts.max_input_tokens)
         prompt = min(prompt_bound, self._rates.high(model_of(target), admission.size))
-        nano = 0
-        if facts.price is not None:
-            nano = bound_nano_usd(facts.price, prompt_bound, answers.tokens, call.service_tier)
+        completion, nano = answers.tokens, 0
+        if call.surface in sound.SURFACES:
+            default = policy.default_max_tokens
+            prompt, completion, nano = sound.aside_for(
+                call, facts, prompt, prompt_most=prompt_bound, default_tokens=default
+            )
+        elif facts.price is not None:
+            nano = bound_nano_usd(facts.price, prompt_bound, completion, call.service_tier)
         id = f"{admission.id}.{admission.attempts + 1}"
         # Of what no provider gives, the books hold no more; the provider is still asked for all.
-        completion, nano = min(MOST_AMOUNT, answers.tokens), min(MOST_AMOUNT, nano)
+        completion, nano = min(MOST_AMOUNT, completion), min(MOST_AMOUNT, nano)
         return Reservation(id, target, call, admission.size, prompt, completion, nano)
 
     async def _record(self, admission: Admission, reservation: Reservation) -> None:
         """Write the row of the ledger before the call is made."""
         admission.attempts += 1
         call, caller, target = admission.call, admission.caller, reservation.target
+        # By place, as `Closed` below: with names it would take three times as long.
         row = Opened(
-            id=reservation.id,
-            request_id=call.request_id,
-            attempt=admission.attempts,
-            key=caller.name,
-            team=caller.team or "",
-            user=call.user or "",
-            tags=call.tags,
-            model=admission.model,
-            target=target.label,
-            provider=target.provider,
-            surface=call.surface,
-            opened_at=self._store.wall(),
-            prompt_tokens=reservation.prompt_tokens,
-            completion_tokens=reservation.completion_tokens,
-            nano_usd=reservation.nano_usd,
+            reservation.id,
+            call.request_id,
+            admission.attempts,
+            caller.name,
+            caller.team or "",
+            call.user or "",
+            call.tags,
+            admission.model,
+            target.label,
+            target.provider,
+            call.surface,
+            self._store.wall(),
+            reservation.prompt_tokens,
+            reservation.completion_tokens,
+            reservation.nano_usd,
         )
         first, admission.recorded = not admission.recorded, True
         try:
@@ -267,14 +254,8 @@ class Quota:
         tally.spend(usage, cost, reserved_tokens=reservation.tokens)
         self._metrics.spent(tally, usage, cost)
         spent = Spent(usage.prompt_tokens + usage.completion_tokens, cost or 0)
-        closed = Closed(
-            id=reservation.id,
-            usage=usage,
-            nano_usd=cost,
-            outcome=reservation.outcome,
-            answered=reservation.outcome == OK,
-            closed_at=self._store.wall(),
-        )
+        outcome = reservation.outcome
+        closed = Closed(reservation.id, usage, cost, outcome, outcome == OK, self._store.wall())
         # In one step, so that whoever asks the ledger for the past sees both or neither.
         try:
             await self._store.settle(reservation.id, spent)
@@ -313,59 +294,9 @@ class Quota:
         return found
 
 
-# Classes, for a generator that the event loop keeps book of costs more than what the blocks do.
-
-
-class Admitting:
-    """The block of a request that is let in."""
-
-    __slots__ = ("_admission", "_quota")
-
-    def __init__(self, quota: Quota, admission: Admission) -> None:
-        self._quota = quota
-        self._admission = admission
-
-    async def __aenter__(self) -> Admission:
-        await self._quota.enter(self._admission)
-        return self._admission
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._quota.leave(self._admission)
-
-
-class Reserving:
-    """The block of a call for which something is set aside."""
-
-    __slots__ = ("_admission", "_quota", "_reservation", "_target")
-
-    _reservation: Reservation
-
-    def __init__(self, quota: Quota, admission: Admission, target: Target) -> None:
-        self._quota = quota
-        self._admission = admission
-        self._target = target
-
-    async def __aenter__(self) -> Reservation:
-        self._reservation = await self._quota.open(self._admission, self._target)
-        return self._reservation
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        reservation = self._reservation
-        if error is None:
-            reservation.outcome = OK
-        elif isinstance(error, UpstreamFailure):
-            reservation.failed(error)
-        await self._quota.settle(self._admission, reservation)
+def _is_wordless_sound(call: Call, target: Target) -> bool:
+    """Say whether what is spoken, or heard, takes no tokens there."""
+    return call.surface in sound.SURFACES and not sound.takes_tokens(call, target.facts)
 
 
 def _needs_bound(answers: Answers, known: int | None) -> bool:

@@ -11,12 +11,12 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import orjson
 
-from proxy.aggregate import has_content
 from proxy.errors import UpstreamFailure
+from proxy.grammar import GRAMMARS
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.retry import Kind
 from proxy.store.board import Begun, Board, Following, LeaderLost, Leading
-from proxy.types import Json, Tally
+from proxy.types import Call, Json, Tally
 
 MOST_LOST = 5  # leaders
 
@@ -31,6 +31,7 @@ class Relay:
     async def fly(
         self,
         key: str,
+        call: Call,
         tally: Tally,
         work: Callable[[], Awaitable[Reply]],
         look: Callable[[], Awaitable[Reply | None]],
@@ -49,7 +50,7 @@ class Relay:
                 return await work()
             if isinstance(place, Following):
                 try:
-                    return await self._listen(place, tally)
+                    return await self._listen(place, call, tally)
                 except LeaderLost:
                     lost += 1
                     continue
@@ -77,24 +78,24 @@ class Relay:
             case ChunkStream():
                 return reply.tap(lambda chunk: _say(leading, chunk))
 
-    async def _listen(self, following: Following, tally: Tally) -> Reply:
+    async def _listen(self, following: Following, call: Call, tally: Tally) -> Reply:
         begun = await following.begun()
         if not begun.streamed:
             reply: Reply = Completion(await following.whole(), dropped=begun.dropped)
         else:
             events = following.events()
-            first = await _begun(events)
-            reply = ChunkStream(first, _rest(events), dropped=begun.dropped)
+            first = await _begun(events, call)
+            reply = ChunkStream(first, _rest(events, call), dropped=begun.dropped)
         tally.target, tally.provider, tally.cache = begun.target, begun.provider, "shared"
         return reply
 
 
-async def _begun(events: AsyncGenerator[list[Json], None]) -> list[Chunk]:
+async def _begun(events: AsyncGenerator[list[Json], None], call: Call) -> list[Chunk]:
     """Return what is said up to the first content: before that, a leader can be replaced."""
-    first = []
+    first, begins = [], GRAMMARS[call.surface].begins
     async for each in events:
-        first.append(Chunk.of_events(each))
-        if any(map(has_content, each)):
+        first.append(_heard(each, call))
+        if any(map(begins, each)):
             break
     return first
 
@@ -105,11 +106,21 @@ def _say(leading: Leading, chunk: Chunk) -> None:
         leading.says(bytes(memoryview(orjson.dumps(chunk.events))), len(chunk.events))
 
 
+def _heard(events: list[Json], call: Call) -> Chunk:
+    """Return what the leader says, all of it, as this call wants to have it sent."""
+    chunk = Chunk.of_events(events)
+    if call.wants_usage:
+        return chunk
+    only_usage = GRAMMARS[call.surface].only_usage
+    hidden = [event for event in chunk.events if only_usage(event)]
+    return chunk.without(hidden) if hidden else chunk
+
+
 async def _rest(
-    events: AsyncGenerator[list[Json], None],
+    events: AsyncGenerator[list[Json], None], call: Call
 ) -> AsyncGenerator[Chunk, None]:
     try:
         async for each in events:
-            yield Chunk.of_events(each)
+            yield _heard(each, call)
     except LeaderLost as exc:
         raise UpstreamFailure("the replica that made the call is gone", kind=Kind.BROKEN) from exc

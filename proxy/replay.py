@@ -41,17 +41,28 @@ def is_usage(event: Json) -> bool:
     return not event.get("choices") and bool(event.get("usage"))
 
 
-def frames_of(events: Iterable[Json]) -> bytes:
-    """Return the events as they are sent, one after the other."""
+def frames_of(events: Iterable[Json], *, named: bool = False) -> bytes:
+    """Return the events as they are sent, one after the other; `named`: each under its type."""
+    if named:
+        return b"".join(sse.frame(orjson.dumps(event), name_of(event)) for event in events)
     return b"".join(sse.frame(orjson.dumps(event)) for event in events)
 
 
 def events_in(frames: bytes) -> list[Json]:
     """Return the events of what `frames_of` has made. Raises ValueError where it has not."""
-    events = [orjson.loads(each.removeprefix(b"data: ")) for each in frames.split(b"\n\n") if each]
+    # A name stands before its event, and no line end is in either.
+    lines = (each.rpartition(b"\n")[2] for each in frames.split(b"\n\n") if each)
+    events = [orjson.loads(line.removeprefix(b"data: ")) for line in lines]
     if not all(isinstance(event, dict) for event in events):
         raise ValueError("an event is not a JSON object")
     return events
+
+
+def name_of(event: Json) -> bytes:
+    """Return the name that an event of OpenAI's Responses or of Anthropic's is sent under."""
+    name = event.get("type")
+    # A line end in it would end the name; no surface has such a type.
+    return name.encode() if isinstance(name, str) and name.isprintable() else b""
 
 
 def finish_reasons(events: Iterable[Json]) -> list[object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from types import TracebackType
 from typing import NamedTuple, Self, TypeAlias
 
@@ -13,9 +13,12 @@ import orjson
 
 from proxy import sse
 from proxy.leeway import Leeway
+from proxy.owed import Owed
+from proxy.replay import name_of
 from proxy.types import Json
 
 JSON = "application/json"
+EVENTS = "text/event-stream"
 NO_HEADERS: Mapping[str, str] = {}
 
 
@@ -113,7 +116,7 @@ class Chunk:
     @classmethod
     def of_events(cls, events: Sequence[Json]) -> Self:
         """A chunk of events that are already JSON; one with a type has that for its name."""
-        raw = b"".join(sse.frame(orjson.dumps(event), _name_of(event)) for event in events)
+        raw = b"".join(sse.frame(orjson.dumps(event), name_of(event)) for event in events)
         return cls(raw, events=tuple(events))
 
     @property
@@ -161,19 +164,12 @@ def _read(payloads: Sequence[bytes]) -> tuple[Json, ...]:
     return events
 
 
-def _name_of(event: Json) -> bytes:
-    """Return the name that an event of OpenAI's Responses or of Anthropic's is sent under."""
-    name = event.get("type")
-    # A line end in it would end the name; no surface has such a type.
-    return name.encode() if isinstance(name, str) and name.isprintable() else b""
-
-
 def _name_in(payload: bytes) -> bytes:
     try:
         event = orjson.loads(payload)
     except ValueError:
         return b""
-    return _name_of(event) if isinstance(event, dict) else b""
+    return name_of(event) if isinstance(event, dict) else b""
 
 
 class ChunkStream:
@@ -194,9 +190,11 @@ class ChunkStream:
         now: Callable[[], float] = time.monotonic,
         headers: Mapping[str, str] = NO_HEADERS,
         dropped: Sequence[str] = (),
+        content_type: str = EVENTS,
     ) -> None:
         self.headers = headers
         self.dropped = tuple(dropped)
+        self.content_type = content_type  # another one: bytes that are no events
         self.leeways: tuple[Leeway, ...] = ()
         # For the provider, since the stream began; by `now`, which may know our own time apart.
         self.waited_s = 0.0
@@ -204,19 +202,24 @@ class ChunkStream:
         self._first = list(first)
         self._rest = rest
         self._taps: list[Callable[[Chunk], None]] = []
-        self._owed = AsyncExitStack()
+        self._owed = Owed()
         self._closing: asyncio.Future[None] | None = None
         # How it ended, as the exit stack wants to hear it; None only after a full read.
         self._outcome: BaseException | None = asyncio.CancelledError("the reader left early")
+
+    @property
+    def at_hand(self) -> tuple[Chunk, ...]:
+        """The chunks that have arrived and that nobody has read yet."""
+        return tuple(self._first)
 
     def tap(self, see: Callable[[Chunk], None]) -> Self:
         """Show every chunk to `see` before it is returned."""
         self._taps.append(see)
         return self
 
-    def owe(self, unfinished: AsyncExitStack) -> Self:
+    def owe(self, unfinished: Owed) -> Self:
         """Take over `unfinished`: unwound when the stream closes, after what it had before."""
-        unfinished.push_async_exit(self._owed)
+        unfinished.push_async_exit(self._owed.__aexit__)
         self._owed = unfinished
         return self
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from proxy import sound
 from proxy.errors import UpstreamFailure
 from proxy.estimate import PromptRates, Size
 from proxy.facts import Price
@@ -11,7 +12,7 @@ from proxy.grammar import GRAMMARS, Grammar
 from proxy.pricing import cost_nano_usd
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.retry import Kind
-from proxy.types import Call, Json, Target, Usage
+from proxy.types import HEARD, Call, Json, Surface, Target, Usage
 from proxy.usage import BYTES_PER_TOKEN
 
 CANCELLED = "cancelled"
@@ -36,6 +37,7 @@ class Reservation:
     outcome: str = CANCELLED
     _reported: Usage | None = None
     _service_tier: str | None = None
+    _heard_s: float | None = None  # of a recording, by the provider's own word
     _said_bytes: int = 0  # since the last report, which may come before the end of a stream
     _spent: bool = False  # something was surely generated
 
@@ -68,8 +70,9 @@ class Reservation:
         """
         Return the tokens that the attempt is charged with.
 
-        What the provider reported, where it did; our own count of what was generated, where
-        something was; nothing for a call that failed before that.
+        What the provider reported, where it did; all that is set aside, where it goes on with an
+        answer; our own count of what was generated, where something was; nothing for a call that
+        failed before that.
         """
         if self._reported is not None and (self._spent or self.outcome == OK):
             if not self._said_bytes:
@@ -78,11 +81,15 @@ class Reservation:
             return self._reported + more
         if not self._spent and self.outcome != OK:
             return Usage()
-        return Usage(
+        if self.call.runs_on:
+            # What it comes to is known when nobody counts any more.
+            return Usage(self.prompt_tokens, self.completion_tokens, estimated=True)
+        ours = Usage(
             prompt_tokens=rates.typical(model_of(self.target), self.size),
             completion_tokens=self._said_tokens,
             estimated=True,
         )
+        return sound.estimated(self.call, self.target.facts, ours)
 
     @property
     def _said_tokens(self) -> int:
@@ -91,6 +98,13 @@ class Reservation:
     def cost_nano_usd(self, usage: Usage) -> int | None:
         """Return what `usage` costs; None where the price is not known."""
         price: Price | None = self.target.facts.price
+        if self.call.surface in sound.SURFACES and (self._spent or self.outcome == OK):
+            reported = self._reported is not None
+            cost = sound.cost_nano_usd(
+                self.call, self.target.facts, reported=reported, heard_s=self._heard_s
+            )
+            if cost is not None:
+                return cost
         return None if price is None else cost_nano_usd(price, usage, self._service_tier)
 
     def _see(self, chunk: Chunk) -> None:
@@ -104,7 +118,11 @@ class Reservation:
         found = self._grammar.usage(body, self._reported)
         if found is not self._reported:
             self._reported, self._said_bytes = found, 0
+        if self.call.surface in HEARD:
+            self._heard_s = sound.heard_s(body) or self._heard_s
         tier = body.get("service_tier")
+        if self.call.surface is Surface.RESPONSES and isinstance(body.get("response"), dict):
+            tier = body["response"].get("service_tier")  # of an event
         if isinstance(tier, str):
             self._service_tier = tier
 

@@ -19,7 +19,7 @@ from proxy.types import COUNTS
 # What a spreadsheet takes for the beginning of a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _WHOLES = ("prompt_tokens", "completion_tokens")
-_PARTS = tuple(each.name for each in COUNTS if each.name not in _WHOLES)  # of the wholes
+_PARTS = tuple(name for name in COUNTS if name not in _WHOLES)  # of the wholes
 
 _USAGE: Mapping[str, Callable[[UsageRow], object]] = {
     "requests": attrgetter("requests"),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
-from fnmatch import fnmatchcase
-from typing import Any, TypeAlias
+from operator import add
+from typing import Any, NamedTuple, TypeAlias
 
 from proxy.caching import NO_WISHES, CacheWishes
 from proxy.facts import NOTHING_STATED, UNKNOWN, ModelFacts, Stated
 from proxy.limits import ScopeKind, Standing, Unit
+from proxy.upload import Upload
+from proxy.wildcard import fits
 
 Json: TypeAlias = Mapping[str, Any]
 
@@ -29,6 +31,9 @@ class Surface(StrEnum):
     MESSAGES = "messages"  # Anthropic's
     COUNT_TOKENS = "count_tokens"  # of such a request
     RESPONSES = "responses"
+    SPEECH = "speech"
+    TRANSCRIPTIONS = "transcriptions"
+    TRANSLATIONS = "translations"  # of what is heard, into English
     AI = "ai"  # a chat, asked and answered in the small form of `/ai/*`
 
 
@@ -36,12 +41,17 @@ class Surface(StrEnum):
 ANTHROPIC = frozenset({Surface.MESSAGES, Surface.COUNT_TOKENS})
 
 
+# Asked with a recording in a form, and answered with what is heard in it.
+HEARD = frozenset({Surface.TRANSCRIPTIONS, Surface.TRANSLATIONS})
+
+
 class Lane(StrEnum):
-    """The way a target is called: through LiteLLM, or past it where its wire is the surface's."""
+    """The way a target is called: through LiteLLM, or past it."""
 
     UNIFIED = "unified"
     DIRECT = "direct"
-    TRANSLATED = "translated"  # a message that is asked as a chat, by the target's lane for those
+    TRANSLATED = "translated"  # a chat, in the provider's own format, written without LiteLLM
+    AS_CHAT = "as_chat"  # asked as a chat, by the target's lane for those
 
 
 class Strategy(StrEnum):
@@ -67,7 +77,7 @@ class Caller:
     expires_at: float | None = None  # the key opens nothing from this moment on; seconds since 1970
 
     def may_ask(self, model: str) -> bool:
-        return not self.models or any(fnmatchcase(model, pattern) for pattern in self.models)
+        return not self.models or any(fits(model, pattern) for pattern in self.models)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +108,7 @@ class Call:
     tags: tuple[str, ...] = ()  # `agent=planner`: for the ledger
     # Of the caller's own, those that a provider of the same surface is to get; in lower case.
     headers: Mapping[str, str] = field(default_factory=dict)
+    upload: Upload | None = field(default=None, repr=False)  # the files beside the body of a form
 
     @property
     def user(self) -> str | None:
@@ -106,6 +117,11 @@ class Call:
         if self.surface in ANTHROPIC and isinstance(about := self.body.get("metadata"), Mapping):
             user = about.get("user_id")
         return user[:LONGEST_USER] if isinstance(user, str) and user else None
+
+    @property
+    def runs_on(self) -> bool:
+        """Say whether the provider goes on with it after its answer: OpenAI's `background`."""
+        return self.surface is Surface.RESPONSES and self.body.get("background") is True
 
     @property
     def service_tier(self) -> str | None:
@@ -138,7 +154,8 @@ class Target:
     defaults: Json = field(default_factory=dict)  # completion parameters the body may leave out
     timeouts: TargetTimeouts = TargetTimeouts()
     lane: Lane = Lane.UNIFIED
-    messages: Lane = Lane.TRANSLATED  # the lane of Anthropic's surfaces
+    messages: Lane = Lane.AS_CHAT  # the lane of Anthropic's surfaces
+    responses: Lane = Lane.AS_CHAT  # the lane of OpenAI's Responses
     weight: float | None = None
     order: int = 0  # lower is asked first within a group
     rpm: int | None = None
@@ -151,7 +168,12 @@ class Target:
     stated: Stated = NOTHING_STATED  # what the file itself says of them
 
     def lane_of(self, surface: Surface) -> Lane:
-        return self.messages if surface in ANTHROPIC else self.lane
+        if surface is Surface.RESPONSES:
+            return self.responses
+        if surface in ANTHROPIC:
+            return self.messages
+        translated = self.lane is Lane.TRANSLATED and surface is not Surface.CHAT
+        return Lane.UNIFIED if translated else self.lane
 
     def __hash__(self) -> int:
         # Of what has one: a dictionary has none. Equal targets are equal in these too.
@@ -179,8 +201,7 @@ class Ring:
     pattern: str | None = None  # the wildcard it came from: where names must be few, say this one
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens as OpenAI reports them: the kinds overlap (cached tokens are prompt tokens too)."""
 
     prompt_tokens: int = 0
@@ -193,9 +214,9 @@ class Usage:
     audio_completion_tokens: int = 0
     estimated: bool = False  # counted by us, because the provider's own count is missing or absurd
 
-    def __add__(self, other: Usage) -> Usage:
-        both = {each.name: getattr(self, each.name) + getattr(other, each.name) for each in COUNTS}
-        return Usage(**both, estimated=self.estimated or other.estimated)
+    def __add__(self, other: Usage) -> Usage:  # type: ignore[override]  # of tuples, not of counts
+        counts = map(add, self[:-1], other[:-1])
+        return Usage._make((*counts, self.estimated or other.estimated))
 
     @property
     def is_plain(self) -> bool:
@@ -216,6 +237,8 @@ class Usage:
         neither written nor audio.
         """
         prompt, completion = self.prompt_tokens, self.completion_tokens
+        if self.is_plain:
+            return (("prompt", prompt), ("completion", completion))
         cached = min(prompt, self.cached_tokens)
         written = min(prompt - cached, self.cache_write_tokens)
         heard = min(prompt - cached - written, self.audio_prompt_tokens)
@@ -232,7 +255,7 @@ class Usage:
         )
 
 
-COUNTS = tuple(each for each in fields(Usage) if each.name != "estimated")
+COUNTS = Usage._fields[:-1]
 
 
 @dataclass(slots=True)

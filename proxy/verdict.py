@@ -16,7 +16,8 @@ from proxy.errors import (
 )
 from proxy.refusals import price_unknown
 from proxy.retry import Kind
-from proxy.routing import Plan, Standing
+from proxy.routing import Plan
+from proxy.standing import Standing
 from proxy.types import Target
 
 # Failures after which the same target may well answer a moment later.
@@ -60,18 +61,15 @@ def same_model(target: Target, targets: Iterable[Target]) -> set[str]:
 
 def too_small(target: Target, targets: Sequence[Target]) -> set[str]:
     """Return the identities whose context window is known to be no larger than `target`'s."""
-    window = _window(target)
+    window = target.facts.max_input_tokens
     small = {
         t.identity
         for t in targets
-        if window is not None and (other := _window(t)) is not None and other <= window
+        if window is not None
+        and (other := t.facts.max_input_tokens) is not None
+        and other <= window
     }
     return small | same_model(target, targets)
-
-
-def _window(target: Target) -> float | None:
-    window = target.info.get("max_input_tokens")
-    return window if isinstance(window, int | float) else None
 
 
 def worth_a_lap(failures: Iterable[UpstreamFailure]) -> bool:

@@ -28,6 +28,15 @@ class Waiting:
         """Seconds on a clock that runs only meanwhile; where nothing is, on the ordinary one."""
         return self.total_s if self.used else self._now()
 
+    async def on(self, future: Awaitable[T]) -> T:
+        """Await `future`, which does nothing of its own meanwhile; all of that time is added."""
+        self.used = True
+        since_s = self._now()
+        try:
+            return await future
+        finally:
+            self.total_s += self._now() - since_s
+
     @coroutine
     def through(self, work: Awaitable[T]) -> Generator[Any, Any, T]:
         """Await `work`, as `await work` does; each of its suspensions is added to the total."""

@@ -21,9 +21,10 @@ from proxy.errors import (
     Refused,
     UpstreamFailure,
 )
+from proxy.facts import ModelFacts
 from proxy.replies import ChunkStream, Completion, Reply
 from proxy.retry import RULES, Kind, backoff_s
-from proxy.types import Call, Ring
+from proxy.types import Call, Ring, Strategy
 from tests.fakes import (
     Bench,
     Fails,
@@ -369,8 +370,7 @@ def test_the_earliest_return_is_that_of_a_target_that_could_answer() -> None:
 
 
 def small(label: str, window: int | None = 1000, **facts: Any) -> Any:
-    info = {} if window is None else {"max_input_tokens": window}
-    return target(label, info=info, **facts)
+    return target(label, facts=ModelFacts(max_input_tokens=window), **facts)
 
 
 def test_a_request_too_long_goes_to_the_next_target_not_known_to_be_as_small() -> None:
@@ -984,6 +984,27 @@ def test_the_backoff_is_what_retry_says() -> None:
     bench = Bench({"a": [Kind.TRANSIENT, OK]}, chance=lambda: 0.7, backoff_base=2, backoff_cap=1)
     run(bench)
     assert bench.clock.slept == [backoff_s(bench.policy, 1, 0.7)] == [0.7]
+
+
+@pytest.mark.parametrize("where", ["groups", "oversized"])
+def test_fallbacks_are_asked_in_turns_too(where: str) -> None:
+    turns = group("n", "x", "y", strategy=Strategy.ROUND_ROBIN)
+    own = group("m", "a", strategy=Strategy.ROUND_ROBIN)
+    ring = Ring("m", (own, turns)) if where == "groups" else Ring("m", (own,), oversized=(turns,))
+    bench = one_lap({"a": [Kind.OVERSIZED] * 4, "x": [OK] * 2, "y": [OK] * 2}, ring=ring)
+    for _ in range(4):
+        run(bench)
+    assert bench.asked == ["a", "x", "a", "y"] * 2
+
+
+def test_neither_an_explanation_nor_a_session_takes_a_turn() -> None:
+    turns = group("m", "x", "y", strategy=Strategy.ROUND_ROBIN)
+    bench = Bench({"x": [OK] * 9, "y": [OK] * 9}, ring=Ring("m", (turns,)))
+    for number in range(4):
+        run(bench)
+        run(bench, ask(wishes={"session": str(number)}))
+        bench.attempts.plan(bench.ring, bench.policy)
+    assert bench.asked[::2] == ["x", "y", "x", "y"]
 
 
 def test_a_plan_can_be_explained_without_asking_anybody() -> None:

@@ -11,7 +11,7 @@ import pytest
 from proxy.errors import ProxyError, RateLimited
 from proxy.leeway import Leeway, ProviderUnit
 from proxy.replies import ChunkStream, Reply
-from proxy.routing import Standing
+from proxy.standing import Standing
 from proxy.types import Call, Json, Ring, Strategy
 from tests.fakes import (
     Bench,

@@ -386,6 +386,46 @@ def test_a_stream_is_given_again_event_by_event() -> None:
     run(main)
 
 
+@pytest.mark.parametrize("wants_usage", [False, True])
+def test_a_stream_may_be_given_again_at_a_pace(wants_usage: bool) -> None:
+    async def main() -> None:
+        place, provider = Place(pace_s=0.25), Provider(WORDS)
+        provider.go.set()
+        assert await place.ask(provider, STREAM) == (SAID, "miss")
+        await turns()
+        assert place.clock.slept == []
+        asked = place.asked(replace(STREAM, wants_usage=wants_usage))
+        expected = WORDS if wants_usage else WORDS[:-1]
+        reply = await place.cache.answer(asked, provider)
+        assert isinstance(reply, ChunkStream)
+        begun_s, came = place.clock.now(), []
+        async for chunk in reply:
+            came.append((place.clock.now() - begun_s, sent([chunk])))
+        await reply.aclose()
+        assert came == [(0.25 * number, [event]) for number, event in enumerate(expected)]
+        assert asked.tally.cache == "hit"
+        assert reply.waited_s == 0.25 * (len(expected) - 1)  # which is no time of ours
+        assert await place.ask(provider) == (SAID, "hit")
+        assert len(place.clock.slept) == len(expected) - 1  # a whole answer waits for nothing
+
+    run(main)
+
+
+def test_a_reader_may_leave_a_paced_stream() -> None:
+    async def main() -> None:
+        place, provider = Place(pace_s=0.25), Provider(whole(SAID))
+        provider.go.set()
+        await place.ask(provider)
+        await turns()
+        reply = await place.cache.answer(place.asked(STREAM), provider)
+        assert isinstance(reply, ChunkStream)
+        assert "t0" in str(sent([await anext(reply)]))
+        await reply.aclose()
+        assert place.clock.slept == []
+
+    run(main)
+
+
 def test_an_expired_answer_stands_in_for_a_stream_that_breaks_for_whoever_waits() -> None:
     async def main() -> None:
         place = Place(ttl_s=10.0, stale_if_error_s=60.0)

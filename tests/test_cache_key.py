@@ -11,7 +11,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxy.cache_key import KeyParts, canonical, explain, key_of, ring_digests, tenant_of
+from proxy.cache_key import (
+    KeyParts,
+    canonical,
+    explain,
+    key_of,
+    key_of_all,
+    keys_of,
+    ring_digests,
+    spelt_apart,
+    tenant_of,
+)
 from proxy.types import Group, Json, Ring
 from tests.fakes import target
 
@@ -120,6 +130,10 @@ def test_how_an_answer_travels_is_no_part_of_it() -> None:
         {"ring": ("a",)},
         {"body": b"[]"},
         {"bound": (4096, None)},
+        {"headers": (("anthropic-beta", "x"),)},
+        {"streamed": True},
+        {"inputs": (b'"a"',)},
+        {"inputs": (b"{}",)},
     ],
 )
 def test_every_part_makes_another_key(changed: dict[str, Any]) -> None:
@@ -128,6 +142,22 @@ def test_every_part_makes_another_key(changed: dict[str, Any]) -> None:
 
 def test_two_parts_cannot_be_taken_for_one_another() -> None:
     assert key_of(replace(PARTS, namespace="m", model="")) != key_of(replace(PARTS, model="m"))
+
+
+def test_each_input_has_its_key_in_whatever_company() -> None:
+    def keys(*inputs: object, **more: Any) -> tuple[str, ...]:
+        said = spelt_apart({"input": inputs, **more}, inputs)
+        assert said is not None
+        return keys_of(replace(PARTS, body=said[0], inputs=said[1]))
+
+    a, b = keys("a"), keys("b")
+    assert keys("b", "a", "b") == b + a + b
+    assert keys([1, 2], [1.0, 2]) == keys([1, 2]) * 2
+    differing = [a, b, keys(["a"]), keys('"a"'), keys(["a", "b"]), keys([1]), keys("1"), keys([12])]
+    differing += [keys("a", dimensions=2), keys("a", encoding_format="base64")]
+    assert len(set(differing)) == len(differing)
+    assert key_of_all(a) == a[0]
+    assert len({key_of_all(each) for each in (a, b, a + b, b + a, a + a)}) == 5
 
 
 def test_a_key_is_of_all_that_the_file_says_of_a_target() -> None:

@@ -6,9 +6,9 @@ anything that is passed on, or in who asks whom, has another.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -175,10 +175,12 @@ class Asks:
     caller: Caller = WEB
     targets: tuple[Target, ...] = TARGETS
     caching: Caching = ENABLED
+    surface: Surface = Surface.CHAT
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def key(self, raw: str, model: str = "m") -> str:
-        call = BY_SURFACE[Surface.CHAT].parse(raw.encode(), "r", 64)
-        call = replace(call, model=model)
+        call = BY_SURFACE[self.surface].parse(raw.encode(), "r", 64)
+        call = replace(call, model=model, headers=self.headers)
         rings = {name: Ring(name, (Group(name, self.targets),)) for name in ("m", "m2")}
         snapshot = Snapshot(policy=MobiusPolicy(), rings=rings, caching=self.caching)
         parts = key_parts(call, self.caller, ring_of(call, self.caller, snapshot), snapshot)
@@ -200,6 +202,9 @@ OTHERS = (
     Asks(targets=(target("a", params={"extra_headers": {"x": "1"}}), target("b"))),
     Asks(targets=(target("a", defaults={"temperature": 1}), target("b"))),
     Asks(targets=(target("a", drop_params=True), target("b"))),
+    Asks(surface=Surface.MESSAGES),
+    Asks(surface=Surface.MESSAGES, headers={"anthropic-beta": "x"}),
+    Asks(surface=Surface.MESSAGES, headers={"anthropic-version": "x"}),
 )
 
 

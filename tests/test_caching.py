@@ -27,7 +27,8 @@ ON = Caching(enabled=True)
     [
         (Caching(), NO_WISHES, False),
         (ON, NO_WISHES, True),
-        (Caching(enabled=True, chat=False), NO_WISHES, False),
+        (Caching(enabled=True, surfaces=frozenset({"embeddings"})), NO_WISHES, False),
+        (Caching(enabled=True, surfaces=frozenset({"chat"})), NO_WISHES, True),
         (Caching(enabled=True, mode=Mode.DEFAULT_OFF), NO_WISHES, False),
         (Caching(enabled=True, mode=Mode.DEFAULT_OFF), CacheWishes(use_cache=True), True),
         (ON, CacheWishes(no_cache=True), True),
@@ -38,7 +39,7 @@ ON = Caching(enabled=True)
 def test_where_the_cache_has_something_to_do(
     caching: Caching, wishes: CacheWishes, expected: bool
 ) -> None:
-    assert applies(caching, wishes) is expected
+    assert applies(caching, wishes, "chat") is expected
 
 
 @pytest.mark.parametrize(

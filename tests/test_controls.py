@@ -189,6 +189,26 @@ def test_a_place_for_schemas_is_one_only_where_schemas_are() -> None:
     assert find_control({"x": {"schema": {"api_key": 1}}}) == "x.schema.api_key"
 
 
+def test_responses_have_their_schemas_and_words_elsewhere() -> None:
+    schema = {"type": "object", "properties": {"api_key": {"type": "string"}, "timeout": {}}}
+    body = {
+        "input": [
+            {"type": "function_call_output", "call_id": "c", "output": "os.environ/X"},
+            {"type": "custom_tool_call", "call_id": "c", "name": "n", "input": "os.environ/X"},
+        ],
+        "instructions": "os.environ/X",
+        "text": {"format": {"type": "json_schema", "name": "s", "schema": schema}},
+        "tools": [{"type": "function", "name": "f", "parameters": schema, "strict": True}],
+        "prompt": {"id": "pmpt_1", "variables": {"api_key": "a", "name": "b"}},
+        "reasoning": {"effort": "low", "summary": "auto"},
+        "include": ["reasoning.encrypted_content"],
+    }
+    assert find_control(body) is None
+    assert find_control({"text": {"api_key": "a"}}) == "text.api_key"
+    assert find_control({"prompt": {"api_base": "a"}}) == "prompt.api_base"
+    assert find_control({"input": [{"api_base": "a"}]}) == "input[0].api_base"
+
+
 def test_the_refusal_names_the_field_and_not_its_value() -> None:
     with pytest.raises(RequestInvalid) as refused:
         check_controls({"extra_headers": {"authorization": "sk-secret"}})

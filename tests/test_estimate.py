@@ -73,6 +73,30 @@ def test_a_file_counts_by_its_bytes_and_one_elsewhere_by_none() -> None:
     assert linked.files_elsewhere == 1
 
 
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"previous_response_id": "resp_1"},
+        {"conversation": "conv_1"},
+        {"conversation": {"id": "conv_1"}},
+        {"prompt": {"id": "pmpt_1"}},
+        {"input": [{"type": "item_reference", "id": "msg_1"}]},
+    ],
+)
+def test_what_a_request_names_that_is_kept_elsewhere_may_fill_the_window(
+    named: dict[str, Any],
+) -> None:
+    found = size_of({"input": "and?", **named})
+    assert (found.files_elsewhere, found.is_text) == (1, False)
+    assert prompt_most(found, 128_000) == 128_000
+    assert prompt_most(found, None) > 1_000_000
+
+
+@pytest.mark.parametrize("body", [{"prompt": "once"}, {"input": ["a", {}], "conversation": None}])
+def test_what_a_request_says_itself_is_all_there_is(body: dict[str, Any]) -> None:
+    assert size_of(body).is_text
+
+
 def test_an_image_in_the_result_of_a_tool_is_an_image() -> None:
     image = {"type": "image", "source": {"type": "base64", "data": ENCODED}}
     found = size_of(

@@ -11,8 +11,8 @@ from proxy.headroom import RECORDS, Headroom
 from proxy.leeway import Leeway, Need, ProviderUnit
 from proxy.limits import Limit, Scope, ScopeKind, Standing, Unit, Window
 from proxy.retry import Kind
-from proxy.routing import ROOM_UNKNOWN, Room
-from proxy.routing import Standing as Health
+from proxy.standing import ROOM_UNKNOWN, Room
+from proxy.standing import Standing as Health
 from proxy.types import Target
 from tests.fakes import FakeClock, target
 

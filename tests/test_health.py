@@ -6,7 +6,7 @@ import asyncio
 import gc
 import weakref
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from proxy.errors import UpstreamFailure
 from proxy.health import RECORDS, Health, Watch
 from proxy.policy import RingPolicy
 from proxy.retry import RULES, UNASKED, Kind, Rest
-from proxy.routing import Standing
+from proxy.standing import Standing
 from proxy.types import Target
 from tests.fakes import Fails, FakeClock, limited, target
 
@@ -527,3 +527,160 @@ def test_a_stream_has_told_with_its_first_content() -> None:
     ward.ends(asyncio.CancelledError(), lambda watch: watch.answered(streamed=True))
     ward.clock.pass_(2)
     assert ward.health.quiet_s(A, ward.policy) == 2
+
+
+# What a first token is expected to take
+
+
+def asked(ward: Ward, opened: ExitStack, *, streamed: bool = True) -> Watch:
+    """Return the watch over a call that goes on until `opened` closes."""
+    watch = opened.enter_context(ward.health.watch(A, ward.policy, streamed=streamed))
+    assert watch is not None
+    return watch
+
+
+def test_nobody_has_an_idea_of_a_target_that_has_never_answered() -> None:
+    ward = Ward()
+    ward.fails(Kind.TRANSIENT)
+    assert ward.of().expected_s is None
+
+
+def test_it_is_a_decaying_average_of_streams_where_there_are_any() -> None:
+    ward = Ward()
+    with ExitStack() as opened:
+        whole = asked(ward, opened, streamed=False)
+        ward.clock.pass_(9.0)
+        whole.answered(streamed=False)
+    assert ward.of().expected_s == 9.0
+    for first_token_s in (1.0, 2.0):
+        ward.succeeds(first_token_s=first_token_s)
+    assert ward.of().expected_s == pytest.approx(1.2)
+    assert ward.of().latency_s == pytest.approx(9.0 - 0.2 * 8.0 - 0.2 * 5.4)
+
+
+def test_what_nobody_asks_is_believed_less_by_one_request_at_a_time() -> None:
+    ward = Ward()
+    ward.succeeds(first_token_s=8.0)
+    ward.clock.pass_(60.0)
+    assert ward.of().expected_s == pytest.approx(2.0)
+    with ExitStack() as opened:
+        watch = asked(ward, opened)
+        assert ward.of().expected_s == 8.0, "the others do not follow before it has its answer"
+        ward.clock.pass_(1.0)
+        watch.answered(streamed=True)
+        assert ward.of().expected_s == pytest.approx(6.6)
+        ward.clock.pass_(30.0)
+        assert ward.of().expected_s == pytest.approx(3.3), "a long stream is no reason not to try"
+
+
+def test_a_first_token_that_is_overdue_is_expected_no_sooner_than_it_is_late() -> None:
+    ward = Ward()
+    ward.succeeds(first_token_s=1.0)
+    with ExitStack() as opened:
+        asked(ward, opened)
+        ward.clock.pass_(3.5)
+        assert ward.of().expected_s == 1.0
+        ward.clock.pass_(3.0)
+        assert ward.of().expected_s == 6.5
+        later = asked(ward, opened)
+        ward.clock.pass_(1.0)
+        later.answered(streamed=True)
+        assert ward.of().expected_s == 1.0, "it answers: one that got stuck is no news of it"
+    assert ward.of().in_flight == 0
+
+
+def test_a_whole_answer_is_never_overdue() -> None:
+    ward = Ward()
+    ward.succeeds(first_token_s=1.0)
+    with ExitStack() as opened:
+        asked(ward, opened, streamed=False)
+        ward.clock.pass_(30.0)
+        assert ward.of().expected_s == 1.0
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_one_that_was_given_up_took_at_least_so_long(streamed: bool) -> None:
+    ward = Ward()
+    with ExitStack() as opened:
+        watch = asked(ward, opened, streamed=streamed)
+        ward.clock.pass_(1.0)
+        watch.answered(streamed=streamed)
+    silent = ward.health.watch(A, ward.policy, streamed=streamed)
+    with suppress(UpstreamFailure), silent:
+        ward.clock.pass_(31.0)
+        raise UpstreamFailure("silent", kind=Kind.SILENT)
+    assert ward.of().expected_s == pytest.approx(7.0)
+    assert ward.of().latency_s == 1.0, "it is the latency of answers"
+
+
+def test_a_call_that_is_cancelled_is_awaited_no_longer() -> None:
+    ward = Ward()
+    ward.succeeds(first_token_s=1.0)
+    with suppress(asyncio.CancelledError), ward.health.watch(A, ward.policy, streamed=True):
+        ward.clock.pass_(50.0)
+        raise asyncio.CancelledError
+    assert ward.of().expected_s == pytest.approx(2 ** (-50 / 30))
+
+
+def hung(
+    ward: Ward, opened: ExitStack, calls: int, after_s: float, *, streamed: bool = True
+) -> float:
+    """Return for how long a target hangs after so many calls, which have waited so long."""
+    for _ in range(calls):
+        asked(ward, opened, streamed=streamed)
+    ward.clock.pass_(after_s)
+    return ward.of().hung_s
+
+
+@pytest.mark.parametrize(
+    ("calls", "after_s", "hangs"), [(2, 9.0, False), (3, 2.0, False), (3, 9.0, True)]
+)
+def test_a_target_hangs_when_as_many_streams_wait_too_long_as_would_open_its_breaker(
+    calls: int, after_s: float, hangs: bool
+) -> None:
+    ward = Ward(breaker={"failures": 3})
+    ward.succeeds(first_token_s=1.0)
+    with ExitStack() as opened:
+        assert hung(ward, opened, calls, after_s) == (after_s if hangs else 0.0)
+        assert ward.of().healthy, "nobody is blamed for what may still come"
+    assert ward.of().hung_s == 0
+
+
+def test_whole_answers_may_take_longer_before_their_target_hangs() -> None:
+    ward = Ward(breaker={"failures": 3})
+    with ExitStack() as opened:
+        whole = asked(ward, opened, streamed=False)
+        ward.clock.pass_(1.0)
+        whole.answered(streamed=False)
+        assert hung(ward, opened, 2, 4.0, streamed=False) == 0
+        assert hung(ward, opened, 1, 5.0, streamed=False) == 0
+        assert hung(ward, opened, 1, 7.0, streamed=False) == 0, "two are overdue"
+        assert hung(ward, opened, 1, 4.0, streamed=False) == 16.0
+
+
+def test_one_that_hangs_is_tried_now_and_then() -> None:
+    ward = Ward(breaker={"failures": 3})
+    ward.succeeds(first_token_s=1.0)
+    with ExitStack() as opened:
+        assert hung(ward, opened, 3, 9.0)
+        ward.clock.pass_(1.0)
+        assert ward.of().hung_s == 0
+        tried = asked(ward, opened)
+        assert ward.of().hung_s == 10.0, "by one alone"
+        tried.answered(streamed=True)
+        assert ward.of().hung_s == 0
+
+
+def test_a_target_that_answers_anybody_later_does_not_hang() -> None:
+    ward = Ward(breaker={"failures": 3})
+    ward.succeeds(first_token_s=1.0)
+    with ExitStack() as opened:
+        assert hung(ward, opened, 5, 9.0)
+        ward.succeeds(first_token_s=1.0)
+        assert ward.of().hung_s == 0
+
+
+def test_nobody_knows_whether_a_target_hangs_that_has_never_answered() -> None:
+    ward = Ward(breaker={"failures": 3})
+    with ExitStack() as opened:
+        assert hung(ward, opened, 5, 9.0) == 0

@@ -23,6 +23,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from proxy.admission import Admission
 from proxy.allowance import Allowances
 from proxy.errors import LimitReached, QuotaUnavailable, UpstreamFailure
 from proxy.estimate import PromptRates, prompt_most, size_of
@@ -33,7 +34,7 @@ from proxy.limits import Limit
 from proxy.metrics import Metrics
 from proxy.policy import BudgetUsd, Limits, MobiusPolicy
 from proxy.pricing import bound_nano_usd
-from proxy.quota import Admission, Quota
+from proxy.quota import Quota
 from proxy.replies import Completion
 from proxy.reservation import Reservation
 from proxy.retry import Kind

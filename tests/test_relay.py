@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -16,9 +16,9 @@ from proxy.relay import MOST_LOST, Relay
 from proxy.replies import Chunk, ChunkStream, Completion
 from proxy.store.board import Begun, Following, LeaderLost, Leading
 from proxy.store.memory_cache import MemoryCache
-from proxy.types import Json
+from proxy.types import Call, Json
 from tests.cache_place import MB, SAID, STREAM, WORDS, Place, Provider, read, run, turns, whole
-from tests.fakes import FakeClock, ask, delta, finish, role
+from tests.fakes import FakeClock, ask, delta, finish, role, sent
 
 LONG = [role(), *(delta("x" * 100) for _ in range(30)), finish()]
 LONG_SAID = "x" * 3000
@@ -130,6 +130,33 @@ def test_replicas_share_one_call(stream: bool) -> None:
         assert not board.leaders
 
     run(main)
+
+
+@pytest.mark.parametrize("wants_usage", [False, True])
+def test_who_listens_elsewhere_reads_the_usage_only_if_it_asked_for_it(wants_usage: bool) -> None:
+    async def main() -> None:
+        (one, two), _ = replicas()
+        provider = Provider(WORDS)
+        call = replace(STREAM, wants_usage=wants_usage)
+        tasks = [
+            asyncio.create_task(events_read(place, provider, call)) for place in (one, two, two)
+        ]
+        await turns()
+        provider.go.set()
+        assert await asyncio.gather(*tasks[1:]) == [WORDS if wants_usage else WORDS[:-1]] * 2
+        await tasks[0]
+        assert provider.calls == 1
+
+    run(main)
+
+
+async def events_read(place: Place, provider: Provider, call: Call) -> list[Json]:
+    reply = await place.cache.answer(place.asked(call), provider)
+    assert isinstance(reply, ChunkStream)
+    try:
+        return sent([chunk async for chunk in reply])
+    finally:
+        await reply.aclose()
 
 
 def test_a_call_of_ones_own_ends_no_call_that_is_shared() -> None:

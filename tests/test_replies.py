@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import AsyncExitStack
 from types import TracebackType
 
 import orjson
 import pytest
 
 from proxy import sse
+from proxy.owed import Owed
 from proxy.replies import Chunk, ChunkStream, Completion
 
 CHUNKS = [Chunk.of_events([{"n": number}]) for number in range(4)]
@@ -37,8 +37,8 @@ class Bill:
 
         return pay
 
-    def stack(self, *names: str) -> AsyncExitStack:
-        stack = AsyncExitStack()
+    def stack(self, *names: str) -> Owed:
+        stack = Owed()
         for name in names:
             stack.push_async_exit(self.debt(name))
         return stack
@@ -212,7 +212,7 @@ def test_the_connection_is_closed_first_and_the_oldest_debt_paid_first() -> None
 
 def test_a_debt_that_fails_does_not_keep_the_others_from_being_paid() -> None:
     async def main() -> None:
-        bill, broken = Bill(), AsyncExitStack()
+        bill, broken = Bill(), Owed()
 
         def fail() -> None:
             raise OSError("the disk is full")

@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import UpstreamFailure
+from proxy.facts import ModelFacts, Price, Rates
 from proxy.retry import Kind
-from proxy.routing import Plan, Room, Standing, plan_ring
+from proxy.routing import Plan, plan_ring
+from proxy.standing import Room, Standing
 from proxy.types import Group, Ring, Strategy, Target
 from tests.fakes import group, target
 
@@ -193,6 +195,87 @@ def test_a_favourite_of_all_is_the_favourite_of_every_session() -> None:
         assert found == ["a", "b", "c"]
 
 
+def test_a_session_stays_with_one_of_those_that_cost_the_same() -> None:
+    def costing(label: str, pico_usd: int) -> Target:
+        return target(label, facts=ModelFacts(price=Price((Rates(pico_usd),))))
+
+    alike = [costing("dear", 9), costing("a", 1), costing("b", 1)]
+    firsts = {
+        each: in_session(each, *alike, strategy=Strategy.COST_BASED)
+        for each in ("1", "2", "3", "4")
+    }
+    assert {found[0] for found in firsts.values()} == {"a", "b"}
+    assert all(found[2] == "dear" for found in firsts.values())
+    assert firsts["1"] == in_session("1", *alike, strategy=Strategy.COST_BASED)
+
+
+@pytest.mark.parametrize("by", ["weight", "rpm", "tpm"])
+def test_a_target_has_its_share_of_the_sessions(by: str) -> None:
+    targets = [target("a", **{by: 1}), target("b", **{by: 3})]
+    firsts = Counter(in_session(str(number), *targets)[0] for number in range(1000))
+    assert 700 < firsts["b"] < 800
+
+
+def test_turns_are_not_wasted_on_those_who_cannot_answer() -> None:
+    turns = group("m", "a", "b", "c", strategy=Strategy.ROUND_ROBIN)
+    blind = {"b": "known not to take images"}
+    firsts = [
+        plan_ring(
+            (turns,),
+            lambda t: HEALTHY,
+            never,
+            turn=turn,
+            unable=lambda t: blind.get(t.label),
+        )
+        .targets[0]
+        .label
+        for turn in range(4)
+    ]
+    assert firsts == ["a", "c", "a", "c"]
+
+
+def test_a_place_that_stands_in_a_group_twice_has_two_chances() -> None:
+    twice = [target("a"), target("a#2", identity="identity of a"), target("b")]
+    assert first_of(twice) == {"a": 333, "a#2": 334, "b": 333}
+
+
+FACTS: dict[Strategy, tuple[dict[str, Any], Standing, str]] = {
+    Strategy.SIMPLE_SHUFFLE: ({"weight": 3.0}, HEALTHY, "healthy, weight 3"),
+    Strategy.ROUND_ROBIN: ({}, HEALTHY, "healthy"),
+    Strategy.HEALTH_BASED: ({"weight": 3.0}, HEALTHY, "healthy"),
+    Strategy.LATENCY_BASED: ({}, Standing(expected_s=0.314), "healthy, awaited 0.31 s"),
+    Strategy.LEAST_BUSY: ({}, Standing(in_flight=3), "healthy, 3 under way"),
+    Strategy.COST_BASED: (
+        {"facts": ModelFacts(price=Price((Rates(150_000, 600_000),)))},
+        HEALTHY,
+        "healthy, $0.15 and $0.6 for a million tokens",
+    ),
+    Strategy.USAGE_BASED: ({}, Standing(room=Room(0.5)), "healthy, 50% of its limits left"),
+}
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+def test_a_step_says_what_its_strategy_goes_by(strategy: Strategy) -> None:
+    fields, standing, words = FACTS[strategy]
+    found = plan(
+        group("m", target("a", **fields), target("b", order=9), strategy=strategy),
+        standings={"a": standing},
+        chance=lambda: 0.0,
+    )
+    assert found.steps[0].reason == words
+    alone = plan(group("m", target("a", **fields), strategy=strategy), standings={"a": standing})
+    assert (alone.steps[0].strategy, alone.steps[0].reason) == (None, standing.word())
+
+
+def test_a_step_says_what_its_strategy_does_not_know() -> None:
+    for strategy, words in (
+        (Strategy.LATENCY_BASED, "healthy, nobody knows how fast"),
+        (Strategy.COST_BASED, "healthy, price unknown"),
+    ):
+        found = plan(group("m", "a", "b", strategy=strategy), chance=lambda: 0.0)
+        assert [step.reason for step in found.steps] == [words, words]
+
+
 def test_a_session_moves_while_its_target_rests() -> None:
     home = in_session("s", "a", "b", "c")
     ring = Ring("m", (group("m", "a", "b", "c", strategy=SHUFFLE),))
@@ -346,3 +429,13 @@ def test_every_configured_place_is_planned_once_and_those_that_rest_come_last(
     assert len(found.steps) + len(found.left_out) == sum(map(len, members))
     away = [standings.get(label, HEALTHY).away_s for label in labels(found)]
     assert away == sorted(away)
+
+
+def test_one_that_hangs_is_asked_after_those_that_do_not() -> None:
+    found = plan(
+        group("m", "a", "b", strategy=Strategy.HEALTH_BASED),
+        standings={"a": Standing(hung_s=5.0)},
+    )
+    assert [target.label for target in found.targets] == ["b", "a"]
+    assert found.passed_over
+    assert found.steps[1].reason == "asked last: it has let several wait, for 5.0 s now"

@@ -56,16 +56,16 @@ class World:
             (self.group,),
             lambda each: self.health.standing(each, POLICY),
             self._random.random,
-            turn=lambda group: len(self.asked),
+            turn=len(self.asked),
         )
         first = plan.targets[0]
         self.asked.append(first.label)
         if first.label in self.failing:
-            with suppress(UpstreamFailure), self.health.watch(first, POLICY):
+            with suppress(UpstreamFailure), self.health.watch(first, POLICY, streamed=True):
                 raise UpstreamFailure("down", kind=Kind.TRANSIENT)
             return
         owed = ExitStack()
-        watch = owed.enter_context(self.health.watch(first, POLICY))
+        watch = owed.enter_context(self.health.watch(first, POLICY, streamed=True))
         assert watch is not None
         took_s = self.took_s[first.label]
         owed.callback(self._leave, first.label)
@@ -132,12 +132,47 @@ def test_latency_based_never_sends_a_crowd_to_one_that_nobody_knows() -> None:
     assert asked["slow"] <= 2
 
 
+@pytest.mark.parametrize("strategy", list(Strategy))
+def test_one_that_hangs_is_gone_round_before_anybody_has_given_it_up(strategy: Strategy) -> None:
+    subject = world(strategy)
+    subject.run(1_000)
+    subject.took_s["fast"] = 1e6
+    asked = subject.run(600)  # 30 seconds
+    assert asked["fast"] < 0.1 * 600, asked
+
+
+def test_latency_based_spreads_the_load_over_those_that_are_alike() -> None:
+    subject = world(Strategy.LATENCY_BASED)
+    subject.took_s = {"fast": 0.50, "middling": 0.52, "slow": 2.0}
+    asked = subject.run()
+    assert abs(asked["fast"] - asked["middling"]) < 0.1 * REQUESTS, asked
+    assert asked["slow"] < 0.05 * REQUESTS
+
+
+def test_latency_based_tries_a_slow_one_again_with_one_request() -> None:
+    subject = world(Strategy.LATENCY_BASED)
+    subject.took_s["slow"] = 20.0
+    asked = subject.run()
+    assert asked["slow"] > 1
+    assert subject.most_at_once["slow"] == 1
+
+
 def test_least_busy_keeps_as_many_under_way_at_each() -> None:
     subject = world(Strategy.LEAST_BUSY)
     asked = subject.run()
     assert max(subject.most_at_once.values()) - min(subject.most_at_once.values()) <= 1
     # As many at once means the more in all, the faster it is.
     assert asked["fast"] > 2 * asked["middling"] > 4 * asked["slow"]
+
+
+def test_least_busy_keeps_as_many_more_under_way_as_the_weights_say() -> None:
+    weights = {"fast": 1.0, "middling": 1.0, "slow": 4.0}
+    subject = World(
+        Strategy.LEAST_BUSY, tuple(target(name, weight=weights[name]) for name in SPEEDS_S)
+    )
+    subject.took_s = dict.fromkeys(SPEEDS_S, 3.0)
+    subject.run()
+    assert all(abs(subject.most_at_once[name] - 10 * weights[name]) <= 1 for name in weights)
 
 
 def test_cost_based_asks_the_cheapest_and_the_unknown_last() -> None:

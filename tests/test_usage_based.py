@@ -9,7 +9,8 @@ from collections import Counter, deque
 from proxy.headroom import Headroom
 from proxy.leeway import Need
 from proxy.limits import Claim, Limit, Refusal, Scope, ScopeKind, Spent, Unit, Window
-from proxy.routing import Standing, plan_ring
+from proxy.routing import plan_ring
+from proxy.standing import Standing
 from proxy.store.memory import MemoryStore
 from proxy.types import Group, Strategy, Target
 from tests.fakes import FakeClock, FakeLedger, target

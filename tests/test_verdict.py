@@ -15,8 +15,10 @@ from proxy.errors import (
     Refused,
     UpstreamFailure,
 )
+from proxy.facts import ModelFacts
 from proxy.retry import Kind
-from proxy.routing import Plan, Standing, Step
+from proxy.routing import Plan, Step
+from proxy.standing import Standing
 from tests.fakes import Fails, limited, target
 
 PLAN = Plan((Step(target("a"), "healthy"), Step(target("b"), "healthy")))
@@ -172,9 +174,9 @@ def test_the_same_model_is_the_same_provider_and_name_whatever_the_key() -> None
 
 
 def test_too_small_are_those_known_to_be_no_larger_and_the_same_model() -> None:
-    a = target("a", info={"max_input_tokens": 1000})
-    equal = target("b", info={"max_input_tokens": 1000})
-    larger = target("c", info={"max_input_tokens": 1001})
+    a = target("a", facts=ModelFacts(max_input_tokens=1000))
+    equal = target("b", facts=ModelFacts(max_input_tokens=1000))
+    larger = target("c", facts=ModelFacts(max_input_tokens=1001))
     unknown, twin = target("d"), target("e", model="a")
     everybody = [a, equal, larger, unknown, twin]
     assert verdict.too_small(a, everybody) == {t.identity for t in (a, equal, twin)}

@@ -34,6 +34,8 @@ LATENCY_DIGITS = 6
 class Brief:
     """The form of one answer on `/ai/*`."""
 
+    pulses = True
+
     def __init__(self, tally: Tally, clock: Clock) -> None:
         self._tally = tally
         self._clock = clock

@@ -13,12 +13,15 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
 Work: TypeAlias = Callable[[], Awaitable[None]]
 
 # What runs beside a request begins after this: an answer that is at hand is sent before.
 SOON_S = 0.01
+# The server's extension of the ASGI scope: `watch(work)` has `work` done when the client leaves,
+# `watch(None)` nothing. Without it a task has to wait for the message that says so.
+DEPARTURE = "mobius.departure"
 
 
 class ClientLeft(Exception):
@@ -33,11 +36,14 @@ class Conversation:
     becomes the error, unless somebody else has cancelled the task as well.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, left: Callable[[Conversation], object] = lambda conversation: None) -> None:
+        """`left` is told when the block has ended."""
+        self._left = left
         self._task: asyncio.Task[Any] | None = None
         self._cancelled_before = 0
         self._error: Exception | None = None
         self._waiting: list[asyncio.TimerHandle] = []
+        self._forget: Callable[[], None] | None = None
         self._beside: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -45,10 +51,19 @@ class Conversation:
         self._cancelled_before = self._task.cancelling() if self._task else 0
         return self
 
-    def beside(self, work: Work) -> None:
-        """Run `work`, soon and as long as the block lasts; an error of its ends the block."""
+    def beside(self, work: Work, after_s: float = SOON_S) -> None:
+        """Run `work` from then on, as long as the block lasts; an error of its ends the block."""
         loop = asyncio.get_running_loop()
-        self._waiting.append(loop.call_later(SOON_S, self._start, work))
+        self._waiting.append(loop.call_later(after_s, self._start, work))
+
+    def heed(self, scope: Scope, receive: Receive, finished: Callable[[], bool]) -> None:
+        """End the block when the client leaves, unless the answer is `finished` by then."""
+        watch = scope.get("extensions", {}).get(DEPARTURE, {}).get("watch")
+        if watch is None:
+            self.beside(lambda: _until_departure(receive, finished))
+            return
+        self._forget = lambda: watch(None)
+        watch(lambda: None if finished() else self.end(ClientLeft()))
 
     def _start(self, work: Work) -> None:
         self._beside.append(asyncio.create_task(self._run(work)))
@@ -65,7 +80,15 @@ class Conversation:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        try:
+            await self._unwind(exc)
+        finally:
+            self._left(self)
+
+    async def _unwind(self, exc: BaseException | None) -> None:
         task, self._task = self._task, None
+        if self._forget is not None:
+            self._forget()
         for each in self._waiting:
             each.cancel()
         for work in self._beside:
@@ -85,7 +108,9 @@ class Conversation:
             self.end(exc)
 
 
-async def departure(receive: Receive) -> None:
-    """Return when the client has left. The body of the request has been read before."""
+async def _until_departure(receive: Receive, finished: Callable[[], bool]) -> None:
+    """Return when the client has left after the whole answer. Raises ClientLeft when before."""
     while (await receive())["type"] != "http.disconnect":
-        pass
+        pass  # the body of the request has been read before
+    if not finished():
+        raise ClientLeft

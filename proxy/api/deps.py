@@ -81,6 +81,23 @@ class Purge(Protocol):
     async def __call__(self, *, key: str | None, model: str | None) -> int: ...
 
 
+class Shelf(Protocol):
+    """The responses that providers keep."""
+
+    async def ask(
+        self,
+        method: str,
+        id: str,
+        below: Sequence[str],
+        query: Sequence[tuple[str, str]],
+        *,
+        caller: Caller,
+        snapshot: Snapshot,
+    ) -> bytes:
+        """Return what its provider says of it. Raises ProxyError."""
+        ...
+
+
 class State(TypedDict):
     """Everything the lifespan owns and a request may use."""
 
@@ -94,6 +111,7 @@ class State(TypedDict):
     targets: Callable[[], Sequence[TargetHealth]]
     usage: UsageBook
     purge: Purge
+    shelf: Shelf
     everyone: Everyone  # all processes that serve at this address
     explain: Callable[[Ring, RingPolicy], Plan]  # the order in which targets would be asked now
 

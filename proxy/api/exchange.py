@@ -7,6 +7,7 @@ The order of the lines is the order of the path: headers, key, a place, body, ca
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias, assert_never
@@ -15,10 +16,11 @@ from starlette.types import Receive, Scope, Send
 
 from proxy.api.body import check_headers, read_body
 from proxy.api.caller import caller_by
-from proxy.api.conversation import ClientLeft, departure
+from proxy.api.conversation import ClientLeft
 from proxy.api.deps import State, state_of
 from proxy.api.form import Forming, as_it_came
 from proxy.api.headers import RequestHeaders, request_id_of, tags_of
+from proxy.api.multipart import read_form
 from proxy.api.outbound import Outbound
 from proxy.api.parse import Incoming
 from proxy.api.render import error_of
@@ -31,6 +33,7 @@ from proxy.types import Call, Surface, Tally
 Parse: TypeAlias = Callable[[Incoming], Call]
 
 UNKNOWN = "unknown"  # the model of a request until the gateway has found its ring
+PULSE_AFTER_S = 0.25  # a stream that is over by then needs nobody to keep it alive
 _MB = 1024 * 1024
 
 
@@ -44,16 +47,20 @@ class Exchange:
     receive: Receive
     outbound: Outbound
     tally: Tally
+    model: str | None = None  # of the address, where that names one
     asked: bool = False  # the gateway has it: from here on the request is the gateway's to count
 
 
 class ModelEndpoint:
     """The ASGI application behind the routes of one surface."""
 
-    def __init__(self, surface: Surface, parse: Parse, forming: Forming = as_it_came) -> None:
+    def __init__(
+        self, surface: Surface, parse: Parse, forming: Forming = as_it_came, *, form: bool = False
+    ) -> None:
         self._surface = surface
         self._parse = parse
         self._forming = forming
+        self._form = form  # it is asked with one
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = self._open(scope, receive, send)
@@ -80,7 +87,8 @@ class ModelEndpoint:
         )
         form = self._forming(tally, clock)
         outbound = Outbound(send, tally, clock=clock, log=state["log"], form=form)
-        return Exchange(state, headers, scope["query_string"], receive, outbound, tally)
+        named = scope.get("path_params", {}).get("model")
+        return Exchange(state, headers, scope["query_string"], receive, outbound, tally, named)
 
     async def _serve(self, exchange: Exchange, scope: Scope) -> None:
         state, tally, outbound = exchange.state, exchange.tally, exchange.outbound
@@ -89,27 +97,39 @@ class ModelEndpoint:
         check_headers(scope["headers"], int(limits.header_kb * 1024))
         caller = caller_by(exchange.headers, snapshot, wall_s=state["clock"].wall())
         tally.caller = caller.name
-        async with state["drain"].enter(limits.in_flight) as conversation:
-            call = await self._read(exchange, snapshot)
-            tally.stream = call.stream
-            conversation.beside(partial(_leave, exchange))
-            if call.stream:
-                conversation.beside(partial(outbound.pulse, snapshot.policy.keepalive))
-            exchange.asked = True
-            await _send(outbound, await state["gateway"].serve(call, caller, snapshot, tally))
+        # What holds an upload outlasts whatever may still be sending it.
+        with ExitStack() as kept:
+            async with state["drain"].enter(limits.in_flight) as conversation:
+                call = await self._read(exchange, snapshot, kept)
+                tally.stream = call.stream
+                conversation.heed(scope, exchange.receive, lambda: outbound.finished)
+                if call.stream and outbound.pulses:
+                    every_s = snapshot.policy.keepalive
+                    pulse = partial(outbound.pulse, every_s)
+                    conversation.beside(pulse, after_s=min(every_s, PULSE_AFTER_S))
+                exchange.asked = True
+                await _send(outbound, await state["gateway"].serve(call, caller, snapshot, tally))
 
-    async def _read(self, exchange: Exchange, snapshot: Snapshot) -> Call:
-        limit_bytes = int(snapshot.policy.limits.body_mb * _MB)
-        raw = await read_body(exchange.receive, exchange.headers, limit_bytes)
-        # A slow upload is nobody's latency but the client's.
-        exchange.tally.started_s = exchange.state["clock"].now()
-        request_id = exchange.tally.request_id
-        call = self._parse(Incoming(raw, request_id, snapshot, exchange.query, exchange.headers))
+    async def _read(self, exchange: Exchange, snapshot: Snapshot, kept: ExitStack) -> Call:
+        call = self._parse(await self._incoming(exchange, snapshot, kept))
         tags = tags_of(exchange.headers)
         wishes = with_headers(call.wishes, exchange.headers)
         if tags or wishes is not call.wishes:
             call = replace(call, tags=tags, wishes=wishes)
         return call
+
+    async def _incoming(self, exchange: Exchange, snapshot: Snapshot, kept: ExitStack) -> Incoming:
+        """Return the request once all of it is here."""
+        limits, receive, headers = snapshot.policy.limits, exchange.receive, exchange.headers
+        raw, form = b"", None
+        if self._form:
+            form = await read_form(receive, headers, int(limits.upload_mb * _MB), kept)
+        else:
+            raw = await read_body(receive, headers, int(limits.body_mb * _MB))
+        # A slow upload is nobody's latency but the client's.
+        exchange.tally.started_s = exchange.state["clock"].now()
+        request_id = exchange.tally.request_id
+        return Incoming(raw, request_id, snapshot, exchange.query, headers, form, exchange.model)
 
 
 async def _send(outbound: Outbound, reply: Reply) -> None:
@@ -129,10 +149,3 @@ def _note(exchange: Exchange, outcome: str, status: int = 200) -> None:
     exchange.tally.outcome, exchange.tally.status = outcome, status
     with exchange.state["log"].request(exchange.tally):
         pass
-
-
-async def _leave(exchange: Exchange) -> None:
-    """End the conversation when the client hangs up; not when it does so after the whole answer."""
-    await departure(exchange.receive)
-    if not exchange.outbound.finished:
-        raise ClientLeft

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol, TypeAlias
 
 import orjson
@@ -18,7 +18,13 @@ from proxy.types import Tally
 
 
 class Form(Protocol):
-    """The form of one answer. Each method returns bytes as they go out."""
+    """
+    The form of one answer. Each method returns bytes as they go out.
+
+    `pulses`: while nothing is there yet, comments may keep the connection.
+    """
+
+    pulses: bool
 
     def whole(self, reply: Completion) -> tuple[bytes, str]:
         """Return a whole answer, and the type of its content."""
@@ -45,12 +51,13 @@ class Form(Protocol):
         ...
 
 
-SEQUENCE = re.compile(rb'"sequence_number": ?(\d+)')
 Forming: TypeAlias = Callable[[Tally, Clock], Form]
 
 
 class AsItCame:
     """OpenAI's form, which every reply has already."""
+
+    pulses = True
 
     def __init__(self, tally: Tally) -> None:
         self._grammar = GRAMMARS[tally.surface]
@@ -75,24 +82,40 @@ class AsItCame:
 
 
 class AsResponse(AsItCame):
-    """OpenAI's Responses: the error of a stream has a name, and its fields stand in it."""
+    """OpenAI's Responses: the error of a stream has a name and a number, and fields of its own."""
 
     def __init__(self, tally: Tally) -> None:
         super().__init__(tally)
-        self._last = b""
+        self._last: Chunk | None = None
 
     def events(self, chunk: Chunk) -> bytes:
-        self._last = chunk.raw
+        self._last = chunk
         return chunk.raw
 
     def broken(self, error: ProxyError) -> bytes:
         fields = orjson.loads(error_body(error))["error"]
         said = {name: fields[name] for name in ("code", "message", "param")}
         # OpenAI's SDK raises at an `error`, and passes anything else on as one more event.
-        numbers = SEQUENCE.findall(self._last)
-        number = int(numbers[-1]) + 1 if numbers else 0
-        event = {"type": "error", "sequence_number": number, **said, "error": fields}
+        event = {"type": "error", "sequence_number": self._next(), **said, "error": fields}
         return sse.frame(orjson.dumps(event), b"error")
+
+    def _next(self) -> int:
+        """Return the number after that of the last event."""
+        with suppress(ValueError, LookupError):
+            if self._last is not None and self._last.events:
+                number = self._last.events[-1].get("sequence_number")
+                return number + 1 if isinstance(number, int) else 0
+        return 0
+
+
+class AsSound(AsItCame):
+    """Speech: nothing may be said before it is known whether events will follow."""
+
+    pulses = False
+
+
+def as_sound(tally: Tally, clock: Clock) -> Form:
+    return AsSound(tally)
 
 
 def as_response(tally: Tally, clock: Clock) -> Form:

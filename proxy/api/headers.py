@@ -38,7 +38,13 @@ def request_id_of(headers: RequestHeaders) -> str:
 
 
 def key_of(headers: RequestHeaders) -> bytes:
-    """Return the presented key, empty where there is none: bearer, Anthropic's header, Azure's."""
+    """
+    Return the presented key, empty where there is none: bearer, Anthropic's header, Azure's.
+
+    LiteLLM's own header comes first: who sends it has another's credential in the place of a key.
+    """
+    if given := headers.get(b"x-litellm-api-key"):
+        return given.removeprefix(b"Bearer ").strip()
     scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
     if scheme.lower() == b"bearer" and key.strip():
         return key.strip()

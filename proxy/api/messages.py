@@ -42,6 +42,8 @@ STOP_FRAME = sse.frame(b'{"type":"message_stop"}', b"message_stop")
 class AsAnthropic:
     """The form of one answer, whose bytes are Anthropic's or look like it already."""
 
+    pulses = True
+
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
         self._stopped = False
@@ -64,17 +66,23 @@ class AsAnthropic:
         return sse.frame(self.failed(error), b"error")
 
     def failed(self, error: ProxyError) -> bytes:
-        kind = type_of(status_of(error, self._tally.surface))
-        if isinstance(error, UpstreamFailure) and error.provider_type in OF_PROVIDERS:
-            kind = error.provider_type
-        told: dict[str, Any] = {"type": kind, "message": error_message(error)}
-        if error.code in THREADS:
-            told["details"] = {"error_code": error.code}
-        return orjson.dumps({"type": "error", "error": told, "request_id": self._tally.request_id})
+        status = status_of(error, self._tally.surface)
+        return error_told(error, status, self._tally.request_id)
 
 
 def as_anthropic(tally: Tally, clock: Clock) -> AsAnthropic:
     return AsAnthropic(tally)
+
+
+def error_told(error: ProxyError, status: int, request_id: str) -> bytes:
+    """Return Anthropic's envelope around an error."""
+    kind = type_of(status)
+    if isinstance(error, UpstreamFailure) and error.provider_type in OF_PROVIDERS:
+        kind = error.provider_type
+    told: dict[str, Any] = {"type": kind, "message": error_message(error)}
+    if error.code in THREADS:
+        told["details"] = {"error_code": error.code}
+    return orjson.dumps({"type": "error", "error": told, "request_id": request_id})
 
 
 def type_of(status: int) -> str:

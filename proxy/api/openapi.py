@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from proxy import __version__
 from proxy.api import openapi_ai
+from proxy.api.azure import deployment_addresses
 from proxy.api.openapi_statuses import with_statuses
 from proxy.api.render import answer_json
 from proxy.api.surfaces import ROWS, Row, addresses
@@ -44,6 +45,8 @@ _ANTHROPIC_ERROR = {
         "request_id": {"type": "string"},
     },
 }
+_MODEL = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+_BYTES = {"type": "string", "format": "binary"}
 _WISHES = {
     "fallbacks": {
         "type": "array",
@@ -82,7 +85,10 @@ def _question(row: Row) -> dict[str, Any]:
     }
     if row.streams:
         fields["stream"] = {"type": ["boolean", "null"]}
-    required = [name for name in ("model", *row.required) if name not in row.assumed]
+    files = () if row.file is None else (row.file,)
+    fields |= dict.fromkeys(files, _BYTES)
+    needed = () if row.instead else row.required
+    required = [name for name in ("model", *files, *needed) if name not in row.assumed]
     return {
         "type": "object",
         "required": required,
@@ -91,15 +97,23 @@ def _question(row: Row) -> dict[str, Any]:
     }
 
 
-def _asks(row: Row) -> dict[str, Any]:
-    body = {"required": True, "content": _content(_question(row))}
-    operation = _operation(row.summary, secured=True, requestBody=body)
+def _asks(row: Row, *, at_deployment: bool = False) -> dict[str, Any]:
+    kind = "application/json" if row.file is None else "multipart/form-data"
+    question = _question(row)
+    named: dict[str, Any] = {}
+    if at_deployment:
+        question["required"] = [name for name in question["required"] if name != "model"]
+        named["parameters"] = [_MODEL]
+    body = {"required": True, "content": {kind: {"schema": question}}}
+    operation = _operation(row.summary, secured=True, requestBody=body, **named)
     if row.surface in ANTHROPIC:
         operation["responses"]["default"] = {
             "description": "An error, in Anthropic's envelope.",
             "content": _content(_ANTHROPIC_ERROR),
         }
-    content = _content({"type": "object"})
+    content = {"audio/*": {"schema": _BYTES}} if row.always else _content({"type": "object"})
+    if row.file is not None:
+        content["text/plain"] = {"schema": {"type": "string"}}
     if row.streams:
         content["text/event-stream"] = {"schema": openapi_ai.event()}
     operation["responses"]["200"]["content"] = content
@@ -142,10 +156,27 @@ def _usage() -> dict[str, Any]:
     return operation
 
 
-_MODEL = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+_RESPONSE = {"name": "response", "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def _kept(summary: str) -> dict[str, Any]:
+    """Return an operation on a response that its provider keeps."""
+    operation = _operation(summary, secured=True, parameters=[_RESPONSE])
+    operation["responses"]["200"]["content"] = _content({"type": "object"})
+    operation["responses"]["404"] = {
+        **operation["responses"]["default"],
+        "description": "Nobody made it for this key, or its provider keeps it no longer.",
+    }
+    return operation
+
 
 PATHS: dict[str, dict[str, Any]] = {
     **{next(addresses(row)): {"post": _asks(row)} for row in ROWS},
+    **{
+        path.replace(":path", ""): {"post": _asks(row, at_deployment=True)}
+        for row in ROWS
+        for path in deployment_addresses(row)
+    },
     "/ai/generate": {
         "post": _ai(
             "Answer a chat with one flat object",
@@ -161,6 +192,12 @@ PATHS: dict[str, dict[str, Any]] = {
         )
     },
     "/ai/providers/health": {"get": _providers()},
+    "/v1/responses/{response}": {
+        "get": _kept("A response that its provider keeps"),
+        "delete": _kept("Have a response kept no longer"),
+    },
+    "/v1/responses/{response}/input_items": {"get": _kept("What a response has answered")},
+    "/v1/responses/{response}/cancel": {"post": _kept("End a response that runs in background")},
     "/v1/models": {"get": _operation("List the models the key may ask", secured=True)},
     "/v1/models/{model}": {"get": _operation("One model", secured=True, parameters=[_MODEL])},
     "/health/liveness": {"get": _operation("Whether the process runs")},

@@ -16,11 +16,12 @@ from starlette.types import Message, Send
 from proxy import sse
 from proxy.api.conversation import ClientLeft
 from proxy.api.form import AsItCame, Form
-from proxy.api.headers import RawHeaders, error_headers, reply_headers, tally_headers
+from proxy.api.headers import RawHeaders, error_headers, reply_headers, safe, tally_headers
 from proxy.api.render import EVENTS, JSON, error_of
 from proxy.clock import Clock
 from proxy.errors import ProxyError, status_of
 from proxy.log import Log
+from proxy.replies import EVENTS as EVENT_STREAM
 from proxy.replies import ChunkStream, Completion
 from proxy.types import Tally
 from proxy.waiting import Waiting
@@ -45,6 +46,11 @@ class Outbound:
         self._log = log
         self._turn = asyncio.Lock()
         self._last_s = clock.now()
+
+    @property
+    def pulses(self) -> bool:
+        """Say whether comments may be sent before the answer is there."""
+        return self._form.pulses
 
     async def whole(
         self, status: int, body: bytes, headers: RawHeaders, *, content_type: bytes = JSON_TYPE
@@ -81,10 +87,12 @@ class Outbound:
         Send a stream to its end, and close it whatever happens.
 
         One that breaks ends with an error event and without its form's end: the 200 is out
-        already, and a stream must not look complete when it is not.
+        already, and a stream must not look complete when it is not. Bytes that are no events have
+        no place for an error: their body is left without its end, and the connection is closed.
         """
         try:
-            await self._patiently(self._open(reply_headers(reply, self._tally)))
+            headers = reply_headers(reply, self._tally)
+            await self._patiently(self._open(headers, content_type=reply.content_type))
             async for chunk in reply:
                 if raw := self._form.events(chunk):
                     await self._patiently(self._frames(raw))
@@ -107,7 +115,6 @@ class Outbound:
 
     async def pulse(self, every_s: float) -> None:
         """Send a comment whenever the stream has been silent for `every_s`. Never returns."""
-        self._last_s = self._clock.now()
         while True:
             wait_s = self._last_s + every_s - self._clock.now()
             if wait_s > 0:
@@ -131,11 +138,14 @@ class Outbound:
         finally:
             self._tally.waits_s += waiting.total_s
 
-    async def _open(self, headers: RawHeaders, *, asking: bool = False) -> None:
+    async def _open(
+        self, headers: RawHeaders, *, content_type: str = EVENT_STREAM, asking: bool = False
+    ) -> None:
         async with self._turn:
             if not self.started:
-                await self._start(200, [*EVENTS, *headers], asking=asking)
-                self._streaming = True
+                self._streaming = content_type == EVENT_STREAM
+                kind = EVENTS if self._streaming else [(b"content-type", safe(content_type))]
+                await self._start(200, [*kind, *headers], asking=asking)
 
     async def _frames(self, raw: bytes, *, more: bool = True) -> None:
         async with self._turn:

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from proxy.api.headers import RequestHeaders
+from proxy.api.multipart import Form
 from proxy.caching import CacheWishes, wishes_of
 from proxy.controls import check_controls
 from proxy.errors import RequestInvalid
@@ -31,6 +32,8 @@ class Incoming:
     snapshot: Snapshot
     query: bytes = b""  # of its address, without the `?`
     headers: RequestHeaders = field(default_factory=dict)
+    form: Form | None = None  # instead of `raw`
+    model: str | None = None  # of its address, where that names one
 
     @property
     def depth_limit(self) -> int:
@@ -62,7 +65,7 @@ def make_call(
     if not isinstance(model, str) or not model:
         raise wrong("model", "the name of a model")
     stream = _flag(body, "stream")
-    wishes = _take_wishes(body)
+    wishes = _take_wishes(body, model)
     check_controls(body)
     options = body.get("stream_options")
     return Call(
@@ -133,13 +136,13 @@ def deeper_than(body: object, limit: int) -> bool:
     return True
 
 
-def _take_wishes(body: dict[str, Any]) -> Wishes:
+def _take_wishes(body: dict[str, Any], model: str) -> Wishes:
     """Return what a body says about its own handling, and take it out."""
     if not body.keys() & {"cache", "fallbacks", "disable_fallbacks", "num_retries", "timeout"}:
         return Wishes()
     return Wishes(
         cache=_cache(body.pop("cache", None)),
-        fallbacks=_fallbacks(body.pop("fallbacks", None)),
+        fallbacks=_fallbacks(body.pop("fallbacks", None), model),
         disable_fallbacks=_flag(body, "disable_fallbacks", take=True),
         num_retries=_num_retries(body.pop("num_retries", None)),
         timeout_s=_timeout_s(body.pop("timeout", None)),
@@ -160,15 +163,38 @@ def _cache(value: object) -> CacheWishes:
         raise RequestInvalid(str(exc), param="cache") from None
 
 
-def _fallbacks(value: object) -> tuple[str, ...] | None:
+def _fallbacks(value: object, model: str) -> tuple[str, ...] | None:
+    """
+    Return the models that a body names as fallbacks, in any of the forms that LiteLLM's proxy has.
+
+    They are names, objects that name a model, or the form of the file, where each object says whose
+    fallbacks it holds; those under `*` are for models that have none of their own.
+    """
     if value is None:
         return None
-    if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
+    if not isinstance(value, list):
         raise wrong("fallbacks", "a list of model names")
-    names = tuple(dict.fromkeys(value))
+    names, spare = list[str](), list[str]()
+    for place, each in enumerate(value):
+        match each:
+            case str(name) | {"model": str(name)} if name:
+                if isinstance(each, dict) and len(each) > 1:
+                    expected = "no more than the name of a model: all are asked the same"
+                    raise wrong(f"fallbacks[{place}]", expected)
+                names.append(name)
+            case dict() if each and all(map(_are_names, each.values())):
+                names += each.get(model, ())
+                spare += each.get("*", ())
+            case _:
+                raise wrong(f"fallbacks[{place}]", "the name of a model")
+    names = list(dict.fromkeys(names or spare))
     if len(names) > MOST_FALLBACKS:
         raise wrong("fallbacks", f"a list of at most {MOST_FALLBACKS} model names")
-    return names
+    return tuple(names)
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) and name for name in value)
 
 
 def _num_retries(value: object) -> int | None:

@@ -10,7 +10,9 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from proxy.api import admin, ai, models, openapi, ops, providers, usage
+from proxy.api import admin, ai, models, openapi, ops, providers, stored, usage
+from proxy.api.azure import ROOTS as AZURE_ROOTS
+from proxy.api.azure import azure_addresses, deployed, deployment_addresses
 from proxy.api.exchange import ModelEndpoint
 from proxy.api.render import answer_error
 from proxy.api.small import SmallEndpoint
@@ -21,16 +23,33 @@ _POST = "POST"
 _GET = "GET"  # and HEAD
 _DELETE = "DELETE"
 
+_MODELS = SmallEndpoint(models.list_models, models.failed)
+_MODEL = SmallEndpoint(models.get_model, models.failed)
+
 # The first that matches answers.
 TABLE: tuple[tuple[str, str, ASGIApp], ...] = (
     *((_POST, path, row.endpoint) for row in ROWS for path in addresses(row)),
+    *((_POST, path, row.endpoint) for row in ROWS for path in azure_addresses(row)),
+    *((_POST, path, row.endpoint) for row in ROWS for path in deployment_addresses(row)),
     (_POST, "/ai/generate", ai.generate),
     (_POST, "/ai/stream", ai.stream),
     (_GET, "/ai/providers/health", SmallEndpoint(providers.health)),
-    (_GET, "/v1/models", SmallEndpoint(models.list_models)),
-    (_GET, "/models", SmallEndpoint(models.list_models)),
-    (_GET, "/v1/models/{model:path}", SmallEndpoint(models.get_model)),
-    (_GET, "/models/{model:path}", SmallEndpoint(models.get_model)),
+    *(
+        (method, f"{root}/responses/{{response}}{below}", SmallEndpoint(answering))
+        for root in ("/v1", "", *AZURE_ROOTS)
+        for method, below, answering in (
+            (_GET, "", stored.response),
+            (_DELETE, "", stored.response),
+            (_GET, "/input_items", stored.input_items),
+            (_POST, "/cancel", stored.cancel),
+        )
+    ),
+    (_GET, "/v1/models", _MODELS),
+    (_GET, "/models", _MODELS),
+    (_GET, "/v1/models/{model:path}", _MODEL),
+    (_GET, "/models/{model:path}", _MODEL),
+    *((_GET, f"{root}/models", _MODELS) for root in AZURE_ROOTS),
+    *((_GET, f"{root}/models/{{model:path}}", _MODEL) for root in AZURE_ROOTS),
     (_GET, "/health/liveness", SmallEndpoint(ops.liveness)),
     (_GET, "/health/liveliness", SmallEndpoint(ops.liveness)),  # LiteLLM's spelling
     (_GET, "/health/readiness", SmallEndpoint(ops.readiness)),
@@ -50,12 +69,21 @@ MODELS: Mapping[tuple[str, str], ModelEndpoint] = {
 }
 
 
+def _deployed(scope: Scope) -> ModelEndpoint | None:
+    """Return who answers at Azure's address of a deployment, which the scope then names."""
+    found = deployed(scope["path"]) if scope["method"] == _POST else None
+    if found is None:
+        return None
+    endpoint, scope["path_params"] = found[0], {"model": found[1]}
+    return endpoint
+
+
 class Service(FastAPI):
     """The application. Model requests do not go through its layers, which cost more than a hit."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            endpoint = MODELS.get((scope["method"], scope["path"]))
+            endpoint = MODELS.get((scope["method"], scope["path"])) or _deployed(scope)
             if endpoint is not None:
                 await endpoint(scope, receive, send)
                 return

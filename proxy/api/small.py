@@ -17,13 +17,15 @@ from proxy.errors import AdminOnly, ProxyError
 from proxy.types import Caller
 
 Answering: TypeAlias = Callable[[Request], Awaitable[Response]]
+Failing: TypeAlias = Callable[[Request, Exception], Awaitable[Response]]
 
 
 class SmallEndpoint:
     """The ASGI application behind one such route: its errors are envelopes too."""
 
-    def __init__(self, answering: Answering) -> None:
+    def __init__(self, answering: Answering, failing: Failing = answer_error) -> None:
         self._answering = answering
+        self._failing = failing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -32,7 +34,7 @@ class SmallEndpoint:
             check_headers(scope["headers"], int(limits.header_kb * 1024))
             response = await self._answering(request)
         except Exception as exc:
-            response = await answer_error(request, exc)
+            response = await self._failing(request, exc)
         await response(scope, receive, send)
 
 

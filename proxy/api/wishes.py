@@ -6,12 +6,14 @@ import math
 from dataclasses import replace
 
 from proxy.api.headers import RequestHeaders
-from proxy.api.parse import MOST_FALLBACKS
+from proxy.api.parse import MOST_FALLBACKS, MOST_RETRIES
 from proxy.errors import RequestInvalid
 from proxy.types import Wishes
 
 ORDER = b"x-mobius-order"
-TIMEOUT = b"x-mobius-timeout"
+# The second of each is what clients of LiteLLM's proxy send.
+TIMEOUTS = (b"x-mobius-timeout", b"x-litellm-timeout")
+RETRIES = (b"x-mobius-num-retries", b"x-litellm-num-retries")
 NO_FALLBACK = b"x-mobius-no-fallback"
 SESSION = b"x-mobius-session"
 CACHE = b"cache-control"
@@ -29,13 +31,19 @@ def with_headers(wishes: Wishes, headers: RequestHeaders) -> Wishes:
         wishes = replace(wishes, cache=wishes.cache.with_header(control))
     if (order := headers.get(ORDER)) is not None:
         wishes = replace(wishes, order=_order(order))
-    if (timeout := headers.get(TIMEOUT)) is not None:
-        wishes = replace(wishes, timeout_s=_timeout_s(timeout))
+    if name := _first(TIMEOUTS, headers):
+        wishes = replace(wishes, timeout_s=_timeout_s(name, headers[name]))
+    if name := _first(RETRIES, headers):
+        wishes = replace(wishes, num_retries=_retries(name, headers[name]))
     if (flag := headers.get(NO_FALLBACK)) is not None and _flag(flag):
         wishes = replace(wishes, disable_fallbacks=True)
     if session := headers.get(SESSION):
         wishes = replace(wishes, session=session.decode("latin-1")[:LONGEST_SESSION])
     return wishes
+
+
+def _first(names: tuple[bytes, ...], headers: RequestHeaders) -> bytes | None:
+    return next((name for name in names if name in headers), None)
 
 
 def _order(value: bytes) -> tuple[str, ...]:
@@ -46,14 +54,22 @@ def _order(value: bytes) -> tuple[str, ...]:
     return found
 
 
-def _timeout_s(value: bytes) -> float:
+def _timeout_s(name: bytes, value: bytes) -> float:
     try:
         seconds = float(value)
     except ValueError:
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        raise _wrong(TIMEOUT, "a positive number of seconds")
+        raise _wrong(name, "a positive number of seconds")
     return seconds
+
+
+def _retries(name: bytes, value: bytes) -> int:
+    text = value.decode("latin-1").strip()
+    # A long row of digits is refused before it is read: it could be of any length.
+    if not (text.isascii() and text.isdigit() and len(text) < 9 and int(text) <= MOST_RETRIES):
+        raise _wrong(name, f"a whole number from 0 to {MOST_RETRIES}")
+    return int(text)
 
 
 def _flag(value: bytes) -> bool:

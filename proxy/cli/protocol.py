@@ -1,14 +1,23 @@
-"""The protocol on a connection: uvicorn's, with an end to what it holds before it asks anybody."""
+"""
+The protocol on a connection: uvicorn's, with an end to what it holds before it asks anybody, the
+head of an answer in one piece with what follows, and word of a client that leaves.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from proxy.api.conversation import DEPARTURE
 from proxy.api.render import error_body
 from proxy.errors import HeadersTooLarge
 
 # Beyond any `limits.header_kb` that makes sense; it judges the heads that arrive whole.
 MOST_HEAD_BYTES = 128 * 1024
+_HEADS = b"HTTP/1.1 "  # what the head of an answer begins with
 _HEAD = b"content-type: application/json\r\nconnection: close\r\n"
 
 
@@ -23,6 +32,26 @@ class BoundedProtocol(HttpToolsProtocol):
 
     _held_bytes = 0
     _went_on = False
+    _leaving: Callable[[], object] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        corked = Corked(cast(asyncio.Transport, transport), self.loop)
+        super().connection_made(cast(asyncio.Transport, corked))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._leaving is not None:
+            self._leaving()
+
+    def _on_departure(self, work: Callable[[], object] | None) -> None:
+        """Have `work` done when the client leaves: of the request being served, there is one."""
+        self._leaving = work
+        if work is None:
+            return
+        # The end of a large body stops the reading, and nobody who wanted more begins it again.
+        self.flow.resume_reading()
+        if self.parser is None:
+            work()
 
     def data_received(self, data: bytes) -> None:
         self._went_on = False
@@ -33,6 +62,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._went_on = True
+        self.scope["extensions"] = {DEPARTURE: {"watch": self._on_departure}}
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -50,3 +80,41 @@ class BoundedProtocol(HttpToolsProtocol):
             length = b"content-length: %d\r\n\r\n" % len(body)
             self.transport.write(STATUS_LINE[error.status] + _HEAD + length + body)
         self.transport.close()
+
+
+class Corked:
+    """
+    A transport that sends the head of an answer together with what is written next.
+
+    To send costs more than to render either. What is not followed by anything in the same turn of
+    the loop goes out at its end.
+    """
+
+    __slots__ = ("_head", "_loop", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head = b""
+
+    def write(self, data: bytes) -> None:
+        if self._head:
+            self._transport.write(self._head + data)
+            self._head = b""
+        elif data.startswith(_HEADS):
+            self._head = data
+            self._loop.call_soon(self._flush)
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._head:
+            self._transport.write(self._head)
+            self._head = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)

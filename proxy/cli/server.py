@@ -11,6 +11,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from proxy import heap
 from proxy.api.load import Drain
 from proxy.cli.listen import CannotListen, urls
 from proxy.cli.protocol import BoundedProtocol
@@ -42,6 +43,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        heap.keep()
         if self.started and sockets:
             for url in urls(sockets, tls=self.config.is_ssl):
                 self._say("listening", url=url)

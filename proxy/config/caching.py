@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from proxy.caching import CHAT_TYPES, FINISHED, TTL_S, Caching, Mode
+from proxy.cacheable import CALL_TYPES, NEVER, surfaces_of
+from proxy.caching import FINISHED, TTL_S, Caching, Mode
 from proxy.config.remarks import shown
 from proxy.config.sections import Reader, note_literal
 from proxy.config.settings import Read, Settings, port_of, read_later, redis_of
@@ -20,10 +21,11 @@ PARAMS = frozenset(
     {
         *("type", "ttl", "namespace", "mode", "supported_call_types", "disk_cache_dir"),
         *("url", "host", "port", "password", "db", "ssl", "redis_startup_nodes"),
-        *("sentinel_nodes", "service_name"),
+        *("sentinel_nodes", "service_name", "socket_timeout"),
     }
 )
 DISK_FOLDER = "data/cache"
+MOST_TIMEOUT_S = 60.0
 _MB = 1024 * 1024
 
 
@@ -36,9 +38,10 @@ class CacheSettings:
     ttl_s: float | None = None
     namespace: str | None = None
     mode: Mode = Mode.DEFAULT_ON
-    types: frozenset[str] = CHAT_TYPES  # `supported_call_types`
+    surfaces: frozenset[str] | None = None  # `supported_call_types`; None: all
     folder: str = DISK_FOLDER
     redis: RedisSettings | None = field(default=None)
+    timeout_s: float | None = None  # for which a Redis is waited for
 
 
 def read_cache(settings: Settings) -> CacheSettings:
@@ -65,9 +68,10 @@ def read_cache(settings: Settings) -> CacheSettings:
         ttl_s=get("ttl", lambda r, t, w: r.number(t, w, above=0)),
         namespace=get("namespace", Reader.name),
         mode=get("mode", _mode) or Mode.DEFAULT_ON,
-        types=CHAT_TYPES if (types := get("supported_call_types", _call_types)) is None else types,
+        surfaces=get("supported_call_types", _call_types),
         folder=get("disk_cache_dir", Reader.name) or DISK_FOLDER,
         redis=_redis(reader, params),
+        timeout_s=get("socket_timeout", _timeout_s),
     )
 
 
@@ -77,7 +81,7 @@ def caching_of(settings: CacheSettings, policy: MobiusPolicy) -> Caching:
     return Caching(
         enabled=settings.enabled,
         mode=settings.mode,
-        chat=bool(settings.types & CHAT_TYPES),
+        surfaces=settings.surfaces,
         ttl_s=settings.ttl_s or TTL_S,
         stale_if_error_s=cache.stale_if_error,
         scope=cache.scope,
@@ -85,6 +89,7 @@ def caching_of(settings: CacheSettings, policy: MobiusPolicy) -> Caching:
         namespace=settings.namespace or "",
         finish_reasons=frozenset(cache.finish_reasons) or FINISHED,
         max_entry_bytes=int(cache.max_entry_mb * _MB),
+        pace_s=cache.pace,
     )
 
 
@@ -126,8 +131,20 @@ def _one_of(reader: Reader, tree: Tree | None, what: str, names: tuple[str, ...]
 
 
 def _call_types(reader: Reader, tree: Tree | None, what: str) -> frozenset[str] | None:
-    """Return the names; an empty list, as in LiteLLM, is none of them."""
-    return frozenset(reader.names(tree, what)) if isinstance(tree, Items) else None
+    """Return the surfaces that are named; an empty list, as in LiteLLM, is none of them."""
+    if not isinstance(tree, Items):
+        return None
+    names = frozenset(reader.names(tree, what))
+    if unknown := sorted(names - CALL_TYPES - NEVER):
+        takes = ", ".join(sorted(CALL_TYPES))
+        reader.findings.error(tree.place, f"{what} takes some of {takes}, not {shown(unknown[0])}")
+    for name in sorted(names & NEVER):
+        reader.findings.warn(tree.place, f"{what}: answers of {name} are not kept")
+    return surfaces_of(names)
+
+
+def _timeout_s(reader: Reader, tree: Tree | None, what: str) -> float | None:
+    return reader.number(tree, what, above=0, most=MOST_TIMEOUT_S)
 
 
 def _nodes(reader: Reader, tree: Tree | None, what: str) -> tuple[tuple[str, int], ...]:

@@ -10,13 +10,19 @@ from typing import Any
 
 import orjson
 
-from proxy.catalogue import STATED, UPLIFT_OF_ENDPOINT, UPLIFT_OF_REGION, PriceTable
-from proxy.pricing import is_token_price
+from proxy.catalogue import (
+    HABITS,
+    STATED,
+    UPLIFT_OF_ENDPOINT,
+    UPLIFT_OF_REGION,
+    PriceTable,
+    is_listed,
+)
 
 FILE = "model_prices_and_context_window_backup.json"
 EXAMPLE = "sample_spec"  # a row that explains the others
 UPLIFTS = (UPLIFT_OF_ENDPOINT, UPLIFT_OF_REGION)
-KEPT = frozenset({*STATED, "litellm_provider", "tiered_pricing"})
+KEPT = frozenset({*STATED, *HABITS, "litellm_provider", "tiered_pricing"})
 
 
 @cache
@@ -37,7 +43,7 @@ def read_table(file: Path) -> PriceTable | None:
         return None
     if not isinstance(rows, dict):
         return None
-    # Most of a row is about what we do not price; what is kept is a tenth of the file.
+    # A third of the file is about what nobody here asks for.
     return PriceTable(
         {
             name.lower(): _kept(row)
@@ -51,5 +57,5 @@ def _kept(row: Mapping[str, Any]) -> Mapping[str, Any]:
     return {
         name: value
         for name, value in row.items()
-        if name in KEPT or name.startswith(UPLIFTS) or is_token_price(name)
+        if name in KEPT or name.startswith(UPLIFTS) or is_listed(name)
     }

@@ -35,8 +35,11 @@ STRATEGIES: Mapping[str, Strategy] = {
     "usage-based-routing": Strategy.USAGE_BASED,
     "usage-based-routing-v2": Strategy.USAGE_BASED,
 }
-# Valid, and not in this version; whoever builds one moves its row up.
-STRATEGIES_NOT_YET = frozenset({"lar1"})
+# LiteLLM's alone, and what is nearest to each.
+STRATEGIES_ELSEWHERE: Mapping[str, Strategy] = {
+    "lar1": Strategy.HEALTH_BASED,
+    "provider-budget-routing": Strategy.SIMPLE_SHUFFLE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +91,12 @@ class Settings:
         name = written.lower().replace("_", "-")
         if name in STRATEGIES:
             return STRATEGIES[name]
-        if name in STRATEGIES_NOT_YET:
+        if (instead := STRATEGIES_ELSEWHERE.get(name)) is not None:
             self.reader.findings.warn(
-                tree.place, f"{what}: {name} is not in this version; health-based is used"
+                tree.place, f"{what}: {name} is not among Mobius' own; {instead} is used"
             )
-            return Strategy.HEALTH_BASED
-        meant = nearest(name, STRATEGIES.keys() | STRATEGIES_NOT_YET)
+            return instead
+        meant = nearest(name, STRATEGIES.keys() | STRATEGIES_ELSEWHERE.keys())
         hint = f"; the nearest name is {meant}" if meant else f", as {', '.join(STRATEGIES)} are"
         said = f'{what}: "{shown(written)}" is not a strategy{hint}'
         self.reader.findings.error(tree.place, said)

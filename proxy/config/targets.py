@@ -10,7 +10,7 @@ from typing import Any
 
 from proxy.catalogue import STATED
 from proxy.config.connection import connect, credential_of
-from proxy.config.lanes import lane_of, messages_lane, wish_for
+from proxy.config.lanes import lane_of, messages_lane, responses_lane, wish_for
 from proxy.config.names import (
     ACTED,
     COMPLETION,
@@ -30,7 +30,7 @@ from proxy.config.sections import Reader, note_literal
 from proxy.config.source import Fields, Items, Leaf, Tree
 from proxy.facts import Catalogue, Stated
 from proxy.policy import Timeouts
-from proxy.pricing import is_token_price
+from proxy.pricing import is_known_price
 from proxy.snapshot import NOTHING_KNOWN, identity_of
 from proxy.types import Target, TargetTimeouts
 
@@ -223,7 +223,8 @@ def _build(
     stated = _stated(provider, handed, info)
     label = f"{group}/{provider}/{model}"
     wish = wish_for(above.lanes, label, group, provider)
-    lane, why = lane_of(provider, model, handed, wish=wish)
+    facts = above.catalogue.find(provider, model, stated)
+    lane, why = lane_of(provider, model, handed, facts, wish=wish)
     if why is not None:
         reader.findings.warn(entry.place, f"mobius.lanes: {shown(label)} goes by {lane}: {why}")
     target = Target(
@@ -238,6 +239,7 @@ def _build(
         timeouts=_timeouts(reader, acted, above),
         lane=lane,
         messages=messages_lane(provider, handed, wish=wish),
+        responses=responses_lane(provider, handed, info, lane=lane, wish=wish),
         weight=reader.number(acted.get("weight"), "weight"),
         order=order or 0,
         rpm=reader.integer(acted.get("rpm"), "rpm"),
@@ -248,7 +250,7 @@ def _build(
         drop_params=above.drop_params if drop is None else drop,
         missing=reader.missing[0] if reader.missing else None,
         info=info,
-        facts=above.catalogue.find(provider, model, stated),
+        facts=facts,
         stated=stated,
     )
     retries = reader.integer(acted.get("num_retries"), "num_retries", most=10)
@@ -268,7 +270,7 @@ def _handed_over(reader: Reader, place: Place, provider: str, params: _Params) -
 def _stated(provider: str, handed: Mapping[str, Any], info: Mapping[str, Any]) -> Stated:
     """Return what an entry says of its model; as in LiteLLM, litellm_params win over model_info."""
     said = {name: info[name] for name in STATED if name in info}
-    said |= {name: value for name, value in {**info, **handed}.items() if is_token_price(name)}
+    said |= {name: value for name, value in {**info, **handed}.items() if is_known_price(name)}
     numbers = {name: value for name, value in said.items() if isinstance(value, int | float)}
     base_model = info.get("base_model") or handed.get("base_model")
     return Stated(

@@ -12,9 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
 from proxy.grammar.chat import Chat
+from proxy.grammar.heard import Heard
 from proxy.grammar.messages import Messages
 from proxy.grammar.responses import Responses
 from proxy.grammar.single import Counted, Embedding, Listed
+from proxy.grammar.sound import Speech
 from proxy.grammar.text import Text
 from proxy.types import Json, Surface, Usage
 
@@ -81,7 +83,10 @@ class Grammar(Protocol):
         ...
 
     def reasons(self, said: Iterable[Json]) -> list[object]:
-        """Return why each choice ended, of the events of a stream or of one whole body."""
+        """
+        Return why each choice ended, of the events of a stream or of one whole body, in the words
+        of a chat; None for one that did not, and nothing where the end of the stream is missing.
+        """
         ...
 
 
@@ -95,4 +100,7 @@ GRAMMARS: Mapping[Surface, Grammar] = {
     Surface.RERANK: Listed("results"),
     Surface.MESSAGES: Messages(),
     Surface.COUNT_TOKENS: Counted(),
+    Surface.SPEECH: Speech(),
+    Surface.TRANSCRIPTIONS: Heard(),
+    Surface.TRANSLATIONS: Heard(),
 }

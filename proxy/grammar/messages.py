@@ -24,6 +24,15 @@ PIECES: Mapping[str, tuple[str, ...]] = {
     "thinking": ("thinking", "signature"),
 }
 _TEXTS = ("text", "thinking", "partial_json")
+# Why a message ends, in OpenAI's words, which are those of the file.
+REASONS: Mapping[str, str] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "tool_use": "tool_calls",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "refusal": "content_filter",
+}
 
 
 class Messages:
@@ -88,9 +97,13 @@ class Messages:
         return list(events_of(body))
 
     def reasons(self, said: Iterable[Json]) -> list[object]:
+        events = list(said)
+        kinds = {event.get("type") for event in events}
+        if "message_start" in kinds and "message_stop" not in kinds:
+            return []  # all of it was said, but nobody can be given a stream without its end
         found = [each.get("stop_reason") or _object(each.get("delta")).get("stop_reason")
-                 for each in said]  # fmt: skip
-        return [reason for reason in found if reason]
+                 for each in events]  # fmt: skip
+        return [REASONS.get(reason, reason) for reason in found if isinstance(reason, str)]
 
 
 def events_of(body: Json) -> Iterator[Json]:

@@ -9,6 +9,7 @@ from proxy.types import Json, Usage
 from proxy.usage import usage_of
 
 ENDS = frozenset({"response.completed", "response.incomplete"})
+CALLS = frozenset({"function_call", "custom_tool_call"})  # items that the caller is to answer
 # What comes before anything of an answer does: the response itself, and empty places in it.
 OPENINGS = frozenset(
     {
@@ -46,9 +47,7 @@ class Responses:
     def usage(self, said: Json, before: Usage | None) -> Usage | None:
         response = said.get("response", said)
         usage = response.get("usage") if isinstance(response, Mapping) else None
-        return (
-            usage_of({"usage": _as_chat(usage)}) if isinstance(usage, Mapping) else None
-        ) or before
+        return usage_of({"usage": usage_as_chat(usage)}) or before
 
     def reports(self, event: Json) -> bool:
         return self.usage(event, None) is not None
@@ -85,13 +84,29 @@ class Responses:
         ]
 
     def reasons(self, said: Iterable[Json]) -> list[object]:
-        last = list(said)[-1:]
-        responses = [event.get("response", event) for event in last]
-        return ["stop" if each.get("status") == "completed" else "length" for each in responses]
+        events = list(said)
+        told = [event for event in events if event.get("type") in ENDS] or events
+        return [_reason(each.get("response", each)) for each in told[-1:]]
 
 
-def _as_chat(usage: Json) -> Json:
-    """Return a usage in the words of a chat's, which mean the same."""
+def _reason(response: object) -> str | None:
+    """Return why a response ended, in the words of a chat; None for one that has not."""
+    match response:
+        case {"status": "completed", "output": list(output)}:
+            called = any(isinstance(each, Mapping) and each.get("type") in CALLS for each in output)
+            return "tool_calls" if called else "stop"
+        case {"status": "incomplete", "incomplete_details": {"reason": "content_filter"}}:
+            return "content_filter"
+        case {"status": "incomplete"}:
+            return "length"
+        case _:
+            return None
+
+
+def usage_as_chat(usage: object) -> Json:
+    """Return a usage in the words of a chat's, which mean the same; nothing for what is none."""
+    if not isinstance(usage, Mapping):
+        return {}
     names = {"input_tokens": "prompt_tokens", "output_tokens": "completion_tokens"}
     return {
         **{chat: usage[name] for name, chat in names.items() if name in usage},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import accumulate, pairwise
@@ -26,9 +27,10 @@ class Kind(StrEnum):
 
     WHOLE = "whole"  # one payload: the JSON of the body
     STREAM = "stream"  # two: its events as they are sent, and those that tell its usage, likewise
+    VECTOR = "vector"  # two: the JSON of one of its list, and that of what stands around the list
 
 
-PAYLOADS = {Kind.WHOLE: 1, Kind.STREAM: 2}
+PAYLOADS = {Kind.WHOLE: 1, Kind.STREAM: 2, Kind.VECTOR: 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,10 @@ class CacheStore(Protocol):
     """
 
     async def find(self, key: str) -> Entry | None: ...
+
+    async def find_each(self, keys: Sequence[str]) -> list[Entry | None]:
+        """Return what is kept under each key."""
+        ...
 
     async def keep(self, key: str, entry: Entry, *, for_s: float) -> None:
         """Have the entry kept for so long, which may be longer than it is fresh."""

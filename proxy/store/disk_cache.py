@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ from proxy.clock import Clock
 from proxy.store.cache_port import CannotKeep, Entry, pack, unpack
 from proxy.store.patience import Failed, Patience
 
+MANY = 20  # keys that are looked up together, within the time that one may take
 PATIENCE_S = 0.1  # with another process that writes
 CLOSING_S = 1.0
 MOST_ON_DISK_BYTES = 4 * 1024**3
@@ -73,10 +75,15 @@ class DiskCache:
                 self._ask(lambda: self._get(key), None)
             )
             found.add_done_callback(lambda _: self._looking.pop(key))
-        raw = await asyncio.shield(found)
-        if not isinstance(raw, bytes):
-            return None
-        return await unpack(key, raw, most_bytes=self._most_bytes)
+        return await self._read(key, await asyncio.shield(found))
+
+    async def find_each(self, keys: Sequence[str]) -> list[Entry | None]:
+        found: list[Entry | None] = []
+        for start in range(0, len(keys), MANY):
+            some = keys[start : start + MANY]
+            raws = await self._ask(partial(list, map(self._get, some)), [None] * len(some))
+            found += [await self._read(*each) for each in zip(some, raws, strict=True)]
+        return found
 
     async def keep(self, key: str, entry: Entry, *, for_s: float) -> None:
         if for_s > 0:
@@ -96,6 +103,11 @@ class DiskCache:
         with suppress(sqlite3.Error, OSError, TimeoutError):
             self._pool.submit(self._cache.close).result(CLOSING_S)
         self._pool.shutdown(wait=False)
+
+    async def _read(self, key: str, raw: object) -> Entry | None:
+        if not isinstance(raw, bytes):
+            return None
+        return await unpack(key, raw, most_bytes=self._most_bytes)
 
     def _get(self, key: str) -> object:
         try:

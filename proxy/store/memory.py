@@ -9,8 +9,8 @@ runs, so each step below is atomic.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import NamedTuple, TypeAlias
 
 from proxy.clock import Clock
 from proxy.limits import (
@@ -34,6 +34,10 @@ SOON_S = 1.0
 MOST_SCOPES = 100_000
 
 
+# Limits, what is asked of each, and its counter, in its window of now and with its past.
+Asked: TypeAlias = list[tuple[Limit, int, Counter]]
+
+
 class Reserved(NamedTuple):
     """What one attempt has set aside, and for whom it counts in the end."""
 
@@ -52,14 +56,13 @@ class MemoryStore:
         self._reserved: dict[str, Reserved] = {}
 
     async def admit(self, id: str, limits: Sequence[Limit]) -> Standings | Refusal:
-        claims = [Claim(limit, 1) for limit in limits]
-        asked, now_s, wall_s = await self._ready(claims)
+        asked, now_s, wall_s = await self._ready([(limit, 1) for limit in limits])
         if id not in self._slots:
-            refusal = _refusal(claims, asked, now_s, wall_s)
+            refusal = _refusal(asked, now_s, wall_s)
             if refusal is not None:
                 return refusal
-            self._slots[id] = [counter for counter, _ in _take(claims, asked, now_s)]
-        return _standings(claims, asked, now_s, wall_s)
+            self._slots[id] = [counter for counter, _ in _take(asked, now_s)]
+        return _standings(asked, now_s, wall_s)
 
     async def leave(self, id: str) -> None:
         for counter in self._slots.pop(id, ()):
@@ -70,11 +73,11 @@ class MemoryStore:
     ) -> Standings | Refusal:
         asked, now_s, wall_s = await self._ready(claims)
         if id not in self._reserved:
-            refusal = _refusal(claims, asked, now_s, wall_s)
+            refusal = _refusal(asked, now_s, wall_s)
             if refusal is not None:
                 return refusal
-            self._reserved[id] = Reserved(_take(claims, asked, now_s), scopes)
-        return _standings(claims, asked, now_s, wall_s)
+            self._reserved[id] = Reserved(_take(asked, now_s), scopes)
+        return _standings(asked, now_s, wall_s)
 
     async def settle(self, id: str, spent: Spent) -> None:
         reserved = self._reserved.pop(id, None)
@@ -104,25 +107,20 @@ class MemoryStore:
         return self._clock.wall()
 
     async def standings(self, limits: Sequence[Limit]) -> Standings:
-        claims = [Claim(limit, 0) for limit in limits]
-        return _standings(claims, *await self._ready(claims))
+        return _standings(*await self._ready([(limit, 0) for limit in limits]))
 
-    async def _ready(self, claims: Sequence[Claim]) -> tuple[list[Counter], float, float]:
-        """
-        Return the counters of the claims, each in its window of now and with its past.
-
-        And when that is, on both clocks.
-        """
+    async def _ready(self, claims: Iterable[tuple[Limit, int]]) -> tuple[Asked, float, float]:
+        """Return what is asked, ready to be answered; and when that is, on both clocks."""
         while True:
             now_s, wall_s = self._clock.now(), self._clock.wall()
-            asked: list[Counter] = []
+            asked: Asked = []
             loading: list[asyncio.Task[None]] = []
-            for limit, _ in claims:
+            for limit, amount in claims:
                 counter = self._counter(limit)
                 counter.turn(now_s, wall_s)
                 if not counter.known:
                     loading.append(counter.loading or self._load(limit, counter, wall_s))
-                asked.append(counter)
+                asked.append((limit, amount, counter))
             if not loading:
                 return asked, now_s, wall_s
             # Shielded: others wait for the same past, and this caller may be leaving.
@@ -172,12 +170,10 @@ class MemoryStore:
         return counter.loading
 
 
-def _take(
-    claims: Sequence[Claim], asked: Sequence[Counter], now_s: float
-) -> list[tuple[Counter, int]]:
+def _take(asked: Asked, now_s: float) -> list[tuple[Counter, int]]:
     """Count what is asked for; return what of it is given back one day."""
     held: list[tuple[Counter, int]] = []
-    for (limit, amount), counter in zip(claims, asked, strict=True):
+    for limit, amount, counter in asked:
         if limit.unit is Unit.REQUESTS:
             counter.add(amount, now_s)  # it is made, whatever comes of it
         else:
@@ -186,30 +182,25 @@ def _take(
     return held
 
 
-def _standings(
-    claims: Sequence[Claim], asked: Sequence[Counter], now_s: float, wall_s: float
-) -> Standings:
+def _standings(asked: Asked, now_s: float, wall_s: float) -> Standings:
     return tuple(
         [
             Standing(limit, counter.settled + counter.open, counter.empty_in_s(now_s, wall_s))
-            for (limit, _), counter in zip(claims, asked, strict=True)
+            for limit, _, counter in asked
         ]
     )
 
 
-def _refusal(
-    claims: Sequence[Claim], asked: Sequence[Counter], now_s: float, wall_s: float
-) -> Refusal | None:
+def _refusal(asked: Asked, now_s: float, wall_s: float) -> Refusal | None:
     refusals = [
-        _refused(claim, counter, now_s, wall_s)
-        for claim, counter in zip(claims, asked, strict=True)
-        if counter.settled + counter.open + claim.amount > claim.limit.most
+        _refused(limit, amount, counter, now_s, wall_s)
+        for limit, amount, counter in asked
+        if counter.settled + counter.open + amount > limit.most
     ]
     return worst(refusals) if refusals else None
 
 
-def _refused(claim: Claim, counter: Counter, now_s: float, wall_s: float) -> Refusal:
-    limit, amount = claim
+def _refused(limit: Limit, amount: int, counter: Counter, now_s: float, wall_s: float) -> Refusal:
     over = counter.used + amount - limit.most
     wait_s: float | None = SOON_S  # only reservations stand in the way
     if amount > limit.most:

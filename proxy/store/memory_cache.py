@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from proxy.clock import Clock
@@ -26,6 +27,12 @@ class MemoryCache:
         self.size_bytes = 0
 
     async def find(self, key: str) -> Entry | None:
+        return self._get(key)
+
+    async def find_each(self, keys: Sequence[str]) -> list[Entry | None]:
+        return [self._get(key) for key in keys]
+
+    def _get(self, key: str) -> Entry | None:
         kept = self._kept.get(key)
         if kept is None:
             return None

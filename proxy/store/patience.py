@@ -1,4 +1,4 @@
-"""A place that may be gone: asked for a tenth of a second at most, and then not for a while."""
+"""A place that may be gone: asked for so long at most, and then not for a while."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ class Failed(Exception):
 class Patience:
     """Asks, and remembers for how long it is of no use to ask."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, timeout_s: float = TIMEOUT_S) -> None:
         self._clock = clock
+        self._timeout_s = timeout_s
         self._again_s = 0.0  # not asked before this moment
         self._failing = False
 
@@ -38,7 +39,7 @@ class Patience:
             # One finds out whether it is back; the others are not to wait for that.
             self._again_s = now_s + REST_S
         try:
-            reply = await _in_time(ask, TIMEOUT_S + longer_s)
+            reply = await _in_time(ask, self._timeout_s + longer_s)
         except ResponseError as exc:
             # It answers: it is full, or this value is of another kind. Others may well be found.
             self._failing, self._again_s = False, 0.0

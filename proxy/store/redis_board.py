@@ -19,12 +19,13 @@ import orjson
 from proxy.clock import Clock
 from proxy.ids import Ids
 from proxy.store.board import Begun, Following, LeaderLost, Leading
-from proxy.store.patience import Failed, Patience
+from proxy.store.patience import TIMEOUT_S, Failed, Patience
 from proxy.types import Json
 
-LEADER_MS = 700  # without a sign of life after which a leader is gone
-BEAT_S = 0.2
+LEADER_MS = 600  # without a sign of life after which a leader is gone
+BEAT_S = 0.15
 LOOK_MS = 150  # between looks whether a leader that says nothing is still there
+TICK_S = 0.1  # a Redis that has nothing else to do ends a wait so much late
 KEPT_MS = 30_000  # what was said, for those who came before the end
 MANY = 100  # sayings that are read at once
 
@@ -46,7 +47,13 @@ redis.call('PEXPIRE', KEYS[2], ARGV[3])
 redis.call('PEXPIRE', KEYS[3], ARGV[3])
 return 1
 """
-# The same, and ARGV: what is said, as pairs for XADD.
+# KEYS: flight. ARGV: who leads. Returns for how many milliseconds it is taken to be alive, -1 for
+# whoever leads no more.
+LEFT = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
+return redis.call('PTTL', KEYS[1])
+"""
+# As for BEAT, and ARGV: what is said, as pairs for XADD.
 SAY = """
 for place = 4, #ARGV, 2 do redis.call('XADD', KEYS[3], '*', ARGV[place], ARGV[place + 1]) end
 redis.call('PEXPIRE', KEYS[3], ARGV[3])
@@ -61,26 +68,46 @@ return mine and 1 or 0
 
 
 class RedisBoard:
-    """`most_bytes` is how much of an answer is held for those who may still come."""
+    """
+    `most_bytes` is how much of an answer is held for those who may still come.
 
-    def __init__(self, client: Any, clock: Clock, *, namespace: str, most_bytes: int) -> None:
+    Of a Redis that may take longer, signs of life may too.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        clock: Clock,
+        *,
+        namespace: str,
+        most_bytes: int,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
         self._client = client
         self._most_bytes = most_bytes
         self._prefix = f"mobius:flight:{namespace}:" if namespace else "mobius:flight:"
-        self._patience = Patience(clock)
+        self._patience = Patience(clock, timeout_s)
         self._ids = Ids(token_hex(8))
+        self._leader_ms = LEADER_MS + int(max(0.0, timeout_s - TIMEOUT_S) * 1000)
 
     async def take(self, key: str) -> Leading | Following | None:
         me = self._ids.next()
         places = self._places(key, me)
         try:
             leader: bytes | None = await self._patience.ask(
-                lambda: self._client.eval(TAKE, 2, *places[:2], me, LEADER_MS, KEPT_MS)
+                lambda: self._client.eval(TAKE, 2, *places[:2], me, self._leader_ms, KEPT_MS)
             )
         except Failed:
             return None
         if leader is None:
-            return RedisLeading(self._client, self._patience, places, me, self._most_bytes)
+            return RedisLeading(
+                self._client,
+                self._patience,
+                places,
+                me,
+                most_bytes=self._most_bytes,
+                leader_ms=self._leader_ms,
+            )
         name = leader.decode()
         return RedisFollowing(self._client, self._patience, self._places(key, name), name)
 
@@ -103,12 +130,15 @@ class RedisLeading(Leading):
         patience: Patience,
         places: tuple[str, str, str],
         me: str,
+        *,
         most_bytes: int,
+        leader_ms: int,
     ) -> None:
         self._client = client
         self._patience = patience
         self._places = places
         self._me = me
+        self._leader_ms = leader_ms
         self._most_bytes = most_bytes
         self._unsaid: list[tuple[bytes, bytes]] = []  # fields and values
         self._unsaid_bytes = 0
@@ -181,7 +211,7 @@ class RedisLeading(Leading):
 
     def _evaluate(self, script: str, said: Iterable[tuple[bytes, bytes]] = ()) -> Awaitable[Any]:
         words = [word for pair in said for word in pair]
-        arguments = (*self._places, self._me, LEADER_MS, KEPT_MS, *words)
+        arguments = (*self._places, self._me, self._leader_ms, KEPT_MS, *words)
         return self._patience.ask(lambda: self._client.eval(script, 3, *arguments))
 
 
@@ -225,20 +255,26 @@ class RedisFollowing(Following):
 
     async def _next(self) -> tuple[bytes, bytes]:
         """Return what is said next, once it is. Raises LeaderLost."""
+        wait_ms: int | None = LOOK_MS
         try:
             while not self._read:
-                if not await self._look() and not await self._is_there() and not await self._look():
+                if await self._look(wait_ms):
+                    continue
+                if wait_ms is None:
                     raise LeaderLost
+                left_ms = await self._left_ms()
+                # At the very moment at which it counts as gone; then once more what it has said.
+                wait_ms = min(LOOK_MS, left_ms + 1) if left_ms >= 0 else None
         except Failed as exc:
             raise LeaderLost from exc
         return self._read.pop(0)
 
-    async def _look(self) -> bool:
+    async def _look(self, wait_ms: int | None) -> bool:
         """Wait a moment for something to be said, and say whether anything was."""
         streams = {self._places[2]: self._last}
         found = await self._patience.ask(
-            lambda: self._client.xread(streams, count=MANY, block=LOOK_MS),
-            longer_s=LOOK_MS / 1000,
+            lambda: self._client.xread(streams, count=MANY, block=wait_ms),
+            longer_s=0.0 if wait_ms is None else wait_ms / 1000 + TICK_S,
         )
         for _, lines in found or ():
             for line, fields in lines:
@@ -246,9 +282,9 @@ class RedisFollowing(Following):
                 self._read += fields.items()
         return bool(found)
 
-    async def _is_there(self) -> bool:
-        leader = await self._patience.ask(lambda: self._client.get(self._places[0]))
-        return isinstance(leader, bytes) and leader.decode() == self._leader
+    async def _left_ms(self) -> int:
+        place, leader = self._places[0], self._leader
+        return int(await self._patience.ask(lambda: self._client.eval(LEFT, 1, place, leader)))
 
 
 def _events(value: bytes) -> list[Json]:

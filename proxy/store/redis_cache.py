@@ -8,6 +8,8 @@ again and again.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -16,7 +18,7 @@ from redis.exceptions import RedisError
 
 from proxy.clock import Clock
 from proxy.store.cache_port import Entry, pack, unpack
-from proxy.store.patience import Failed, Patience
+from proxy.store.patience import TIMEOUT_S, Failed, Patience
 from proxy.store.redis_finder import Finder
 
 PREFIX = "mobius:cache:"
@@ -29,11 +31,19 @@ class RedisCache:
     Keeps entries below a prefix; `most_bytes` is the most that the payloads of one may take.
     """
 
-    def __init__(self, client: Any, clock: Clock, *, namespace: str, most_bytes: int) -> None:
+    def __init__(
+        self,
+        client: Any,
+        clock: Clock,
+        *,
+        namespace: str,
+        most_bytes: int,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
         self._client = client
         self._prefix = f"{PREFIX}{namespace}:" if namespace else PREFIX
         self._most_bytes = most_bytes
-        self._patience = Patience(clock)
+        self._patience = Patience(clock, timeout_s)
         # One byte more than it may take says that it takes too much.
         self._finder = Finder(client, self._patience, most_bytes=most_bytes + HEADROOM_BYTES)
 
@@ -43,6 +53,10 @@ class RedisCache:
         except Failed:
             return None
         return await self._read(key, raw)
+
+    async def find_each(self, keys: Sequence[str]) -> list[Entry | None]:
+        # All of them are asked for before the first reply: the finder sends them together.
+        return await asyncio.gather(*map(self.find, keys))
 
     async def keep(self, key: str, entry: Entry, *, for_s: float) -> None:
         milliseconds = int(for_s * 1000)

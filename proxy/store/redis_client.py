@@ -28,6 +28,7 @@ from proxy.store.redis_address import (
 CONNECT_S = 0.5  # nobody waits for it: what is asked meanwhile is told that Redis is gone
 # Longer than what `RedisLink` waits: it alone knows a slow Redis from a busy event loop.
 BACKSTOP_S = 1.5
+MARGIN_S = 1.0
 
 NO_EVICTION = "noeviction"
 
@@ -47,11 +48,12 @@ class Master(Redis):
                 await sentinel.aclose()
 
 
-def open_client(settings: RedisSettings) -> Client:
+def open_client(settings: RedisSettings, *, timeout_s: float = 0.0) -> Client:
     """
     Return a client that connects when it is first asked. Raises RedisAddressInvalid.
 
-    It may be used from one event loop only, and whoever opens it closes it.
+    `timeout_s` is for how long whoever uses it waits. It may be used from one event loop only, and
+    whoever opens it closes it.
     """
     url = settings.url or _url_of_several(settings)
     if url is None:
@@ -61,16 +63,16 @@ def open_client(settings: RedisSettings) -> Client:
             port=settings.port or REDIS_PORT,
             db=settings.db or 0,
             password=settings.password,
-            **_options(),
+            **_options(timeout_s),
         )
     scheme = url.partition("://")[0]
     if settings.ssl and scheme.partition("+")[0] == "redis":
         # LiteLLM goes by the URL alone. Whoever wrote both wants nothing to be sent in the clear.
         url, scheme = f"rediss{url.removeprefix('redis')}", f"rediss{scheme.removeprefix('redis')}"
     if "+" in scheme:
-        return _of_several(address_of(url), settings.password)
+        return _of_several(address_of(url), settings.password, timeout_s)
     try:
-        return Redis.from_url(url, **_given(settings), **_options())
+        return Redis.from_url(url, **_given(settings), **_options(timeout_s))
     except ValueError:
         raise RedisAddressInvalid(UNREADABLE) from None
 
@@ -94,10 +96,10 @@ def _given(settings: RedisSettings) -> Options:
     return {} if settings.password is None else {"password": settings.password}
 
 
-def _options(*, standalone: bool = True) -> Options:
+def _options(timeout_s: float, *, standalone: bool = True) -> Options:
     options: Options = {
         "socket_connect_timeout": CONNECT_S,
-        "socket_timeout": BACKSTOP_S,
+        "socket_timeout": max(BACKSTOP_S, timeout_s + MARGIN_S),
         "retry": Retry(NoBackoff(), 0),
         "retry_on_error": [],
     }
@@ -105,16 +107,16 @@ def _options(*, standalone: bool = True) -> Options:
     return options | {"health_check_interval": 0} if standalone else options
 
 
-def _of_several(address: Address, password: str | None) -> Client:
+def _of_several(address: Address, password: str | None, timeout_s: float) -> Client:
     own: Options = {"username": address.username, "password": address.password or password}
     if address.tls:
         own["ssl"] = True
     if address.kind == CLUSTER:
         nodes = [ClusterNode(host, port) for host, port in address.nodes]
-        options = _options(standalone=False)
+        options = _options(timeout_s, standalone=False)
         return RedisCluster(startup_nodes=nodes, **own, **options)
-    options = _options()
-    nodes_of = Sentinel(list(address.nodes), sentinel_kwargs=_options(), **own, **options)  # type: ignore[no-untyped-call]  # redis-py has no annotations here
+    options = _options(timeout_s)
+    nodes_of = Sentinel(list(address.nodes), sentinel_kwargs=options, **own, **options)  # type: ignore[no-untyped-call]  # redis-py has no annotations here
     master: Redis = nodes_of.master_for(address.service, redis_class=Master, db=address.db)
     return master
 

@@ -4,7 +4,7 @@ The tables of the ledger's file, how they came to be, and what is said when it c
 `open_attempts` holds what is under way and `attempts` what is finished, in the order in which it
 was: a row is written twice, at the end of a table each time, and no index has to follow it.
 `totals` are the sums by hour and process that limits and reports ask for. Hour 0 holds what was
-purged.
+purged. `origins` says who made which response.
 """
 
 from __future__ import annotations
@@ -71,6 +71,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             ) WITHOUT ROWID""",
         # They change once an hour for each group, not with every row.
         *(f"CREATE INDEX totals_by_{name} ON totals ({name}, hour)" for name in WHO),
+    ),
+    (
+        """CREATE TABLE origins (
+            key TEXT PRIMARY KEY, credential TEXT NOT NULL, tenant TEXT NOT NULL,
+            target TEXT NOT NULL, made_at INTEGER NOT NULL) WITHOUT ROWID""",
+        "CREATE INDEX origins_by_age ON origins (made_at)",
     ),
 )
 

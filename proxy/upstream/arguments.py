@@ -20,24 +20,49 @@ from proxy.errors import UpstreamFailure
 from proxy.parameters import EXTRAS, OPENAI
 from proxy.retry import Kind
 from proxy.types import Call, Json, Surface, Target
-from proxy.upstream.fields import NATIVE, OURS, TARGETS, UNMERGED, drop, drops, filled, take_out
+from proxy.upstream.as_chat import drop_unheard
+from proxy.upstream.fields import (
+    NATIVE,
+    OURS,
+    TARGETS,
+    UNMERGED,
+    drop,
+    drops,
+    filled,
+    take_out,
+    words_of,
+)
 from proxy.upstream.history import spoken
 from proxy.upstream.judge import choices_of_call
 from proxy.upstream.secrets import HEADERS, secrets_of
 
 CHAT = "acompletion"
-DRAW = "aimage_generation"
 MODERATE = "amoderation"
-RESPOND = "aresponses"  # asked by a bridge of ours
+SPEAK = "aspeech"  # in its place one of ours asks
 # What LiteLLM calls each surface.
 FUNCTIONS: Mapping[Surface, str] = {
     Surface.CHAT: CHAT,
     Surface.COMPLETIONS: "atext_completion",
     Surface.EMBEDDINGS: "aembedding",
     Surface.MODERATIONS: MODERATE,
-    Surface.IMAGES: DRAW,
+    Surface.IMAGES: "aimage_generation",
     Surface.RERANK: "arerank",
-    Surface.RESPONSES: RESPOND,
+    Surface.SPEECH: SPEAK,
+    Surface.TRANSCRIPTIONS: "atranscription",
+}
+# What of a body LiteLLM has a word for; it takes anything else for a setting of its own, or drops
+# it without saying so.
+WORDS: Mapping[Surface, frozenset[str]] = {
+    Surface.SPEECH: frozenset({"input", "instructions", "response_format", "speed", "voice"}),
+    Surface.TRANSCRIPTIONS: frozenset(
+        {"language", "prompt", "response_format", "temperature", "timestamp_granularities"}
+    ),
+    Surface.TRANSLATIONS: frozenset(),
+}
+# What is seen to here, whatever LiteLLM makes of it.
+OWN_WORDS: Mapping[Surface, frozenset[str]] = {
+    Surface.SPEECH: frozenset({"stream_format"}),
+    Surface.TRANSCRIPTIONS: frozenset({"response_format"}),
 }
 # Asked with a key as `api-key`, or with a token where the file has one of these.
 AZURES = frozenset({"azure", "azure_text"})
@@ -61,8 +86,10 @@ class Written:
 
 def write_arguments(litellm: ModuleType, target: Target, call: Call, *, foreign: bool) -> Written:
     """Return what to call LiteLLM with; `foreign`: the caller wrote for another provider."""
+    if call.surface in WORDS:
+        return _write_sound(litellm, target, call)
     if call.surface is not Surface.CHAT:
-        return _write_other(litellm, target, call)
+        return _write_other(litellm, target, call, foreign=foreign)
     native = _is_openai_s(target)
     body = filled(target, call)
     for path in target.params.get("additional_drop_params") or ():
@@ -70,8 +97,9 @@ def write_arguments(litellm: ModuleType, target: Target, call: Call, *, foreign:
     dropping = drops(target, foreign=foreign)
     dropped: list[str] = []
     if dropping or not native:
+        words = words_of(litellm, target, native=native)
         dropped += drop(
-            litellm, target, call, body, native=native, foreign=foreign, dropping=dropping
+            words, target, call, body, native=native, foreign=foreign, dropping=dropping
         )
     place = {k: v for k, v in target.params.items() if k not in ("extra_body", "drop_params")}
     arguments: dict[str, Any] = {
@@ -91,12 +119,16 @@ def write_arguments(litellm: ModuleType, target: Target, call: Call, *, foreign:
     return Written(CHAT, arguments, native, tuple(dropped), secrets, headers)
 
 
-def _write_other(litellm: ModuleType, target: Target, call: Call) -> Written:
+def _write_other(litellm: ModuleType, target: Target, call: Call, *, foreign: bool) -> Written:
     """Return what to call LiteLLM with where it has a function for the surface."""
     place = {k: v for k, v in target.params.items() if k not in ("extra_body", "drop_params")}
-    body = {**filled(target, call), **(target.params.get("extra_body") or {})}
+    function, body, dropped = FUNCTIONS[call.surface], filled(target, call), list[str]()
     for path in target.params.get("additional_drop_params") or ():
         take_out(path, body)
+    native = _is_openai_s(target)
+    if not native:
+        dropped += drop_unheard(litellm, target, call, body, foreign=foreign)
+    body |= target.params.get("extra_body") or {}
     said = {name: value for name, value in body.items() if name not in OURS and value is not None}
     arguments: dict[str, Any] = {
         # LiteLLM edits in place what it is given; the next target must see it as it was sent.
@@ -111,13 +143,62 @@ def _write_other(litellm: ModuleType, target: Target, call: Call) -> Written:
     }
     if call.stream:
         arguments |= {"stream": True, "stream_options": {"include_usage": True}}
-    dropped = tuple(_unheard(litellm, target, call)) if arguments["drop_params"] else ()
-    function, secrets, headers = FUNCTIONS[call.surface], secrets_of(target), headers_of(target)
-    native = _is_openai_s(target) and function != RESPOND
+    if arguments["drop_params"]:
+        dropped += _unheard(litellm, target, call)
+    secrets, headers = secrets_of(target), headers_of(target)
     if call.stream and not native and _texts_asked_for(call) > 1:
         message = "LiteLLM mixes the choices of a streamed text up"
         raise UpstreamFailure(message, kind=Kind.DIALECT)
-    return Written(function, arguments, native, dropped, secrets, headers)
+    return Written(function, arguments, native, tuple(dict.fromkeys(dropped)), secrets, headers)
+
+
+def _write_sound(litellm: ModuleType, target: Target, call: Call) -> Written:
+    """Return what to call LiteLLM with where it takes nothing but what it has a word for."""
+    function = FUNCTIONS.get(call.surface)
+    if function is None:
+        raise UpstreamFailure(f"LiteLLM has no {call.surface.value}", kind=Kind.DIALECT)
+    place = {k: v for k, v in target.params.items() if k not in ("extra_body", "drop_params")}
+    body = {**call.body, **(target.params.get("extra_body") or {})}
+    for path in target.params.get("additional_drop_params") or ():
+        take_out(path, body)
+    # In a form a list has another name.
+    said = {name.removesuffix("[]"): value for name, value in body.items() if name not in OURS}
+    words = _words_of(litellm, target, call)
+    unheard = tuple(name for name in said if name not in words | OWN_WORDS[call.surface])
+    if unheard and target.drop_params is False:
+        message = f"LiteLLM has no word for {unheard[0]!r} at this provider"
+        raise UpstreamFailure(message, kind=Kind.DIALECT)
+    arguments = {
+        **{name: value for name, value in said.items() if name in words},
+        **place,
+        **_file_of(call),
+        "model": f"{target.provider}/{target.model}",
+        "max_retries": 0,
+        "timeout": TIMEOUT_S,
+    }
+    native, secrets = _is_openai_s(target), secrets_of(target)
+    return Written(function, arguments, native, unheard, secrets, headers_of(target))
+
+
+def _words_of(litellm: ModuleType, target: Target, call: Call) -> frozenset[str]:
+    """Return what the target's provider has a word for, of all that LiteLLM has one for."""
+    words = WORDS[call.surface]
+    if call.surface is not Surface.TRANSCRIPTIONS or target.provider in NATIVE:
+        return words
+    if target.provider == "groq":
+        return words & set(litellm.GroqSTTConfig().get_supported_openai_params_stt())
+    provider = litellm.LlmProviders(target.provider)
+    find = litellm.ProviderConfigManager.get_provider_audio_transcription_config
+    rules = find(model=target.model, provider=provider)
+    return words if rules is None else words & set(rules.get_supported_openai_params(target.model))
+
+
+def _file_of(call: Call) -> Json:
+    """Return the recording as LiteLLM takes it, whole: it reads all of it more than once."""
+    if call.upload is None:
+        return {}
+    part = next(part for part in call.upload.parts if part.name == "file")
+    return {"file": (part.filename, b"".join(part.spool.pieces()), part.content_type)}
 
 
 def _texts_asked_for(call: Call) -> int:

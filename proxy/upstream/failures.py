@@ -44,6 +44,9 @@ CODE_KINDS: Mapping[str, Kind] = {
     "content_filter": Kind.CONTENT,
     "responsibleaipolicyviolation": Kind.CONTENT,
     "thread_not_found": Kind.FORGOTTEN,
+    # Another account may have made it; this one is none the worse for not knowing.
+    "previous_response_not_found": Kind.DIALECT,
+    "invalid_encrypted_content": Kind.DIALECT,
     "insufficient_quota": Kind.EXHAUSTED,
     "billing_not_active": Kind.EXHAUSTED,
     "billing_hard_limit_reached": Kind.EXHAUSTED,
@@ -88,6 +91,9 @@ PROSE_KINDS: tuple[tuple[re.Pattern[str], Kind], ...] = (
     (re.compile(r"^api key not valid\b"), Kind.CREDENTIAL),
 )
 PROSE_STATUSES = frozenset({400, 403, 413, 429})
+# OpenAI and vLLM of what they do not keep; it means what `previous_response_not_found` does.
+UNKEPT = re.compile(r"^(?:previous )?(?:response|conversation|item|prompt) with id ", re.IGNORECASE)
+UNKEPT_STATUSES = frozenset({400, 404})
 # What providers write as code or type of a refusal that they have no word for.
 VAGUE = frozenset(
     {
@@ -152,7 +158,7 @@ def kind_of(status: int, error: ProviderError) -> Kind:
     if said in (None, Kind.TRANSIENT, Kind.OVERLOADED):
         # Words such as `api_error` stand beside any status, which is then the more precise.
         return base
-    if base is Kind.MISSING and said not in (Kind.EXHAUSTED, Kind.FORGOTTEN):
+    if base is Kind.MISSING and said not in (Kind.EXHAUSTED, Kind.DIALECT, Kind.FORGOTTEN):
         return base
     return said
 
@@ -164,6 +170,8 @@ def _kind_of_range(status: int) -> Kind:
 
 
 def _kind_said(status: int, error: ProviderError) -> Kind | None:
+    if status in UNKEPT_STATUSES and UNKEPT.match(error.message or ""):
+        return Kind.DIALECT
     words = [word.lower() for word in (error.code, error.type) if word is not None]
     for word in words:
         if (kind := CODE_KINDS.get(word)) is not None:

@@ -1,5 +1,5 @@
 """
-The socket of the direct lane: one POST per attempt, watched and bounded.
+The socket of the direct lane: one request at a time, watched and bounded.
 
 Nothing is retried, redirected, unpacked without a bound or kept as a cookie here, and no variable
 of the environment but a proxy's has a say. What fails is told as an UpstreamFailure.
@@ -11,27 +11,35 @@ import asyncio
 import contextlib
 import zlib
 from collections.abc import AsyncIterator, Mapping
-from typing import Self
+from typing import TYPE_CHECKING, Protocol, Self
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
-import aiohttp
-import httpx
 from yarl import URL
 
 from proxy.errors import UpstreamFailure
 from proxy.retry import Kind
+from proxy.upstream.connection import Body
+from proxy.upstream.pool import Pool
 from proxy.upstream.unpack import ENCODINGS, Unpacker
 from proxy.upstream.wire import NO_PROXIES
 from proxy.waiting import Waiting
 
-KEEP_ALIVE_S = 90.0  # so that a quiet minute costs no handshake
-DNS_S = 60
-# What is read ahead of a slow reader is at most one read of the loop's (256 KiB), twice the buffer,
-# and the piece that is on its way out.
-BUFFER_BYTES = 32 * 1024
-PIECE_BYTES = 64 * 1024
-# Of the head of an answer: some gateways send policies and cookies of many kilobytes.
-LONGEST_HEADER_BYTES = 64 * 1024
+if TYPE_CHECKING:
+    from proxy.upstream.proxied import Proxied
+
+
+class Arriving(Protocol):
+    """An answer whose head is there; `read` returns b"" at the end and raises OSError."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    async def read(self) -> bytes: ...
+
+    def close(self) -> None: ...
 
 
 class Http:
@@ -43,36 +51,44 @@ class Http:
 
     def __init__(self, *, proxies: Mapping[str, str] = NO_PROXIES) -> None:
         self._proxies = proxies
-        self._session: aiohttp.ClientSession | None = None
+        self._pool = Pool()
+        self._proxied: Proxied | None = None
 
     async def post(
         self,
         url: URL,
-        body: bytes,
+        body: bytes | Body,
         headers: Mapping[str, str],
         *,
         connect_s: float,
         waiting: Waiting,
+        method: str = "POST",
     ) -> Answer:
         """Return what was answered, of any status, its body not yet read; else UpstreamFailure."""
-        session = self._session or self._open()
-        asking = session.post(
-            url,
-            data=body,
-            headers=headers,
-            allow_redirects=False,
-            proxy=self._proxy(url) if self._proxies else None,
-            timeout=aiohttp.ClientTimeout(total=None, connect=connect_s),
-        )
         try:
-            response = await waiting.through(asking)
-        except aiohttp.ConnectionTimeoutError as exc:
+            proxy = self._proxy(url) if self._proxies else None
+            arriving: Arriving
+            if proxy is not None or url.raw_user is not None:
+                arriving = await self._by_client().post(
+                    url,
+                    body,
+                    headers,
+                    proxy=proxy,
+                    connect_s=connect_s,
+                    waiting=waiting,
+                    method=method,
+                )
+            else:
+                arriving = await self._pool.post(
+                    url, body, headers, connect_s=connect_s, waiting=waiting, method=method
+                )
+        except TimeoutError as exc:
             raise UpstreamFailure("no connection in time", kind=Kind.UNREACHABLE) from exc
-        except (aiohttp.ClientError, OSError, ValueError) as exc:
+        except (OSError, ValueError) as exc:
             raise UpstreamFailure(
                 "no connection, or reset before an answer", kind=Kind.UNREACHABLE
             ) from exc
-        return Answer(response, waiting)
+        return Answer(arriving)
 
     def _proxy(self, url: URL) -> str | None:
         proxy = self._proxies.get(url.scheme) or self._proxies.get("all")
@@ -80,37 +96,27 @@ class Http:
             return None
         return proxy
 
-    def _open(self) -> aiohttp.ClientSession:
-        """Return the session, which belongs to the running loop."""
-        self._session = aiohttp.ClientSession(
-            # The certificates that the other lane trusts; slim images have none of their own.
-            connector=aiohttp.TCPConnector(
-                limit=0,
-                keepalive_timeout=KEEP_ALIVE_S,
-                ttl_dns_cache=DNS_S,
-                ssl=httpx.create_ssl_context(),
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            read_bufsize=BUFFER_BYTES,
-            max_line_size=LONGEST_HEADER_BYTES,
-            max_field_size=LONGEST_HEADER_BYTES,
-        )
-        return self._session
+    def _by_client(self) -> Proxied:
+        if self._proxied is None:
+            # Where there is no proxy it would only make the start slower.
+            from proxy.upstream.proxied import Proxied  # noqa: PLC0415
+
+            self._proxied = Proxied()
+        return self._proxied
 
     async def aclose(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        self._pool.close()
+        if self._proxied is not None:
+            await self._proxied.aclose()
 
 
 class Answer:
     """A provider's answer. Iterating reads its body: decoded, a piece at a time."""
 
-    def __init__(self, response: aiohttp.ClientResponse, waiting: Waiting) -> None:
-        self._response = response
-        self._waiting = waiting
-        self.status = response.status
-        self.headers = {name.lower(): value for name, value in response.headers.items()}
+    def __init__(self, arriving: Arriving) -> None:
+        self._arriving = arriving
+        self.status = arriving.status
+        self.headers = arriving.headers
 
     async def whole(self, limit_bytes: int) -> bytes:
         """Return the whole body. Raises UpstreamFailure where it breaks or is over the limit."""
@@ -126,7 +132,7 @@ class Answer:
     def __aiter__(self) -> AsyncIterator[bytes]:
         encoding = self.headers.get("content-encoding", "identity").lower() or "identity"
         if encoding == "identity":
-            return _Reads(self._response.content, self._waiting)
+            return _Reads(self._arriving)
         return self._decoded(encoding)
 
     async def _decoded(self, encoding: str) -> AsyncIterator[bytes]:
@@ -134,7 +140,7 @@ class Answer:
             raise UpstreamFailure("the answer's encoding was not asked for", kind=Kind.TRANSIENT)
         unpacker = Unpacker()
         try:
-            async for raw in _Reads(self._response.content, self._waiting):
+            async for raw in _Reads(self._arriving):
                 for piece in unpacker.feed(raw):
                     yield piece
             for piece in unpacker.end():
@@ -148,28 +154,27 @@ class Answer:
         """Read what is left, if it comes within `limit_s`, so that the connection stays usable."""
         with contextlib.suppress(TimeoutError, UpstreamFailure):
             async with asyncio.timeout(limit_s):
-                async for _piece in _Reads(self._response.content, self._waiting):
+                async for _piece in _Reads(self._arriving):
                     pass
 
     def close(self) -> None:
         """Close the connection, unless the body was read to its end: then it is used again."""
-        self._response.close()
+        self._arriving.close()
 
 
 class _Reads:
-    """What each read of the socket brings; the waiting for it is noted."""
+    """What each read of the socket brings."""
 
-    def __init__(self, content: aiohttp.StreamReader, waiting: Waiting) -> None:
-        self._content = content
-        self._waiting = waiting
+    def __init__(self, arriving: Arriving) -> None:
+        self._arriving = arriving
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
         try:
-            piece = await self._waiting.through(self._content.read(PIECE_BYTES))
-        except (aiohttp.ClientError, OSError) as exc:
+            piece = await self._arriving.read()
+        except OSError as exc:
             raise UpstreamFailure(
                 "the connection broke inside the answer", kind=Kind.TRANSIENT, tokens_spent=True
             ) from exc

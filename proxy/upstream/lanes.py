@@ -9,11 +9,16 @@ from urllib.request import getproxies_environment
 from proxy.clock import Clock
 from proxy.estimate import PromptRates
 from proxy.replies import Reply
-from proxy.types import Call, Lane, Target
+from proxy.types import Call, Lane, Surface, Target
 from proxy.upstream import Upstream
+from proxy.upstream.bridge import Bridge
 from proxy.upstream.direct import Direct
+from proxy.upstream.exchange import Exchange
 from proxy.upstream.http import Http
+from proxy.upstream.interpreted import Interpreted
+from proxy.upstream.responding import Responding
 from proxy.upstream.sdk import Sdk
+from proxy.upstream.stored import Stored
 from proxy.upstream.translated import Translated
 from proxy.upstream.unified import Unified
 from proxy.upstream.wire import Transport
@@ -21,13 +26,17 @@ from proxy.waiting import Waiting
 
 
 class Lanes:
-    """Asks each target by its own lane, as `Upstream` says."""
+    """Asks each target by its own lane, as `Upstream` says; those of `responses` are others."""
 
-    def __init__(self, lanes: Mapping[Lane, Upstream]) -> None:
+    def __init__(
+        self, lanes: Mapping[Lane, Upstream], responses: Mapping[Lane, Upstream] | None = None
+    ) -> None:
         self._lanes = lanes
+        self._responses = responses or {}
 
     async def call(self, target: Target, call: Call, *, foreign: bool, waiting: Waiting) -> Reply:
-        lane = self._lanes[target.lane_of(call.surface)]
+        lanes = self._responses if call.surface is Surface.RESPONSES else self._lanes
+        lane = lanes[target.lane_of(call.surface)]
         return await lane.call(target, call, foreign=foreign, waiting=waiting)
 
 
@@ -46,19 +55,40 @@ class Providers:
 
         By `rates` prompts are counted for targets that do not count them.
         """
+        exchange = Exchange(self._http, self._clock, limit_bytes=limit_bytes)
+        unified = Unified(self.sdk, self._clock, limit_bytes=limit_bytes)
+        direct = Direct(exchange, self.sdk)
         chat: dict[Lane, Upstream] = {
-            Lane.UNIFIED: Unified(self.sdk, self._clock, limit_bytes=limit_bytes),
-            Lane.DIRECT: Direct(self._http, self.sdk, self._clock, limit_bytes=limit_bytes),
+            Lane.UNIFIED: unified,
+            Lane.DIRECT: direct,
+            Lane.TRANSLATED: Interpreted(exchange, unified, self._clock),
         }
-        translated = Translated(Lanes(chat), self.sdk, rates or PromptRates())
-        return Lanes({**chat, Lane.TRANSLATED: translated})
+        as_chat = Translated(Lanes(chat), self.sdk, rates or PromptRates())
+        bridge = Bridge(Lanes(chat), self.sdk, self._clock)
+        responding = Responding(direct, bridge, self._clock)
+        return Lanes(
+            {**chat, Lane.AS_CHAT: as_chat}, {Lane.DIRECT: responding, Lane.AS_CHAT: bridge}
+        )
+
+    def stored(self, limit_bytes: Callable[[], int]) -> Stored:
+        """Return what asks for the responses that providers keep; `limit_bytes` likewise."""
+        return Stored(self._http, self._clock, limit_bytes=limit_bytes)
 
     def state(self, targets: Iterable[Target]) -> Mapping[str, str]:
-        """Return `ready`, `loading` or `failed` for each lane, `idle` where nobody is on it."""
-        direct = any(Lane.DIRECT in (target.lane, target.messages) for target in targets)
+        """
+        Return `ready`, `loading` or `failed` for each lane, `idle` where nobody is on it.
+
+        LiteLLM, when it is loaded only for what a request of another lane may hold, is waited for
+        by that request and by nobody else.
+        """
+        used = {lane for target in targets for lane in (target.lane, target.messages)}
+        waited_for = Lane.UNIFIED in used or self.sdk.state != "loading"
         return {
-            Lane.DIRECT.value: "ready" if direct else "idle",
-            Lane.UNIFIED.value: self.sdk.state,
+            **{
+                lane.value: "ready" if lane in used else "idle"
+                for lane in (Lane.DIRECT, Lane.TRANSLATED)
+            },
+            Lane.UNIFIED.value: self.sdk.state if waited_for else "idle",
         }
 
     async def aclose(self) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from proxy.types import Call, Json, Surface
-from proxy.upstream.items import Events, response_of
 from proxy.upstream.normal import Thoughts, finish_of, normal_chunk, normal_completion, plain
 
 ReadEvent: TypeAlias = Callable[[Any], Json]
@@ -19,8 +18,6 @@ def normal_answer(call: Call, answer: Any, *, counted: bool = True) -> Json:
     match call.surface:
         case Surface.CHAT:
             return normal_completion(answer, counted=counted)
-        case Surface.RESPONSES:
-            return response_of(answer.model_dump(mode="json"))
         case Surface.COMPLETIONS:
             body = plain(answer, counted=counted)
             return {**body, "choices": [_written(each) for each in body.get("choices") or ()]}
@@ -44,9 +41,6 @@ def reader_of(call: Call, *, counted: Callable[[], bool]) -> ReadEvent:
                 return event
 
             return chat
-        case Surface.RESPONSES:
-            events = Events()
-            return lambda event: events.read(event.model_dump(mode="json"))
         case _:
             return lambda chunk: _text_event(plain(chunk, counted=counted()))
 
@@ -56,8 +50,6 @@ def wrapped_in(stream: Any, call: Call) -> Any:
     match call.surface:
         case Surface.COMPLETIONS:
             return getattr(stream, "completion_stream", stream) if _is_text(stream) else stream
-        case Surface.RESPONSES:
-            return getattr(stream, "litellm_custom_stream_wrapper", stream)
         case _:
             return stream
 

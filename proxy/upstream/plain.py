@@ -17,6 +17,7 @@ from proxy.types import Json
 
 HEAD = b"data: "
 MOST_LESSONS = 8  # without any use of what was learned; then a stream is not of this kind
+_FIELD = b'"content":"'
 _OBFUSCATION = b'"obfuscation":"'  # OpenAI's padding, of a length of its own in each event
 
 
@@ -33,8 +34,16 @@ class PlainText:
         """Return what the frames bring as pieces of text, and those that are to be read as JSON."""
         odd: list[bytes] = []
         number = text_bytes = 0
+        before, after = self._before, self._after
         for frame in frames:
-            length = self._length(frame)
+            # In place: a call for every word of every stream would be most of what this costs.
+            if self._padded:
+                length = self._padded_length(frame)
+            elif before and frame.startswith(before) and frame.endswith(after):
+                text = frame[len(before) : -len(after)]
+                length = 0 if b'"' in text or b"\\" in frame else len(text)
+            else:
+                length = 0
             if length:
                 number += 1
                 text_bytes += length
@@ -42,29 +51,30 @@ class PlainText:
             else:
                 odd.append(frame)
                 self._learn(frame)
+                before, after = self._before, self._after
         return (Plain(number, text_bytes) if number else None), odd
 
-    def _length(self, frame: bytes) -> int:
+    def _padded_length(self, frame: bytes) -> int:
         """Return the bytes of the frame's text; 0 where it has none, or anything else beside it."""
-        if not self._before or not frame.startswith(self._before):
+        if not frame.startswith(self._before):
             return 0
         start = len(self._before)
         end = frame.find(b'"', start)
         if b"\\" in frame or not frame.startswith(self._after, end):
             return 0
         rest = frame[end + len(self._after) :]
-        if not self._padded:
-            return end - start if not rest else 0
         padding = rest.removesuffix(b'"}')
         return end - start if padding.isalnum() and len(padding) + 2 == len(rest) else 0
 
     def _learn(self, frame: bytes) -> None:
         if self._lessons >= MOST_LESSONS or not frame.startswith(HEAD) or b"\\" in frame:
             return
+        if _FIELD not in frame:
+            return  # an end or a usage: it teaches nothing, and is read once as it is
         text = _only_text(frame.removeprefix(HEAD))
         if text is None:
             return
-        field = b'"content":"' + text
+        field = _FIELD + text
         if frame.count(field + b'"') != 1:
             return
         self._lessons += 1

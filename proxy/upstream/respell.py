@@ -7,7 +7,6 @@ Each of these is given the Wire of the attempt and one piece of the body after t
 from __future__ import annotations
 
 import codecs
-import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -77,15 +76,21 @@ def _spelt(event: sse.ServerEvent, wire: Wire) -> bytes:
 
 
 def _note_finish(data: bytes, wire: Wire) -> None:
-    """Note what LiteLLM forgets: it takes `[DONE]` for a finish reason."""
-    if wire.finished or b'"choices"' not in data:
+    """
+    Note what LiteLLM forgets: it takes `[DONE]` for a finish reason.
+
+    Of OpenAI's events it also leaves out those that are no JSON, and with them a piece of text.
+    """
+    if wire.finished or data == sse.DONE or not (wire.openai or b'"choices"' in data):
         return
-    with contextlib.suppress(ValueError):
+    try:
         event = orjson.loads(data)
-        choices = event.get("choices") if isinstance(event, dict) else None
-        if isinstance(choices, list):
-            wire.openai = True
-            wire.finished = any(isinstance(c, dict) and c.get("finish_reason") for c in choices)
+    except ValueError as exc:
+        raise wire.fail("the provider sent an event that is not JSON", Kind.TRANSIENT) from exc
+    choices = event.get("choices") if isinstance(event, dict) else None
+    if isinstance(choices, list):
+        wire.openai = True
+        wire.finished = any(isinstance(c, dict) and c.get("finish_reason") for c in choices)
 
 
 def readable(wire: Wire) -> Callable[[bytes], Iterable[bytes]]:

@@ -15,6 +15,7 @@ from types import ModuleType
 import httpx
 
 from proxy.errors import UpstreamFailure
+from proxy.heap import lasting
 from proxy.retry import Kind
 from proxy.upstream.wire import CurrentTransport, Transport, WireError
 
@@ -84,7 +85,9 @@ def _imported() -> Future[ModuleType]:
 
     def run() -> None:
         try:
-            future.set_result(_import())
+            with lasting():
+                litellm = _import()
+            future.set_result(litellm)
         except BaseException as exc:
             future.set_exception(exc)
 

@@ -19,7 +19,8 @@ from proxy import sse
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.grammar import Grammar
-from proxy.replies import Chunk, ChunkStream
+from proxy.owed import Owed
+from proxy.replies import EVENTS, Chunk, ChunkStream
 from proxy.retry import Kind
 from proxy.types import Json, TargetTimeouts
 from proxy.upstream import failures
@@ -113,6 +114,7 @@ async def begin(
     *,
     headers: Mapping[str, str],
     dropped: Sequence[str],
+    content_type: str = EVENTS,
     waiting: Waiting | None = None,
     waits: Waits = Waits(),
 ) -> ChunkStream:
@@ -142,8 +144,10 @@ async def begin(
     left_s = timeouts.stream_s - (clock.now() - started_s)
     rest = _rest(source, progress, clock, idle_s=timeouts.idle_s, left_s=left_s, waits=waits)
     now = waiting.now if waiting is not None else clock.now
-    stream = ChunkStream(first, rest, now=now, headers=headers, dropped=dropped)
-    owed = contextlib.AsyncExitStack()
+    stream = ChunkStream(
+        first, rest, now=now, headers=headers, dropped=dropped, content_type=content_type
+    )
+    owed = Owed()
     # A generator that nobody has begun to read closes nothing when it is closed.
     owed.push_async_callback(source.aclose)
     return stream.owe(owed)

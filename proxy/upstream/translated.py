@@ -11,7 +11,7 @@ import copy
 import hashlib
 import importlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing
+from contextlib import aclosing
 from dataclasses import replace
 from functools import lru_cache
 from types import ModuleType
@@ -21,6 +21,7 @@ import orjson
 
 from proxy.errors import UpstreamFailure
 from proxy.estimate import PromptRates, size_of
+from proxy.owed import Owed
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.reservation import model_of
 from proxy.retry import Kind
@@ -180,7 +181,7 @@ def _streamed(
     """Return a chat's stream as one of Anthropic's; it is closed with it."""
     rest = _events(chat, Told(names))
     stream = ChunkStream([], rest, now=waiting.now, headers=chat.headers, dropped=dropped)
-    owed = AsyncExitStack()
+    owed = Owed()
     # A generator that nobody has begun to read closes nothing when it is closed.
     owed.push_async_callback(chat.aclose)
     return stream.owe(owed)

@@ -9,8 +9,9 @@ are LiteLLM's translation. LiteLLM is imported in the background, never on a req
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from functools import partial
 from inspect import isasyncgen
 from types import ModuleType
 from typing import Any
@@ -20,21 +21,24 @@ import orjson
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.grammar import GRAMMARS
-from proxy.replies import Chunk, ChunkStream, Completion, Reply
+from proxy.owed import Owed
+from proxy.replies import EVENTS, Chunk, ChunkStream, Completion, Reply
 from proxy.retry import Kind
-from proxy.types import Call, Json, Surface, Target
+from proxy.types import HEARD, Call, Json, Surface, Target
 from proxy.upstream import failures
 from proxy.upstream.answer import Answer
-from proxy.upstream.arguments import CHAT, DRAW, MODERATE, RESPOND, Written, write_arguments
-from proxy.upstream.bridge import respond
+from proxy.upstream.arguments import CHAT, MODERATE, SPEAK, Written, write_arguments
 from proxy.upstream.events import DRAIN_S, chunks_of
 from proxy.upstream.judge import choices_of_call, limit_of
 from proxy.upstream.limits import leeways, rate_limits
 from proxy.upstream.mend import MENDED
 from proxy.upstream.others import normal_answer, reader_of, wrapped_in
 from proxy.upstream.sdk import Sdk
+from proxy.upstream.sounds import once, speech_of
+from proxy.upstream.speak import speak
 from proxy.upstream.stream import Progress, begin
-from proxy.upstream.wire import WIRE, Wire
+from proxy.upstream.transcript import transcript_from
+from proxy.upstream.wire import WIRE, Wire, WireError
 from proxy.waiting import Waiting
 
 
@@ -50,15 +54,16 @@ class Unified:
         """Call `target` once, as `Upstream.call` says."""
         litellm = await self._sdk.ready()
         written = write_arguments(litellm, target, call, foreign=foreign)
+        streamed = _is_streamed(call, written)
         wire = Wire(
             connect_s=target.timeouts.connect_s,
             limit_bytes=self._limit_bytes(),
-            stream=call.stream,
+            stream=streamed,
             waiting=waiting,
             transport=self._sdk.transport,
             error=self._sdk.error,
-            respelt=call.stream and not written.native,
-            kept=call.stream and written.native and call.surface is not Surface.CHAT,
+            respelt=streamed and not written.native,
+            kept=streamed and written.native and call.surface is not Surface.CHAT,
             mends=target.provider in MENDED,
             fixed=written.headers,
             secrets=written.secrets,
@@ -79,14 +84,15 @@ class Unified:
     async def _reply(
         self, litellm: ModuleType, target: Target, call: Call, written: Written, wire: Wire
     ) -> Reply:
-        limit_s, late = limit_of(target, call)
+        whole = call.stream and not _is_streamed(call, written)
+        limit_s, late = limit_of(target, call, whole=whole)
         try:
-            async with AsyncExitStack() as owed:
+            async with Owed() as owed:
                 # LiteLLM does not close every answer that it stops reading.
                 owed.push_async_callback(wire.aclose)
                 async with asyncio.timeout(limit_s):
                     answer = await self._ask(litellm, written, wire)
-                    if not call.stream:
+                    if not call.stream or call.surface in HEARD:
                         return self._completion(answer, call, written, wire)
                     stream = await self._stream(answer, target, call, written, wire)
                 return stream.owe(owed.pop_all())
@@ -98,11 +104,8 @@ class Unified:
         if written.function == MODERATE and not written.native:
             raise failures.of_surface()  # LiteLLM would ask anybody, as if it were OpenAI
         try:
-            ask = respond if written.function == RESPOND else getattr(litellm, written.function)
-            answer = await _connected(await ask(**written.arguments), wire)
-            if written.function == DRAW and not wire.sent and not answer.data:
-                raise failures.of_surface()  # LiteLLM has drawn nothing, and says nothing of it
-            return answer
+            ask = _function(litellm, written)
+            return await _connected(await ask(**written.arguments), wire)
         except UpstreamFailure:
             raise
         except Exception as exc:
@@ -120,7 +123,10 @@ class Unified:
     async def _stream(
         self, answer: Any, target: Target, call: Call, written: Written, wire: Wire
     ) -> ChunkStream:
-        if written.native and wire.answer is not None:
+        kind = EVENTS
+        if call.surface is Surface.SPEECH:
+            source, kind = _speech(answer, call, wire)
+        elif written.native and wire.answer is not None:
             source = _native_chunks(wire.answer, wrapped_in(answer, call), wire)
         else:
             source = _translated_chunks(answer, call, wire, written)
@@ -137,16 +143,21 @@ class Unified:
             self._clock,
             headers=rate_limits(wire.headers, wall_s=self._clock.wall()),
             dropped=written.dropped,
+            content_type=kind,
             waiting=wire.waiting,
         )
-        owed = AsyncExitStack()
+        owed = Owed()
         # Where nobody reads on, nothing else would: a generator not begun closes nothing.
         owed.push_async_callback(source.aclose)
         return stream.owe(owed)
 
     def _completion(self, answer: Any, call: Call, written: Written, wire: Wire) -> Completion:
+        if call.surface is Surface.IMAGES and not wire.sent and not answer.data:
+            raise failures.of_surface()  # LiteLLM has drawn nothing, and says nothing of it
         headers = rate_limits(wire.headers, wall_s=self._clock.wall())
         facts: Mapping[str, Any] = {"headers": headers, "dropped": written.dropped}
+        if call.surface in HEARD and answer is not None:
+            return transcript_from(call, normal_answer(call, answer), **facts)
         if not written.native and answer is not None:
             body = normal_answer(call, answer, counted=not wire.mended)
             return Completion(_dumped(body), body, **facts)
@@ -160,6 +171,20 @@ class Unified:
         if not written.native or not GRAMMARS[call.surface].answers(body):
             raise UpstreamFailure("the answer cannot be read", kind=Kind.TRANSIENT)
         return Completion(raw, body, **facts)
+
+
+def _function(litellm: ModuleType, written: Written) -> Callable[..., Awaitable[Any]]:
+    """Return what asks, LiteLLM's or in its place."""
+    if written.function == SPEAK:
+        return partial(speak, litellm)
+    found: Callable[..., Awaitable[Any]] = getattr(litellm, written.function)
+    return found
+
+
+def _is_streamed(call: Call, written: Written) -> bool:
+    """Say whether the answer is read as it comes: what is heard, or said, LiteLLM has whole."""
+    whole = call.surface in HEARD or (call.surface is Surface.SPEECH and not written.native)
+    return call.stream and not whole
 
 
 async def _connected(answer: Any, wire: Wire) -> Any:
@@ -190,6 +215,31 @@ async def _native_chunks(answer: Answer, wrapper: Any, wire: Wire) -> AsyncGener
         await answer.aclose()
         if wrapper is not None:
             await wrapper.aclose()
+
+
+def _speech(answer: Any, call: Call, wire: Wire) -> tuple[AsyncGenerator[Chunk, None], str]:
+    """Return the chunks of speech, and the type of their content. Raises UpstreamFailure."""
+    if wire.kept and wire.answer is not None:
+        kind = wire.headers.get("content-type", "")
+        source, kind = speech_of(call, kind, wire.answer, wire.answer.drain)
+        return _told_by(source, wire), kind
+    if answer is None:
+        raise UpstreamFailure("the answer cannot be read", kind=Kind.TRANSIENT)
+    return speech_of(call, answer.content_type, once(answer.sound), _nothing_to_drain, answer.usage)
+
+
+async def _nothing_to_drain(limit_s: float) -> None:
+    return
+
+
+async def _told_by(source: AsyncGenerator[Chunk, None], wire: Wire) -> AsyncGenerator[Chunk, None]:
+    """Yield what `source` does, and fail as the wire says."""
+    try:
+        async with aclosing(source):
+            async for chunk in source:
+                yield chunk
+    except WireError as exc:
+        raise (wire.failure or failures.of_exception(exc)) from exc
 
 
 async def _translated_chunks(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -19,6 +18,7 @@ from proxy.api.routes import install
 from proxy.everyone import Reloaded, Silent
 from proxy.log import Log
 from proxy.numbers import FamilyOf, Numbers
+from proxy.owed import Owed
 from proxy.policy import MobiusPolicy
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.routing import Plan
@@ -182,8 +182,8 @@ class Upstream:
         finally:
             self.closed += 1
 
-    def _owed(self) -> AsyncExitStack:
-        owed = AsyncExitStack()
+    def _owed(self) -> Owed:
+        owed = Owed()
         owed.push_async_callback(self._settle)
         return owed
 
@@ -211,6 +211,25 @@ class Edge:
         self.purged.append((key, model))
         return 3
 
+    shelved: list[tuple[Any, ...]] = field(default_factory=list)
+    shelf_error: Exception | None = None
+
+    async def ask(
+        self,
+        method: str,
+        id: str,
+        below: Sequence[str],
+        query: Sequence[tuple[str, str]],
+        *,
+        caller: Caller,
+        snapshot: Snapshot,
+    ) -> bytes:
+        """What a provider keeps: always the same response."""
+        self.shelved.append((method, id, tuple(below), tuple(query), caller.name))
+        if self.shelf_error is not None:
+            raise self.shelf_error
+        return b'{"id": "resp_1"}'
+
     def __post_init__(self) -> None:
         self.gateway = FakeGateway(self.script)
         self.snapshots = FakeSnapshots(self.configured)
@@ -227,6 +246,7 @@ class Edge:
             targets=lambda: (),
             usage=self.book,
             purge=self.purge,
+            shelf=self,
             everyone=self.everyone,
             explain=lambda ring, policy: Plan(()),
         )

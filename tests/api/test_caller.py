@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from proxy.access import ANONYMOUS
@@ -48,3 +50,20 @@ def test_a_server_without_keys_answers_programs_and_local_pages(
 def test_where_keys_are_needed_the_origin_does_not_matter() -> None:
     with pytest.raises(KeyRejected):
         caller_by({b"origin": b"https://evil.example"}, CLOSED, wall_s=0.0)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {b"authorization": b"Bearer sk-1"},
+        {b"authorization": b"bearer  sk-1 "},
+        {b"x-api-key": b"sk-1"},
+        {b"api-key": b"sk-1"},
+        {b"x-litellm-api-key": b"sk-1", b"authorization": b"Bearer of something else"},
+        {b"x-litellm-api-key": b"Bearer sk-1"},
+    ],
+)
+def test_a_key_is_found_wherever_a_client_puts_it(headers: dict[bytes, bytes]) -> None:
+    web = Caller("web")
+    known = Snapshot(callers={hashlib.sha256(b"sk-1").hexdigest(): web})
+    assert caller_by(headers, known, wall_s=0.0) is web

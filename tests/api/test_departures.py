@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from starlette.types import Message
 
+from proxy.api.conversation import DEPARTURE, SOON_S
 from proxy.errors import NoTargetAvailable
 from proxy.replies import Reply
 from proxy.types import Call, Tally
@@ -55,6 +57,26 @@ async def test_a_client_that_leaves_before_the_answer_cancels_the_call_and_hears
     assert gateway.cleaned_up
     assert client.sent == []
     assert edge.drain.in_flight == 0
+
+
+async def test_a_departure_that_the_server_tells_of_ends_the_request_without_a_task() -> None:
+    gateway = Waiting()
+    gateway.may_clean_up.set()
+    edge = Edge(gateway.serve)
+    client = edge.post()
+    told: list[Callable[[], object] | None] = []
+    client._scope["extensions"] = {DEPARTURE: {"watch": told.append}}
+    before = asyncio.all_tasks()
+    request = client.start()
+    await gateway.asked.wait()
+    await asyncio.sleep(SOON_S * 2)
+    assert asyncio.all_tasks() - before == {request}
+    leave = told[0]
+    assert leave is not None
+    leave()
+    await request
+    assert (client.sent, edge.drain.in_flight) == ([], 0)
+    assert told[1:] == [None]  # and nobody is told of it after the end
 
 
 async def test_a_client_that_leaves_a_silent_stream_closes_it() -> None:

@@ -72,8 +72,12 @@ def test_the_usage_of_a_stream_is_wanted_when_it_is_asked_for(options: object, w
     [
         ("cache", "no"),
         ("fallbacks", "claude"),
-        ("fallbacks", [{"model": "claude", "api_base": "http://x"}]),
-        ("fallbacks", [""]),
+        ("fallbacks[0]", [{"model": "claude", "api_base": "http://x"}]),
+        ("fallbacks[1]", ["claude", {"model": "claude", "messages": []}]),
+        ("fallbacks[0]", [""]),
+        ("fallbacks[0]", [{}]),
+        ("fallbacks[0]", [{"m": "claude"}]),
+        ("fallbacks[0]", [{"m": [1]}]),
         ("disable_fallbacks", 1),
         ("num_retries", -1),
         ("num_retries", 11),
@@ -85,7 +89,26 @@ def test_the_usage_of_a_stream_is_wanted_when_it_is_asked_for(options: object, w
     ],
 )
 def test_a_wish_of_the_wrong_type_is_named(name: str, value: object) -> None:
-    assert refusal(**{name: value}).param == name
+    assert refusal(**{name.partition("[")[0]: value}).param == name
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ([], ()),
+        (["a", "b", "a"], ("a", "b")),
+        ([{"model": "a"}, "b"], ("a", "b")),
+        ([{"m": ["a"]}, {"other": ["b"]}, {"m": ["c"]}], ("a", "c")),
+        ([{"other": ["b"]}], ()),
+        ([{"*": ["a"]}, {"m": ["b"]}], ("b",)),
+        ([{"*": ["a"]}, {"other": ["b"]}], ("a",)),
+        ([{"model": ["a"]}], ()),  # the fallbacks of a model of that name
+    ],
+)
+def test_fallbacks_may_have_each_form_that_litellms_proxy_knows(
+    said: object, meant: tuple[str, ...]
+) -> None:
+    assert parse(fallbacks=said).wishes.fallbacks == meant
 
 
 def test_fallbacks_are_few_and_each_is_asked_once() -> None:

@@ -21,6 +21,8 @@ def test_each_header_is_a_wish_and_stands_nearer_than_the_body() -> None:
         {
             b"x-mobius-order": b"a, b,a ,, c",
             b"x-mobius-timeout": b"1.5",
+            b"x-litellm-timeout": b"9",
+            b"x-litellm-num-retries": b"0",
             b"x-mobius-no-fallback": b"True",
             b"x-mobius-session": b"talk 7",
             b"cache-control": b"no-store",
@@ -28,7 +30,8 @@ def test_each_header_is_a_wish_and_stands_nearer_than_the_body() -> None:
     )
     assert found.order == ("a", "b", "c")
     assert (found.timeout_s, found.disable_fallbacks, found.session) == (1.5, True, "talk 7")
-    assert (found.num_retries, found.cache.no_store) == (2, True)
+    assert (found.num_retries, found.cache.no_store) == (0, True)
+    assert with_headers(body, {b"x-mobius-num-retries": b" 3 "}).num_retries == 3
     assert not with_headers(body, {b"x-mobius-no-fallback": b"false"}).disable_fallbacks
 
 
@@ -42,6 +45,11 @@ def test_each_header_is_a_wish_and_stands_nearer_than_the_body() -> None:
         ("x-mobius-timeout", "-1"),
         ("x-mobius-timeout", "inf"),
         ("x-mobius-timeout", "nan"),
+        ("x-litellm-timeout", "soon"),
+        ("x-litellm-num-retries", "-1"),
+        ("x-mobius-num-retries", "11"),
+        ("x-mobius-num-retries", "9" * 10_000),
+        ("x-mobius-num-retries", "1.5"),
         ("x-mobius-no-fallback", "perhaps"),
     ],
 )

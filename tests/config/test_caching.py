@@ -9,6 +9,7 @@ import pytest
 from proxy.caching import Caching, Mode
 from proxy.config import CacheSettings
 from proxy.policy import RedisSettings
+from proxy.types import Surface
 from tests.config.loading import lines, load_text, mock_model, refusal
 
 MODELS = f"model_list:\n{mock_model('a')}"
@@ -44,13 +45,16 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
     mode: default_off
     supported_call_types: [acompletion]
     ssl: true
+    socket_timeout: 0.5
 mobius:
-  cache: {scope: team, max_entry_mb: 1, stale_if_error: 60, finish_reasons: [stop, length]}
+  cache:
+    {scope: team, max_entry_mb: 1, stale_if_error: 60, finish_reasons: [stop, length], pace: 0.02}
   keys:
     - {name: web, key_sha256: HASH, cache_scope: shared}
 """.replace("HASH", "ab" * 32),
     )
     assert settings.redis == RedisSettings(url="redis://cache:6379/1", ssl=True)
+    assert settings.timeout_s == 0.5
     assert rules == Caching(
         enabled=True,
         mode=Mode.DEFAULT_OFF,
@@ -59,8 +63,10 @@ mobius:
         scope="team",
         scopes={"web": "shared"},
         namespace="prod",
+        surfaces=frozenset({Surface.CHAT}),
         finish_reasons=frozenset({"stop", "length"}),
         max_entry_bytes=1024 * 1024,
+        pace_s=0.02,
     )
 
 
@@ -88,6 +94,13 @@ def test_several_nodes_are_read_as_litellm_writes_them(
         ("{type: s3}", "cache_params.type takes one of local, redis, disk"),
         ("{mode: on_demand}", "cache_params.mode takes one of default_on, default_off"),
         ("{ttl: 0}", "cache_params.ttl"),
+        ("{socket_timeout: 0}", "cache_params.socket_timeout takes a number"),
+        ("{socket_timeout: 100}", "cache_params.socket_timeout takes a number"),
+        (
+            "{supported_call_types: [acompletions]}",
+            "takes some of aanthropic_messages, acompletion, ",
+        ),
+        ("{supported_call_types: [acompletions]}", ", not acompletions"),
         ("{namespce: x}", "the nearest name is namespace"),
         ("{redis_startup_nodes: [x]}", "takes hosts with their ports"),
     ],
@@ -106,12 +119,31 @@ def test_what_is_not_acted_on_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("types", "chat"),
-    [("[]", False), ("[aembedding]", False), ("[completion]", True), ("null", True)],
+    ("types", "expected"),
+    [
+        ("[]", set()),
+        ("[aembedding]", {"embeddings"}),
+        ("[completion, acompletion, embedding]", {"chat", "embeddings"}),
+        ("[text_completion, atext_completion]", {"completions"}),
+        ("[responses, aresponses]", {"responses"}),
+        ("[anthropic_messages, rerank]", {"messages", "rerank"}),
+        ("[moderation]", {"moderations"}),
+        ("null", None),
+    ],
 )
 def test_only_the_kinds_of_calls_that_are_named_are_cached(
-    tmp_path: Path, types: str, chat: bool
+    tmp_path: Path, types: str, expected: set[str] | None
 ) -> None:
     params = f"{{type: local, supported_call_types: {types}}}"
     text = f"litellm_settings:\n  cache: true\n  cache_params: {params}\n"
-    assert load(tmp_path, text)[1].chat is chat
+    found = load(tmp_path, text)[1].surfaces
+    assert (None if found is None else set(found)) == expected
+
+
+def test_a_kind_of_calls_that_is_never_cached_is_named(tmp_path: Path) -> None:
+    params = "{type: local, supported_call_types: [acompletion, atranscription]}"
+    text = f"litellm_settings: {{cache: true, cache_params: {params}}}\n"
+    config = load_text(tmp_path, MODELS + text)
+    (warning,) = lines(config.warnings)
+    assert warning[1] == "cache_params.supported_call_types: answers of atranscription are not kept"
+    assert config.snapshot.caching.surfaces == frozenset({"chat"})

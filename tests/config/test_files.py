@@ -243,7 +243,7 @@ def test_every_name_that_is_not_acted_on_is_named_with_its_line() -> None:
     config = load_file("unknown.yaml")
     not_acted = "is known to LiteLLM; Mobius does not act on it"
     not_yet = "is accepted; this version does not act on it yet"
-    strategy = "router_settings.routing_strategy: lar1 is not in this version"
+    strategy = "router_settings.routing_strategy: lar1 is not among Mobius' own"
     assert lines(config.warnings) == [
         (7, f"litellm_params: tags {not_acted}"),
         (8, f"litellm_params: max_budget {not_acted}"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.config.settings import STRATEGIES, STRATEGIES_NOT_YET
+from proxy.config.settings import STRATEGIES, STRATEGIES_ELSEWHERE
 from proxy.types import Strategy
 from tests.config.loading import lines, load_text, mock_model, refusal, ring, targets
 
@@ -92,11 +92,24 @@ def test_the_names_of_strategies(tmp_path: Path, name: str) -> None:
         assert ring(config.snapshot, "a").groups[0].strategy is STRATEGIES[name]
 
 
-@pytest.mark.parametrize("name", sorted(STRATEGIES_NOT_YET))
-def test_strategies_of_later_versions_are_health_based_for_now(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", sorted(STRATEGIES_ELSEWHERE))
+def test_a_strategy_that_only_litellm_has_is_replaced_with_a_warning(
+    tmp_path: Path, name: str
+) -> None:
     config = load_text(tmp_path, with_settings(f"routing_strategy: {name}"))
     assert len(config.warnings) == 1
-    assert ring(config.snapshot, "a").groups[0].strategy is Strategy.HEALTH_BASED
+    instead = ring(config.snapshot, "a").groups[0].strategy
+    assert instead is STRATEGIES_ELSEWHERE[name]
+    assert f"; {instead} is used" in config.warnings[0].text
+
+
+def test_no_strategy_of_litellms_router_is_an_error() -> None:
+    # litellm.types.router.RoutingStrategy, and the default.
+    names = """
+        least-busy latency-based-routing cost-based-routing usage-based-routing-v2
+        usage-based-routing provider-budget-routing simple-shuffle
+    """
+    assert set(names.split()) <= STRATEGIES.keys() | STRATEGIES_ELSEWHERE.keys()
 
 
 def test_without_a_strategy_the_load_is_spread_as_in_litellm(tmp_path: Path) -> None:

@@ -190,8 +190,11 @@ def test_two_hundred_leaders_are_lost_and_nobody_suffers(stand: Stand) -> None:
     chance = random.Random(4)  # noqa: S311
     runs = ways + chance.choices(ways, k=200 - len(ways))
     chance.shuffle(runs)
+    told = len(stand.took_s)
     for number, run in enumerate(runs):
         asyncio.run(stand.lose(run, pause_s=chance.uniform(0, RACING_S)))
-        sys.stderr.write(f"{number + 1} {run}\n")
+        took_s = ", ".join(f"{each:.2f}" for each in stand.took_s[told:])
+        told = len(stand.took_s)
+        sys.stderr.write(f"{number + 1} {run}: {took_s}\n")
     assert len(stand.took_s) > 2 * 200
     sys.stderr.write(f"the slowest follower: {max(stand.took_s):.2f} s after the loss\n")

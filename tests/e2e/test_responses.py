@@ -1,4 +1,4 @@
-"""OpenAI's Responses through the official SDK, to a provider that has them and one that has not."""
+"""OpenAI's Responses through the official SDK, to providers that have them and that have not."""
 
 from __future__ import annotations
 
@@ -39,6 +39,12 @@ class Place:
     mobius: Mobius
     native: FakeOpenAI
     anthropic: FakeAnthropic
+    chats: FakeOpenAI  # a server of OpenAI's format that has no Responses
+
+    def fake(self, model: str) -> FakeOpenAI | FakeAnthropic:
+        if model == "claude":
+            return self.anthropic
+        return self.chats if model == "old" else self.native
 
     @property
     def client(self) -> openai.OpenAI:
@@ -47,7 +53,7 @@ class Place:
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Place]:
-    with FakeOpenAI() as one, FakeAnthropic() as other:
+    with FakeOpenAI() as one, FakeAnthropic() as other, FakeOpenAI(lacks=("responses",)) as chats:
 
         def entry(name: str, model: str, base: str, **params: Any) -> dict[str, Any]:
             place = {"api_base": base, "api_key": "sk-provider-1234"}
@@ -58,6 +64,14 @@ def running() -> Iterator[Place]:
                 entry("m", "openai/first", one.base_url, temperature=0.5, max_tokens=9, n=1),
                 entry("claude", "anthropic/claude-sonnet-4-5", other.base_url),
                 entry("far", "openai/far", one.base_url),
+                entry("groq", "groq/llama", one.base_url),
+                entry("old", "openai/old", chats.base_url),
+                entry("found-out", "openai/found-out", chats.base_url),
+                {
+                    **entry("stated", "openai/stated", chats.base_url),
+                    "model_info": {"supported_endpoints": ["/v1/chat/completions"]},
+                },
+                entry("nothing", "openai/nothing", one.base_url.removesuffix("/v1") + "/else"),
             ],
             "router_settings": {"num_retries": 0, "fallbacks": [{"m": ["claude"]}]},
             "mobius": {
@@ -67,12 +81,12 @@ def running() -> Iterator[Place]:
             },
         }
         with Mobius(config, secrets=(KEY,)) as mobius:
-            yield Place(mobius, one, other)
+            yield Place(mobius, one, other, chats)
 
 
 @pytest.fixture
 def place(running: Place) -> Place:
-    for fake in (running.native, running.anthropic):
+    for fake in (running.native, running.anthropic, running.chats):
         fake.reset_script()
         fake.journal.clear()
     return running
@@ -97,7 +111,7 @@ def test_a_response_reaches_its_provider_as_it_was_sent(place: Place) -> None:
     assert sent.path == "/v1/responses"
 
 
-@pytest.mark.parametrize("model", ["m", "claude"])
+@pytest.mark.parametrize("model", ["m", "claude", "old"])
 def test_the_events_of_a_stream_come_in_openai_s_order(place: Place, model: str) -> None:
     stream = place.client.responses.create(model=model, input="hi", stream=True)
     events = list(stream)
@@ -113,7 +127,7 @@ def test_the_events_of_a_stream_come_in_openai_s_order(place: Place, model: str)
     assert kinds.index("response.output_item.added") < kinds.index("response.output_text.delta")
 
 
-@pytest.mark.parametrize("model", ["m", "claude"])
+@pytest.mark.parametrize("model", ["m", "claude", "old"])
 def test_the_sdk_s_own_reading_of_a_stream_ends_with_the_response(place: Place, model: str) -> None:
     with place.client.responses.stream(model=model, input="hi") as stream:
         for _ in stream:
@@ -122,10 +136,10 @@ def test_the_sdk_s_own_reading_of_a_stream_ends_with_the_response(place: Place, 
     assert final.output_text == SAID
 
 
-@pytest.mark.parametrize("model", ["m", "claude"])
+@pytest.mark.parametrize("model", ["m", "claude", "old"])
 @pytest.mark.parametrize("stream", [False, True], ids=["unary", "stream"])
 def test_a_loop_of_tools_loses_nothing(place: Place, model: str, stream: bool) -> None:
-    fake = place.native if model == "m" else place.anthropic
+    fake = place.fake(model)
     fake.script(Answer(tool_calls=(ToolCall("look", '{"a": "b"}'),)), Answer())
     conversation: list[Any] = [{"role": "user", "content": "hi"}]
     first = _ask(place, model, conversation, stream)
@@ -157,14 +171,53 @@ def test_another_provider_answers_when_the_first_fails(place: Place) -> None:
     assert len(place.anthropic.journal) == 2
 
 
-@pytest.mark.parametrize("model", ["far", "claude"])
-@pytest.mark.parametrize("how", ["ends", "reset", "error_event"])
+@pytest.mark.parametrize("model", ["far", "claude", "old", "groq"])
+@pytest.mark.parametrize("how", ["ends", "reset", "error_event", "malformed"])
 def test_a_stream_that_breaks_is_never_cut_silently(place: Place, model: str, how: Any) -> None:
-    fake = place.native if model == "far" else place.anthropic
+    fake = place.fake(model)
     fake.script(Breaks(2, how=how))
     stream = place.client.responses.create(model=model, input="hi", stream=True)
     with pytest.raises(openai.APIError):
         list(stream)
+
+
+def test_a_server_without_responses_answers_by_its_chats(place: Place) -> None:
+    asked: dict[str, Any] = {"instructions": "be brief", "input": "hi", "max_output_tokens": 50}
+    answers = [place.client.responses.create(model="found-out", **asked) for _ in range(2)]
+    for found in answers:
+        assert (found.output_text, found.model) == (SAID, "found-out")
+        # What nobody keeps is not said to be kept.
+        assert found.model_extra is not None
+        assert found.model_extra.get("store") is False
+    # It is looked for once.
+    paths = [entry.path for entry in place.chats.journal.requests()]
+    assert paths == ["/v1/responses", "/v1/chat/completions", "/v1/chat/completions"]
+    sent = place.chats.journal.last.json
+    assert [message["content"] for message in sent["messages"]] == ["be brief", "hi"]
+    with pytest.raises(openai.NotFoundError):
+        place.client.responses.retrieve(answers[0].id)
+    for kept in ({"previous_response_id": answers[0].id}, {"conversation": "conv_1"}):
+        with pytest.raises(openai.BadRequestError, match="does not keep"):
+            place.client.responses.create(model="found-out", input="and?", **kept)
+    with pytest.raises(openai.BadRequestError):
+        place.client.responses.create(model="found-out", input="hi", background=True)
+    reference: Any = [{"type": "item_reference", "id": "msg_1"}]
+    with pytest.raises(openai.BadRequestError, match="item_reference"):
+        place.client.responses.create(model="found-out", input=reference)
+
+
+def test_what_the_file_says_of_it_is_not_looked_for(place: Place) -> None:
+    assert place.client.responses.create(model="stated", input="hi").output_text == SAID
+    assert [e.path for e in place.chats.journal.requests()] == ["/v1/chat/completions"]
+    with pytest.raises(openai.BadRequestError, match="no target of 'stated' keeps anything"):
+        place.client.responses.create(model="stated", previous_response_id="resp_1")
+    assert len(place.chats.journal) == 1
+
+
+def test_where_there_is_nothing_at_all_that_is_an_error(place: Place) -> None:
+    with pytest.raises(openai.APIStatusError) as found:
+        place.client.responses.create(model="nothing", input="hi")
+    assert found.value.status_code in (404, 503)
 
 
 def test_what_the_provider_refuses_is_told(place: Place) -> None:

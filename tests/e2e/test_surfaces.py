@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import anthropic
 import openai
 import pytest
 
@@ -54,6 +55,7 @@ def _config(first: FakeOpenAI, second: FakeOpenAI) -> dict[str, Any]:
             entry("spare", "openai/second", second),
             entry("by-litellm", "openai/first", first),
             entry("mistral", "mistral/mistral-embed", first),
+            entry("team/gpt", "openai/gpt-4o", first),
         ],
         "router_settings": {"num_retries": 0, "fallbacks": [{"m": ["spare"]}]},
         "mobius": {
@@ -211,6 +213,27 @@ def test_vectors_take_tokens_of_the_prompt_and_none_of_an_answer(place: Place) -
     # A hundred are left, and it has been learned that such a request takes no less.
     with pytest.raises(openai.RateLimitError):
         client.embeddings.create(model="m", input="a")
+
+
+def test_models_are_told_of_in_the_form_of_the_sdk_that_asks(place: Place) -> None:
+    names = ["m", "spare", "by-litellm", "mistral", "team/gpt"]
+    assert [model.id for model in place.client.models.list()] == names
+    told = place.client.models.retrieve("team/gpt").model_dump()
+    assert (told["owned_by"], told["mode"]) == ("openai", "chat")
+    assert (told["max_input_tokens"], told["max_output_tokens"]) == (128_000, 16_384)
+    assert (told["input_cost_per_token"], told["supports_vision"]) == (2.5e-6, True)
+    with pytest.raises(openai.NotFoundError):
+        place.client.models.retrieve("team/none")
+
+    claude = place.mobius.anthropic(KEYS["web"])
+    assert [model.id for model in claude.models.list(limit=2)] == names  # page after page
+    one = claude.models.retrieve("team/gpt")
+    assert (one.type, one.display_name, one.max_tokens) == ("model", "team/gpt", 16_384)
+    assert one.created_at.year == 2023
+    with pytest.raises(anthropic.NotFoundError):
+        claude.models.retrieve("none")
+    with pytest.raises(anthropic.AuthenticationError):
+        place.mobius.anthropic("sk-other").models.list()
 
 
 def test_each_surface_is_counted_as_what_it_is(place: Place) -> None:

@@ -79,6 +79,16 @@ def test_the_order_of_a_request_is_its_whole_ring(place: Place) -> None:
     assert answer.headers["x-mobius-attempts"].count(":500") == 2
 
 
+@pytest.mark.parametrize("said", [["c"], [{"model": "c"}], [{"a": ["c"]}, {"b": ["a"]}]])
+def test_the_fallbacks_of_a_request_are_asked_in_place_of_the_files(
+    place: Place, said: list[Any]
+) -> None:
+    place.fake.script(Fails(500))
+    assert place.ask(fallbacks=said).json()["model"] == "c"
+    assert place.asked() == ["a", "c"]
+    assert "fallbacks" not in place.fake.journal.requests()[0].json
+
+
 def test_no_fallback_is_none(place: Place) -> None:
     wishes: tuple[dict[str, Any], ...] = (
         {"headers": {"x-mobius-no-fallback": "true"}},
@@ -94,6 +104,7 @@ def test_no_fallback_is_none(place: Place) -> None:
 def test_a_request_may_have_less_time(place: Place) -> None:
     wishes: tuple[dict[str, Any], ...] = (
         {"headers": {"x-mobius-timeout": "0.2"}},
+        {"headers": {"x-litellm-timeout": "0.2"}},
         {"timeout": 0.2},
     )
     for wish in wishes:

@@ -36,7 +36,26 @@ def test_a_message_is_the_same_after_it_was_a_stream() -> None:
     assert GRAMMAR.whole(events) == MESSAGE
     assert events[0]["message"]["content"] == []
     assert events[-1] == {"type": "message_stop"}
-    assert GRAMMAR.reasons(events) == GRAMMAR.reasons([MESSAGE]) == ["tool_use"]
+    assert GRAMMAR.reasons(events) == GRAMMAR.reasons([MESSAGE]) == ["tool_calls"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        ("end_turn", ["stop"]),
+        ("stop_sequence", ["stop"]),
+        ("max_tokens", ["length"]),
+        ("refusal", ["content_filter"]),
+        ("pause_turn", ["pause_turn"]),
+        (None, []),
+    ],
+)
+def test_why_a_message_ended_is_told_as_of_a_chat(reason: str | None, expected: list[str]) -> None:
+    assert GRAMMAR.reasons([{**MESSAGE, "stop_reason": reason}]) == expected
+
+
+def test_a_stream_without_its_last_event_has_not_ended() -> None:
+    assert GRAMMAR.reasons(GRAMMAR.events(MESSAGE, usage=True)[:-1]) == []
 
 
 @pytest.mark.parametrize(

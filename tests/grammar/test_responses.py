@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from proxy.grammar.responses import OPENINGS, Responses
-from proxy.types import Usage
+from proxy.types import Json, Usage
 
 RESPONSES = Responses()
 WHOLE: dict[str, Any] = {
@@ -106,6 +106,15 @@ def test_only_a_list_of_items_is_an_answer() -> None:
 
 
 def test_why_it_ended_is_read_of_the_last() -> None:
-    assert RESPONSES.reasons([WHOLE]) == ["stop"]
-    cut = {"type": "response.incomplete", "response": {"status": "incomplete"}}
-    assert RESPONSES.reasons([{"type": "response.created"}, cut]) == ["length"]
+    plain = {"status": "completed", "output": []}
+    assert RESPONSES.reasons([WHOLE]) == ["tool_calls"]
+    assert RESPONSES.reasons([plain]) == ["stop"]
+    begun = {"type": "response.created", "response": {"status": "in_progress"}}
+    cut: Json = {"status": "incomplete"}
+    filtered = {**cut, "incomplete_details": {"reason": "content_filter"}}
+    for response, expected in ((plain, "stop"), (cut, "length"), (filtered, "content_filter")):
+        end = {"type": f"response.{response['status']}", "response": response}
+        assert RESPONSES.reasons([begun, end]) == [expected]
+        assert RESPONSES.reasons([begun, end, {"type": "keepalive"}]) == [expected]
+    assert RESPONSES.reasons([{"status": "queued", "output": []}]) == [None]
+    assert RESPONSES.reasons([begun]) == [None]

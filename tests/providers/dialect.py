@@ -24,6 +24,7 @@ class Ask:
     model: str | None
     streams: bool
     created: int
+    media: str | None = None  # of a stream that is no events
 
     @property
     def body(self) -> Json:
@@ -34,7 +35,7 @@ class Ask:
 class Shape:
     """How one endpoint answers, at once and as a stream."""
 
-    whole: Callable[[Ask, Answer], Json]
+    whole: Callable[[Ask, Answer], Json | str]
     events: Callable[[Ask, Answer], Iterable[Event]]
 
 
@@ -49,8 +50,8 @@ class Dialect(Protocol):
     def fixed(self, ask: Ask) -> Json | None:
         """The answer of an endpoint that takes no step from the script."""
 
-    def whole(self, ask: Ask, answer: Answer) -> Json:
-        """The body of a unary answer."""
+    def whole(self, ask: Ask, answer: Answer) -> Json | str:
+        """The body of a unary answer; a str is plain text."""
 
     def events(self, ask: Ask, answer: Answer) -> Iterable[Event]:
         """The events of a streamed answer."""

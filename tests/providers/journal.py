@@ -11,8 +11,10 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, TypeVar
+
+from tests.providers.wire import form_in
 
 Side: TypeAlias = Literal["client", "server"]
 T = TypeVar("T")
@@ -35,7 +37,7 @@ class Entry:
     path: str
     query: Mapping[str, str]
     headers: Mapping[str, str]
-    body: bytes
+    body: bytes = field(repr=False)
     model: str | None
     streams: bool
     t_received: float
@@ -53,6 +55,11 @@ class Entry:
     def json(self) -> Any:
         """The body, parsed; ValueError when it is no JSON."""
         return json.loads(self.body)
+
+    @property
+    def form(self) -> dict[str, list[bytes]]:
+        """The fields of a multipart form, files among them; empty when it is none."""
+        return form_in(self.headers, self.body)
 
     @property
     def over(self) -> bool:

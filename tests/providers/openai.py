@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from tests.providers import (
+    openai_audio,
     openai_chat,
     openai_completions,
     openai_embeddings,
+    openai_errors,
     openai_lists,
     openai_responses,
 )
@@ -23,7 +25,7 @@ from tests.providers.wire import Request
 _PATH = re.compile(
     r"^(/openai)?(/v1)?(/deployments/(?P<deployment>[^/]+))?"
     r"/(?P<endpoint>chat/completions|completions|embeddings|responses|models"
-    r"|moderations|images/generations|rerank)(/(?P<model>.+))?$"
+    r"|moderations|images/generations|rerank|audio/\w+)(/(?P<model>.+))?$"
 )
 _SHAPES: dict[str, Shape] = {
     "chat/completions": Shape(openai_chat.whole, openai_chat.events),
@@ -32,6 +34,9 @@ _SHAPES: dict[str, Shape] = {
     "responses": Shape(openai_responses.whole, openai_responses.events),
     "moderations": Shape(openai_lists.moderations, openai_lists.events),
     "images/generations": Shape(openai_lists.images, openai_lists.events),
+    "audio/speech": Shape(openai_audio.unasked, openai_audio.speech),
+    "audio/transcriptions": Shape(openai_audio.heard, openai_audio.heard_events),
+    "audio/translations": Shape(openai_audio.heard, openai_audio.heard_events),
     "rerank": Shape(openai_lists.rerank, openai_lists.events),
 }
 _MODELS = ("gpt-4o", "gpt-4o-mini", "text-embedding-3-small")
@@ -42,34 +47,44 @@ class OpenAI:
 
     base_path = "/v1"
 
+    def __init__(self, lacks: Collection[str] = ()) -> None:
+        """`lacks`: endpoints that this server does not have."""
+        self._lacks = frozenset(lacks)
+
     def read(self, number: int, request: Request, created: int) -> Ask | None:
-        if (found := _PATH.match(request.path)) is None:
+        if (found := _PATH.match(request.path)) is None or found["endpoint"] in self._lacks:
             return None
         body = request.json
         model = body.get("model") or found["deployment"] or found["model"]
+        speaks = found["endpoint"] == "audio/speech"
         return Ask(
             number=number,
             request=request,
             endpoint=found["endpoint"],
             model=model if isinstance(model, str) else None,
-            streams=body.get("stream") is True,
+            streams=speaks or body.get("stream") is True or openai_audio.streams(body),
             created=created,
+            media=openai_audio.sound_type(body) if speaks else None,
         )
 
     def fixed(self, ask: Ask) -> Json | None:
+        if ask.endpoint == "responses" and (below := ask.request.path.split("/responses/")[1:]):
+            return openai_responses.kept(ask, *below[0].split("/"))
         if ask.endpoint != "models":
             return None
         if ask.model is not None:
             return _model(ask.model, ask.created)
         return {"object": "list", "data": [_model(name, ask.created) for name in _MODELS]}
 
-    def whole(self, ask: Ask, answer: Answer) -> Json:
+    def whole(self, ask: Ask, answer: Answer) -> Json | str:
         return _SHAPES[ask.endpoint].whole(ask, answer)
 
     def events(self, ask: Ask, answer: Answer) -> Iterable[Event]:
         return _SHAPES[ask.endpoint].events(ask, answer)
 
     def error(self, status: int, ask: Ask | None) -> Json:
+        if status == 404 and ask is None:
+            return openai_errors.error("Invalid URL", "invalid_request_error")
         return envelope(status, model=ask.model if ask else None)
 
     def error_event(self, error: Any) -> Event:
@@ -94,8 +109,11 @@ class OpenAI:
 class FakeOpenAI(FakeProvider):
     """A provider at `base_url` that speaks OpenAI's wire format."""
 
-    def __init__(self, *, send_buffer_bytes: int | None = None) -> None:
-        super().__init__(OpenAI(), send_buffer_bytes=send_buffer_bytes)
+    def __init__(
+        self, *, lacks: Collection[str] = (), send_buffer_bytes: int | None = None
+    ) -> None:
+        """`lacks`: endpoints that it does not have, as `responses`."""
+        super().__init__(OpenAI(lacks), send_buffer_bytes=send_buffer_bytes)
 
 
 def _model(name: str, created: int) -> Json:

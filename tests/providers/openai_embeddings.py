@@ -14,12 +14,12 @@ _DIMENSIONS = 4
 
 
 def whole(ask: Ask, answer: Answer) -> Json:
-    """A list of vectors, one per input, each different."""
+    """A list of vectors, one per input, each different; that of `v7` begins with 7."""
     inputs = ask.body.get("input")
-    count = len(inputs) if isinstance(inputs, list) and _is_many(inputs) else 1
+    many = inputs if isinstance(inputs, list) and _is_many(inputs) else [inputs]
     data = [
-        {"object": "embedding", "index": index, "embedding": _vector(ask, index)}
-        for index in range(count)
+        {"object": "embedding", "index": index, "embedding": _vector(ask, index, text)}
+        for index, text in enumerate(many)
     ]
     return {"object": "list", "data": data, "model": ask.model, **_usage(ask, answer)}
 
@@ -33,9 +33,10 @@ def _is_many(inputs: list[object]) -> bool:
     return not all(isinstance(token, int) for token in inputs)
 
 
-def _vector(ask: Ask, index: int) -> list[float] | str:
+def _vector(ask: Ask, index: int, text: object) -> list[float] | str:
     wanted = ask.body.get("dimensions", _DIMENSIONS)
-    vector = [0.5 + index, *[0.25] * (int(wanted) - 1)]
+    numbered = isinstance(text, str) and text.startswith("v") and text[1:].isdigit()
+    vector = [float(str(text)[1:]) if numbered else 0.5 + index, *[0.25] * (int(wanted) - 1)]
     if ask.body.get("encoding_format") != "base64":
         return vector
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()

@@ -53,6 +53,17 @@ def events(ask: Ask, answer: Answer) -> Iterator[Event]:
     yield event("finish", "response.completed", {"response": whole(ask, answer)})
 
 
+def kept(ask: Ask, id: str, below: str = "") -> Json:
+    """What is said of a response that was made before: any id is one."""
+    if below == "input_items":
+        item = {"id": f"in_{id}", "type": "message", "role": "user", "content": []}
+        return {"object": "list", "data": [item], "has_more": False, "first_id": item["id"]}
+    if ask.request.method == "DELETE":
+        return {"id": id, "object": "response", "deleted": True}
+    response = _response(ask, Answer(), "completed")
+    return {**response, "id": id, "status": "cancelled" if below == "cancel" else "completed"}
+
+
 def _pieces_of(item: Json, tool: int, answer: Answer) -> list[Piece]:
     said = pieces(answer)
     if item["type"] == "message":
@@ -91,7 +102,7 @@ def _response(ask: Ask, answer: Answer, status: str) -> Json:
     }
     reported = {} if answer.usage is MISSING else {"usage": counts or answer.usage}
     return {
-        "id": f"resp_fake{ask.number:06d}",
+        "id": f"resp_fake{ask.request.headers.get('host', '')[-5:]}{ask.number:06d}",
         "object": "response",
         "created_at": ask.created,
         "status": status,

@@ -26,6 +26,7 @@ from tests.providers.steps import (
 from tests.providers.transcript import Ending, Part, Transcript, split, zipped
 
 JSON_TYPE = "application/json"
+TEXT_TYPE = "text/plain; charset=utf-8"
 SSE_TYPE = "text/event-stream; charset=utf-8"
 _FILL = "@fill@"
 _BLOCK = b"a" * 65536
@@ -142,7 +143,9 @@ def _unary(dialect: Dialect, ask: Ask, step: Answer) -> Transcript:
     if isinstance(step, Endless):
         parts = _endless_body(dialect, ask, step)
         return _deliver(step, headers, step.status, parts, streamed=True)
-    body = _dumps(dialect.whole(ask, step))
+    said = dialect.whole(ask, step)
+    content_type = TEXT_TYPE if isinstance(said, str) else JSON_TYPE
+    body = said.encode() if isinstance(said, str) else _dumps(said)
     if isinstance(step, Breaks):
         cut = broken_body(step, body, dialect.error_event(step.error))
         return _deliver(
@@ -158,7 +161,7 @@ def _unary(dialect: Dialect, ask: Ask, step: Answer) -> Transcript:
     numbers = tuple(sorted(piece.number for piece in pieces(step)))
     gate = step.gate if step.gate_after_tokens is not None else None
     whole = Part(body + step.trailing, tokens=numbers, gate=gate)
-    return _deliver(step, headers, step.status, [whole])
+    return _deliver(step, headers, step.status, [whole], content_type=content_type)
 
 
 def _stream(dialect: Dialect, ask: Ask, step: Answer) -> Transcript:
@@ -181,7 +184,7 @@ def _stream(dialect: Dialect, ask: Ask, step: Answer) -> Transcript:
         dialect.headers(ask.number),
         step.status,
         chain(parts, [Part(step.trailing)] if step.trailing else []),
-        content_type=SSE_TYPE,
+        content_type=ask.media or SSE_TYPE,
         ending=ending,
         stall_s=stall_s,
         streamed=True,
@@ -189,7 +192,8 @@ def _stream(dialect: Dialect, ask: Ask, step: Answer) -> Transcript:
 
 
 def _endless_body(dialect: Dialect, ask: Ask, step: Endless) -> Iterator[Part]:
-    head, tail = _dumps(dialect.whole(ask, Answer(text=_FILL))).split(_FILL.encode())
+    said = dialect.whole(ask, Answer(text=_FILL))
+    head, tail = (said.encode() if isinstance(said, str) else _dumps(said)).split(_FILL.encode())
     blocks = repeat(Part(_BLOCK), step.limit_bytes // len(_BLOCK) + 1)
     return chain([Part(head)], blocks, [Part(tail)])
 

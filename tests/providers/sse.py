@@ -19,13 +19,15 @@ class Event:
     """One event of an answer; `tokens` are the numbers of the tokens it completes."""
 
     kind: EventKind
-    data: Any  # JSON, or a str that is sent as it is
+    data: Any  # JSON, a str that is sent as it is, or bytes that are sent bare
     name: str | None = None
     tokens: tuple[int, ...] = ()
 
 
 def encode(event: Event, style: SseStyle, *, first: bool) -> bytes:
     """The event's bytes."""
+    if isinstance(event.data, bytes):
+        return event.data
     text = event.data if isinstance(event.data, str) else _json(event.data, style)
     lines = [": a comment"] if style.comments else []
     if style.extras:

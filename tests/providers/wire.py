@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import socket
 import struct
 from collections.abc import Mapping
@@ -19,6 +20,23 @@ class Gone(Exception):
     """The peer closed or reset the connection."""
 
 
+def form_in(headers: Mapping[str, str], body: bytes) -> dict[str, list[bytes]]:
+    """The fields of a multipart form, files among them; empty when it is none."""
+    kind, _, boundary = headers.get("content-type", "").partition("boundary=")
+    if not kind.startswith("multipart/form-data"):
+        return {}
+    found: dict[str, list[bytes]] = {}
+    mark = b"\r\n--" + boundary.strip('"').encode()
+    parts = (b"\r\n" + body).split(mark)
+    assert parts[-1].strip() == b"--", "the form is cut short"
+    for part in parts[1:-1]:
+        head, _, content = part.partition(b"\r\n\r\n")
+        name = re.search(rb'name="([^"]*)"', head)
+        assert name is not None, head
+        found.setdefault(name[1].decode(), []).append(content)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A request as it arrived; header names in lower case."""
@@ -31,7 +49,9 @@ class Request:
 
     @property
     def json(self) -> dict[str, Any]:
-        """The body when it is a JSON object, else an empty one."""
+        """The body when it is a JSON object, or the texts of a form, else an empty one."""
+        if form := form_in(self.headers, self.body):
+            return {name: values[0].decode(errors="replace") for name, values in form.items()}
         try:
             parsed = json.loads(self.body)
         except ValueError:

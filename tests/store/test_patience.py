@@ -53,6 +53,19 @@ def test_what_fails_is_not_asked_for_a_while(error: Exception) -> None:
     run(main)
 
 
+def test_how_long_it_is_asked_is_for_whoever_asks_to_say() -> None:
+    async def slow() -> str:
+        await asyncio.sleep(0.3)
+        return "yes"
+
+    async def main() -> None:
+        with pytest.raises(Failed):
+            await Patience(FakeClock(), 0.01).ask(slow)
+        assert await Patience(FakeClock(), 20.0).ask(slow) == "yes"
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("error", [ResponseError("WRONGTYPE"), OutOfMemoryError()])
 def test_what_answers_and_refuses_is_asked_again_at_once(error: Exception) -> None:
     async def main(clock: FakeClock, patience: Patience) -> None:

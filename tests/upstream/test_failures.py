@@ -148,6 +148,24 @@ def test_a_provider_without_a_code_says_it_in_prose(status: int, message: str, k
     assert response(status, error(message)).kind is kind
 
 
+@pytest.mark.parametrize("type_", [None, "invalid_request_error", "not_found_error"])
+@pytest.mark.parametrize(
+    ("status", "message", "code"),
+    [
+        (400, "Previous response with id 'resp_1' not found.", "previous_response_not_found"),
+        (400, "The encrypted content could not be verified.", "invalid_encrypted_content"),
+        (404, "Response with id 'resp_1' not found.", None),  # vLLM
+        (404, "Conversation with id 'conv_1' not found.", None),
+        (404, "Item with id 'rs_1' not found. Items are not persisted when `store` is", None),
+    ],
+)
+def test_what_a_provider_does_not_keep_another_may_and_it_rests_for_nobody(
+    status: int, message: str, code: str | None, type_: str | None
+) -> None:
+    assert response(status, error(message, code=code, type_=type_)).kind is Kind.DIALECT
+    assert response(500, error(message, code=code)).kind is Kind.TRANSIENT
+
+
 CLAIMS = [
     "your credit balance is too low",
     "you exceeded your current quota",

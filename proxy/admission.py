@@ -1,0 +1,109 @@
+"""
+A request that was let in, and the blocks of its account: of itself, and of each attempt.
+
+Each block begins and ends one step of the books (`quota.py`). They are classes, for a generator
+that the event loop keeps book of costs more than what they do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol
+
+from proxy.allowance import Allowance
+from proxy.errors import UpstreamFailure
+from proxy.estimate import Size, size_of
+from proxy.policy import QuotaPolicy
+from proxy.reservation import OK, Reservation
+from proxy.types import Call, Caller, Tally, Target
+
+
+@dataclass(slots=True)
+class Admission:
+    """One request that was let in: whom its attempts are counted for, and what they may take."""
+
+    id: str  # unique over all replicas; a caller may give two requests the same id of its own
+    call: Call
+    caller: Caller
+    model: str  # as it was asked for, also under a wildcard: limits go by this name
+    allowance: Allowance
+    policy: QuotaPolicy
+    tally: Tally
+    at: float  # when it came, on the store's clock
+    recorded: bool = False  # the ledger has counted it
+    attempts: int = 0
+    _measured: tuple[Call, Size] | None = None
+
+    @property
+    def size(self) -> Size:
+        """What the call sends; measured when it matters, for a kept answer needs no measure."""
+        if self._measured is None or self._measured[0] is not self.call:
+            call, upload = self.call, self.call.upload
+            bytes_ = upload.size_bytes if upload else 0
+            self._measured = (call, size_of(call.body, call.size_bytes, bytes_))
+        return self._measured[1]
+
+
+class Books(Protocol):
+    """What the blocks begin and end with: the beginnings raise, the ends do not."""
+
+    async def enter(self, admission: Admission) -> None: ...
+
+    async def leave(self, admission: Admission) -> None: ...
+
+    async def open(self, admission: Admission, target: Target) -> Reservation: ...
+
+    async def settle(self, admission: Admission, reservation: Reservation) -> None: ...
+
+
+class Admitting:
+    """The block of a request that is let in."""
+
+    __slots__ = ("_admission", "_books")
+
+    def __init__(self, books: Books, admission: Admission) -> None:
+        self._books = books
+        self._admission = admission
+
+    async def __aenter__(self) -> Admission:
+        await self._books.enter(self._admission)
+        return self._admission
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._books.leave(self._admission)
+
+
+class Reserving:
+    """The block of a call for which something is set aside."""
+
+    __slots__ = ("_admission", "_books", "_reservation", "_target")
+
+    _reservation: Reservation
+
+    def __init__(self, books: Books, admission: Admission, target: Target) -> None:
+        self._books = books
+        self._admission = admission
+        self._target = target
+
+    async def __aenter__(self) -> Reservation:
+        self._reservation = await self._books.open(self._admission, self._target)
+        return self._reservation
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        reservation = self._reservation
+        if error is None:
+            reservation.outcome = OK
+        elif isinstance(error, UpstreamFailure):
+            reservation.failed(error)
+        await self._books.settle(self._admission, reservation)

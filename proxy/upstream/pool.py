@@ -1,0 +1,174 @@
+"""
+The connections to providers that wait for their next request, and how new ones are made.
+
+Nothing is sent twice: where a connection that had waited is found closed, the request on it has
+failed, and whoever sent it decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import aiohappyeyeballs
+import httpx
+from yarl import URL
+
+from proxy.upstream.connection import Arrival, Body, Connection, Origin
+from proxy.waiting import Waiting
+
+KEEP_ALIVE_S = 90.0  # so that a quiet minute costs no handshake
+# RFC 8305, section 5: how long one address is waited for before the next is tried beside it.
+NEXT_ADDRESS_S = 0.25
+# Headers that say where a request goes and how long it is: that is ours to know.
+FRAMING = frozenset({"host", "content-length", "transfer-encoding"})
+
+
+class Pool:
+    """Owns its connections, which `close` closes; they belong to the running loop."""
+
+    def __init__(self, *, keep_alive_s: float = KEEP_ALIVE_S) -> None:
+        self._keep_alive_s = keep_alive_s
+        self._idle: defaultdict[Origin, list[Connection]] = defaultdict(list)
+        self._open: set[Connection] = set()
+        self._tls: ssl.SSLContext | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    async def post(
+        self,
+        url: URL,
+        body: bytes | Body,
+        headers: Mapping[str, str],
+        *,
+        connect_s: float,
+        waiting: Waiting,
+        method: str = "POST",
+    ) -> Arrival:
+        """
+        Send `body`, by another method where one is named, and return what arrives, its head already
+        there.
+
+        Raises TimeoutError where there is no connection in time, OSError where there is none or it
+        breaks, ValueError where a header cannot be sent.
+        """
+        length = len(body) if isinstance(body, bytes) else body.size_bytes
+        head = _head(method, url, headers, length)
+        origin = (url.scheme, url.raw_host or "", url.port or 0)
+        connection = self._waiting(origin)
+        if connection is None:
+            async with asyncio.timeout(connect_s):
+                connection = await waiting.through(self._connect(origin))
+        if not isinstance(body, bytes):
+            return await _poured(connection, head, body, waiting)
+        arrival = connection.send(head, body, waiting)
+        try:
+            await arrival.head()
+        except BaseException:
+            arrival.close()
+            raise
+        return arrival
+
+    def close(self) -> None:
+        """Close every connection, whatever is under way on it."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        for connection in tuple(self._open):
+            connection.abort()
+        self._idle.clear()
+
+    def freed(self, connection: Connection) -> None:
+        loop = asyncio.get_running_loop()
+        connection.free_since_s = loop.time()
+        self._idle[connection.origin].append(connection)
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(self._keep_alive_s, self._sweep)
+
+    def lost(self, connection: Connection) -> None:
+        self._open.discard(connection)
+
+    def _waiting(self, origin: Origin) -> Connection | None:
+        """Return the one that has waited least, which is the least likely to be closed by now."""
+        idle = self._idle.get(origin)
+        while idle:
+            connection = idle.pop()
+            if connection.usable:
+                return connection
+        return None
+
+    def _sweep(self) -> None:
+        """Close what has waited too long, and look again while anything waits."""
+        loop = asyncio.get_running_loop()
+        oldest_s = loop.time() - self._keep_alive_s
+        for origin, idle in tuple(self._idle.items()):
+            kept = [each for each in idle if each.usable and each.free_since_s > oldest_s]
+            for connection in set(idle).difference(kept):
+                connection.abort()
+            if kept:
+                self._idle[origin] = kept
+            else:
+                del self._idle[origin]
+        again = loop.call_later(self._keep_alive_s / 2, self._sweep) if self._idle else None
+        self._sweeper = again
+
+    async def _connect(self, origin: Origin) -> Connection:
+        scheme, host, port = origin
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        held = await aiohappyeyeballs.start_connection(
+            found, happy_eyeballs_delay=NEXT_ADDRESS_S, interleave=1, loop=loop
+        )
+        try:
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            held.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _, connection = await loop.create_connection(
+                lambda: Connection(origin, self), sock=held, **self._security(scheme, host)
+            )
+        except BaseException:
+            held.close()
+            raise
+        self._open.add(connection)
+        return connection
+
+    def _security(self, scheme: str, host: str) -> dict[str, Any]:
+        if scheme != "https":
+            return {}
+        if self._tls is None:
+            # The certificates that the other lane trusts; slim images have none of their own.
+            self._tls = httpx.create_ssl_context()
+        return {"ssl": self._tls, "server_hostname": host}
+
+
+async def _poured(connection: Connection, head: bytes, body: Body, waiting: Waiting) -> Arrival:
+    """Send a body piece by piece, and return what arrives, its head already there."""
+    arrival = connection.send(head, b"", waiting, more=True)
+    pouring = asyncio.create_task(connection.pour(arrival, body.pieces()))
+    # What it fails with closes the connection, which is how the arrival hears of it.
+    pouring.add_done_callback(lambda done: done.cancelled() or done.exception())
+    try:
+        await arrival.head()
+        if not arrival.refuses:
+            await pouring
+    except BaseException:
+        pouring.cancel()
+        arrival.close()
+        raise
+    return arrival
+
+
+def _head(method: str, url: URL, headers: Mapping[str, str], length: int) -> bytes:
+    """Return the head of a request. Raises ValueError where a header would end its own line."""
+    lines = [
+        f"{method} {url.raw_path_qs} HTTP/1.1",
+        f"host: {headers.get('host') or url.host_port_subcomponent}",
+        *(f"{name}: {value}" for name, value in headers.items() if name not in FRAMING),
+        f"content-length: {length}",
+    ]
+    text = "\r\n".join(lines)
+    if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1 or "\0" in text:
+        raise ValueError("a header of this target holds a line break")
+    return text.encode("utf-8", "surrogateescape") + b"\r\n\r\n"
