@@ -10,6 +10,7 @@ from starlette.responses import Response
 from proxy import __version__
 from proxy.api import openapi_ai
 from proxy.api.azure import deployment_addresses
+from proxy.api.openapi_statuses import with_statuses
 from proxy.api.render import answer_json
 from proxy.api.surfaces import ROWS, Row, addresses
 from proxy.api.usage import QUESTIONS
@@ -114,7 +115,7 @@ def _asks(row: Row, *, at_deployment: bool = False) -> dict[str, Any]:
     if row.file is not None:
         content["text/plain"] = {"schema": {"type": "string"}}
     if row.streams:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {"schema": openapi_ai.event()}
     operation["responses"]["200"]["content"] = content
     return operation
 
@@ -201,7 +202,7 @@ PATHS: dict[str, dict[str, Any]] = {
         "post": _ai(
             "Answer a chat with a line for each piece: `AiLine`",
             "text/event-stream",
-            {"type": "string"},
+            openapi_ai.event("#/components/schemas/AiLine"),
         )
     },
     "/ai/providers/health": {"get": _providers()},
@@ -234,7 +235,7 @@ async def describe(request: Request) -> Response:
         {
             "openapi": "3.1.0",
             "info": {"title": "Mobius", "version": __version__},
-            "paths": PATHS,
+            "paths": with_statuses(PATHS),
             "components": {
                 "schemas": {"Error": _ERROR, **openapi_ai.SCHEMAS},
                 "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
