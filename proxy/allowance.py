@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 
 from proxy.limits import NANO, Limit, Scope, ScopeKind, Unit, Window
 from proxy.policy import BudgetUsd, Limits
 from proxy.types import Caller
+from proxy.wildcard import fits
 
 DEFAULT_USER = "default"  # in `mobius.users`: whoever has no entry of its own
 
@@ -85,7 +85,7 @@ class Allowances:
         # A pattern limits all that match it together, so it is a scope of its own.
         yield Scope(ScopeKind.MODEL, model), self.models.get(model)
         for pattern, written in self.models.items():
-            if pattern != model and "*" in pattern and fnmatchcase(model, pattern):
+            if pattern != model and fits(model, pattern):
                 yield Scope(ScopeKind.MODEL, pattern), written
 
 

@@ -23,7 +23,6 @@ from proxy.estimate import (
     PromptRates,
     answers_to,
     prompt_most,
-    size_of,
 )
 from proxy.headroom import Headroom
 from proxy.ids import Ids
@@ -82,7 +81,6 @@ class Quota:
             allowance=self._allowance(snapshot.allowances, caller, call.user, model),
             policy=snapshot.policy.quota,
             tally=tally,
-            size=size_of(call.body, call.size_bytes, call.upload.size_bytes if call.upload else 0),
             at=self._store.wall(),
         )
         return Admitting(self, admission)

@@ -16,6 +16,7 @@ from proxy.caching import Caching
 from proxy.facts import Catalogue, EmptyCatalogue
 from proxy.policy import MobiusPolicy
 from proxy.types import Caller, Group, Lane, Ring, Target
+from proxy.wildcard import filled, matched
 
 LONGEST_NAME = 512  # characters of a public name that a wildcard may match
 # With these a part of a name would be more than a part of a URL's path once a model stands in one.
@@ -93,8 +94,8 @@ class Snapshot:
         targets = self.targets()
         # What a request was written for, another provider's model may not understand.
         return len({target.provider for target in targets}) > 1 or any(
-            target.lane is Lane.UNIFIED
-            or target.responses is Lane.TRANSLATED
+            target.lane is not Lane.DIRECT
+            or target.responses is Lane.AS_CHAT
             or target.drop_params
             or target.params.get("additional_drop_params")
             for target in targets
@@ -180,37 +181,6 @@ def _stays_in_place(part: str) -> bool:
 
 def _others(own: Group, found: list[Group | None]) -> list[Group]:
     return [g for name, g in {g.name: g for g in found if g}.items() if name != own.name]
-
-
-def matched(pattern: str, name: str) -> tuple[str, ...] | None:
-    """
-    Return what each `*` of the pattern stands for in `name`; None when it does not match.
-
-    An earlier `*` takes as much as it can, as in LiteLLM; the cost is linear in the length of a
-    name that a stranger chose, which a regular expression's is not.
-    """
-    first, *rest = pattern.split("*")
-    if not rest:
-        return () if name == pattern else None
-    *middle, last = rest
-    end = len(name) - len(last)
-    if end < len(first) or not (name.startswith(first) and name.endswith(last)):
-        return None
-    parts: list[str] = []
-    for literal in reversed(middle):
-        at = name.rfind(literal, len(first), end)
-        if at < 0:
-            return None
-        parts.append(name[at + len(literal) : end])
-        end = at
-    return (name[len(first) : end], *reversed(parts))
-
-
-def filled(template: str, parts: tuple[str, ...]) -> str:
-    """Return the template with its `*` filled from the left; a `*` beyond the parts stays."""
-    first, *rest = template.split("*")
-    stars = (*parts[: len(rest)], *("*" for _ in rest[len(parts) :]))
-    return first + "".join(star + literal for star, literal in zip(stars, rest, strict=True))
 
 
 def identity_of(credential: str, model: str) -> str:

@@ -50,6 +50,14 @@ def test_a_model_outside_the_patterns_is_forbidden_by_name() -> None:
     assert refused.value.param == "model"
 
 
+@pytest.mark.parametrize("name", ["claude-1", "claude-m", "gpt-4"])
+def test_a_key_for_a_name_with_brackets_is_for_no_other(name: str) -> None:
+    caller = Caller("x", models=("claude-[1m]", "gpt-?"))
+    check_model(caller, "claude-[1m]")
+    with pytest.raises(ModelForbidden):
+        check_model(caller, name)
+
+
 def test_a_caller_without_patterns_may_ask_every_model() -> None:
     check_model(ANONYMOUS, "anything")
 

@@ -87,6 +87,13 @@ def test_a_pattern_limits_all_that_match_it_together_beside_the_names_own() -> N
     assert words(file.of(WEB, user=None, model="claude-y").admission) == ["model:claude-*:rpm=2"]
 
 
+def test_brackets_and_question_marks_of_a_pattern_are_letters_of_a_name() -> None:
+    file = Allowances(models={"a[1m]*": Limits(rpm=2), "b?": Limits(rpm=3)})
+    assert words(file.of(WEB, user=None, model="a[1m]-x").admission) == ["model:a[1m]*:rpm=2"]
+    for model in ("a1", "am-x", "bc"):
+        assert file.of(WEB, user=None, model=model).admission == ()
+
+
 def test_a_name_with_a_star_that_is_asked_for_as_it_stands_counts_once() -> None:
     file = Allowances(models={"claude-*": Limits(rpm=2)})
     assert words(file.of(WEB, user=None, model="claude-*").admission) == ["model:claude-*:rpm=2"]

@@ -476,10 +476,12 @@ def test_a_reader_in_the_middle_of_a_long_look_keeps_nobody_from_writing(path: P
 
 def test_a_pattern_is_all_the_models_that_fit_it_together(path: Path) -> None:
     async def script(ledger: Ledger) -> None:
-        for number, model in enumerate(("claude-x", "claude-y", "gpt", "a-claude-z")):
+        models = ("claude-x", "claude-y", "gpt", "a-claude-z", "b[1m]?x", "b1yx")
+        for number, model in enumerate(models):
             await ledger.open(opened(f"a{number}", model=model), admitted=True)
             await ledger.close(closed(f"a{number}"))
-        for name, rows in (("claude-*", 2), ("*", 4), ("*claude*", 3), ("claude-x", 1), ("c*t", 0)):
+        expected = {"claude-*": 2, "*": 6, "*claude*": 3, "claude-x": 1, "c*t": 0, "b[1m]?*": 1}
+        for name, rows in expected.items():
             scope = Scope(ScopeKind.MODEL, name)
             assert await ledger.used(scope, Unit.TOKENS, since=0) == 10 * rows
             assert await ledger.used(scope, Unit.REQUESTS, since=T0) == rows

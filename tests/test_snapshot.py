@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from proxy.facts import FREE, NOTHING_STATED, UNKNOWN, ModelFacts, Stated
-from proxy.snapshot import Fallbacks, Snapshot, Wildcard, compose, filled, identity_of, matched
+from proxy.snapshot import Fallbacks, Snapshot, Wildcard, compose, identity_of
 from proxy.types import Group, Ring, Target
 
 
@@ -178,30 +175,3 @@ def test_fallbacks_are_looked_up_by_alias_then_name_then_wildcard() -> None:
     assert composed(fallbacks, "w/x") == ["w/x", "a"]
     assert composed(fallbacks, "w/y") == ["w/y", "d", "w/z"]
     assert composed(fallbacks, "w/z") == ["w/z", "d"]
-
-
-PATTERN = st.text(alphabet="ab/*", min_size=1, max_size=12)
-
-
-@given(PATTERN, st.text(alphabet="ab/", max_size=24))
-def test_matching_is_that_of_a_greedy_regular_expression(pattern: str, name: str) -> None:
-    found = re.fullmatch(re.escape(pattern).replace(r"\*", "(.*)"), name)
-    assert matched(pattern, name) == (found.groups() if found else None)
-
-
-@given(PATTERN, st.text(alphabet="ab/", max_size=24))
-def test_a_pattern_filled_with_what_it_matched_is_the_name(pattern: str, name: str) -> None:
-    parts = matched(pattern, name)
-    if parts is not None:
-        assert filled(pattern, parts) == name
-
-
-def test_a_part_with_a_star_in_it_is_not_filled_again() -> None:
-    assert filled("a*b*", ("*x", "y")) == "a*xby"
-    assert filled("a*b*", ("x",)) == "axb*"
-
-
-def test_matching_a_hostile_name_comes_to_an_end() -> None:
-    """Backtracking would not: it has 500 over 8 ways to try, and the test's own time limit."""
-    subject = snapshot(("*a*a*a*a*a*a*a*a*b", "*"))
-    assert subject.ring("a" * 500) is None

@@ -12,8 +12,9 @@ from proxy.config.settings import Settings
 from proxy.config.source import Fields, Leaf, Tree
 from proxy.config.targets import Above, Deployment, everything, read_deployment
 from proxy.facts import Catalogue
-from proxy.snapshot import Fallbacks, Wildcard, compose, matched
+from proxy.snapshot import Fallbacks, Wildcard, compose
 from proxy.types import Group, Ring, Strategy, Target
+from proxy.wildcard import matched
 
 Table = dict[str, tuple[str, ...]]
 

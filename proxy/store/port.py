@@ -63,6 +63,10 @@ class SharedHistory(Protocol):
     The methods ask at once, as those of `History` do.
     """
 
+    def replica_id(self) -> Awaitable[str]:
+        """Return the name of the ledger, which outlives its processes."""
+        ...
+
     def used_by_owner(
         self, scope: Scope, unit: Unit, *, since: float
     ) -> Awaitable[Mapping[str, int]]: ...

@@ -85,10 +85,23 @@ class Past:
             if own and part.label == label:  # else midnight has come meanwhile
                 part.settled += own
                 self._link.tell(Operation(part.words(labels), mirrored=True))
-        for owner, amount in used.items():
-            words = ("inherit", owner, part.name, part.window, label, amount)
-            self._inherit(owner, part, words)
+        if part.window is Window.TOTAL and used:
+            await self._fold(part, used, label)
+        else:
+            for owner, amount in used.items():
+                self._bury(owner)
+                words = ("inherit", owner, part.name, part.window, label, amount)
+                self._put(words, lambda: _lack(part))
         part.epoch = epoch
+
+    async def _fold(self, part: Part, used: Mapping[str, int], label: str) -> None:
+        """Tell what all of them settled as one: what never ends would grow with every start."""
+        replica = await self._history.replica_id()
+        for owner in used:
+            self._bury(owner)
+        amount = sum(used.values())
+        words = ("fold", replica, part.name, part.window, label, amount, list(used))
+        self._put(words, lambda: _lack(part))
 
     async def _minute(
         self, part: Part, asked: Awaitable[Sequence[tuple[str, float, int]]], epoch: str
@@ -103,17 +116,17 @@ class Past:
                 part.remember(own)
                 self._link.tell(Operation(entries_of(self._link.owner, part), mirrored=True))
         for owner, entries in by_owner.items():
-            self._inherit(owner, part, ("entries", owner, part.name, entries))
+            self._bury(owner)
+            self._put(("entries", owner, part.name, entries), lambda: _lack(part))
         part.epoch = epoch
 
-    def _inherit(self, owner: str, part: Part, words: Words) -> None:
-        """Tell what a dead owner settled, in place of what Redis still holds for it."""
+    def _bury(self, owner: str) -> None:
+        """Have Redis hold nothing more for a dead owner, before it is told what that settled."""
         if self._buried_in != self._link.epoch:
             self._buried_in, self._buried = self._link.epoch, set()
         if owner not in self._buried:
             self._buried.add(owner)
             self._put(("bury", owner), lambda: self._buried.discard(owner))
-        self._put(words, lambda: _lack(part))
 
     def _put(self, words: Words, failed: Callable[[], None]) -> None:
         self._link.put(Operation(words, failed=failed))

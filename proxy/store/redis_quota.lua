@@ -315,6 +315,19 @@ function operations.inherit(who, counter, window, of, spent)
   return 1
 end
 
+-- [ledger, counter, window, label, settled, [who, ...]]: so much was settled by these owners, which
+-- are all that are dead of one ledger. One number stands for all of them from now on. It only ever
+-- grows: who says less asked the ledger before another one died.
+function operations.fold(ledger, counter, window, of, spent, dead)
+  local place = settled_key(counter, of)
+  for _, who in ipairs(dead) do replace(place, 'sum', who, 0) end
+  local together = 'ledger:' .. ledger
+  local was = tonumber(redis.call('HGET', place, together) or 0)
+  replace(place, 'sum', together, math.max(spent, was))
+  keep_a_while(place, window)
+  return 1
+end
+
 -- [who, counter, [[at, amount], ...]]: exactly these entries of the last minute are the owner's, or
 -- those of a dead one whom this Redis has never seen.
 function operations.entries(who, counter, given)

@@ -169,15 +169,18 @@ class Book:
     def used(self, scope: Scope, unit: Unit, since: float) -> dict[str, int]:
         """Return what each owner used."""
         self._write_sums()
-        return dict(self._run(_SUM[_kind(scope), unit], (scope.name, since)).fetchall())
+        kind, name = _named(scope)
+        return dict(self._run(_SUM[kind, unit], (name, since)).fetchall())
 
     def held(self, scope: Scope, unit: Unit) -> dict[str, int]:
         """Return what each owner has reserved in its open rows."""
-        return dict(self._run(_HELD[_kind(scope), unit], (scope.name,)).fetchall())
+        kind, name = _named(scope)
+        return dict(self._run(_HELD[kind, unit], (name,)).fetchall())
 
     def recent(self, scope: Scope, unit: Unit, since: float) -> list[tuple[str, float, int]]:
         """Return the owner, the moment and the amount of each use, in order of the moments."""
-        return self._run(_RECENT[_kind(scope), unit], (scope.name, since)).fetchall()
+        kind, name = _named(scope)
+        return self._run(_RECENT[kind, unit], (name, since)).fetchall()
 
     def owners(self) -> list[str]:
         """Return whose rows are open."""
@@ -274,8 +277,12 @@ def closed_from(columns: tuple[Any, ...]) -> Closed:
     return Closed(columns[0], usage, nano_usd, outcome, bool(answered), at)
 
 
-def _kind(scope: Scope) -> str:
-    return PATTERN if scope.kind is ScopeKind.MODEL and "*" in scope.name else scope.kind
+def _named(scope: Scope) -> tuple[str, str]:
+    """Return the kind of scope that the statements know, and its name in them."""
+    if scope.kind is ScopeKind.MODEL and "*" in scope.name:
+        # To SQLite these two are signs, and to nobody else.
+        return PATTERN, scope.name.replace("[", "[[]").replace("?", "[?]")
+    return scope.kind, scope.name
 
 
 def _columns(row: Opened, owner: str) -> tuple[Any, ...]:

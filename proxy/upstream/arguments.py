@@ -21,7 +21,17 @@ from proxy.parameters import EXTRAS, OPENAI
 from proxy.retry import Kind
 from proxy.types import Call, Json, Surface, Target
 from proxy.upstream.as_chat import drop_unheard
-from proxy.upstream.fields import NATIVE, OURS, TARGETS, UNMERGED, drop, drops, filled, take_out
+from proxy.upstream.fields import (
+    NATIVE,
+    OURS,
+    TARGETS,
+    UNMERGED,
+    drop,
+    drops,
+    filled,
+    take_out,
+    words_of,
+)
 from proxy.upstream.judge import choices_of_call
 from proxy.upstream.secrets import HEADERS, secrets_of
 
@@ -84,8 +94,9 @@ def write_arguments(litellm: ModuleType, target: Target, call: Call, *, foreign:
     dropping = drops(target, foreign=foreign)
     dropped: list[str] = []
     if dropping or not native:
+        words = words_of(litellm, target, native=native)
         dropped += drop(
-            litellm, target, call, body, native=native, foreign=foreign, dropping=dropping
+            words, target, call, body, native=native, foreign=foreign, dropping=dropping
         )
     place = {k: v for k, v in target.params.items() if k not in ("extra_body", "drop_params")}
     arguments: dict[str, Any] = {

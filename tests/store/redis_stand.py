@@ -34,6 +34,10 @@ class FakeSharedHistory:
     entries: dict[tuple[Scope, Unit], list[tuple[str, float, int]]] = field(default_factory=dict)
     asked: list[tuple[Scope, Unit, float]] = field(default_factory=list)
     error: Exception | None = None
+    name: str = "books"  # of the ledger
+
+    def replica_id(self) -> Awaitable[str]:
+        return self._later(self.name)
 
     def note(self, scope: Scope, unit: Unit, owner: str, at: float, amount: int) -> None:
         self.entries.setdefault((scope, unit), []).append((owner, at, amount))

@@ -72,6 +72,9 @@ class FakeHistory:
 class OfOneWhoIsGone(FakeHistory):
     """A replica's ledger in which all was used by one process, which has ended."""
 
+    def replica_id(self) -> Awaitable[str]:
+        return self._later("books")
+
     def used_by_owner(
         self, scope: Scope, unit: Unit, *, since: float
     ) -> Awaitable[Mapping[str, int]]:

@@ -291,6 +291,47 @@ def test_the_next_process_of_a_ledger_frees_and_charges_at_once(server: RedisSer
     asyncio.run(main())
 
 
+def test_a_budget_for_ever_grows_by_no_start_of_a_process(server: RedisServer) -> None:
+    ever = budget(Window.TOTAL, 10_000)
+    key = f"{PREFIX}s:nano_usd:total:key:web:0"
+
+    async def live(number: int, ledger: FakeSharedHistory) -> None:
+        """One process of the ledger: it takes 100, and is killed."""
+        async with replica(
+            server.url, f"p{number}", history=ledger, dead=[f"p{number - 1}"]
+        ) as each:
+            await each.store.learn([ever])
+            assert await used(each, ever) == [100 * number]
+            let_in(await each.store.reserve(f"{number}", claims(100, ever), [WEB]))
+            await each.store.settle(f"{number}", Spent(nano_usd=100))
+            await until(lambda: uses(each, [ever], [100 * number + 100]))
+            await each.cut()
+        ledger.note(WEB, Unit.NANO_USD, f"p{number}", 0.0, 100)
+
+    async def main() -> None:
+        ledger = FakeSharedHistory()
+        for number in range(5):
+            await live(number, ledger)
+        stale = FakeSharedHistory({(WEB, Unit.NANO_USD): [("p0", 0.0, 100)]})  # asked long ago
+        async with replica(server.url, "late", history=stale) as late:
+            await late.store.learn([ever])
+            assert await used(late, ever) == [500]
+        other = FakeSharedHistory({(WEB, Unit.NANO_USD): [("q0", 0.0, 30)]}, name="other")
+        async with replica(server.url, "q1", history=other) as beside:
+            await beside.store.learn([ever])
+            assert await used(beside, ever) == [530]
+        async with redis.asyncio.Redis.from_url(server.url) as client:
+            fields: dict[bytes, bytes] = dict(await client.hgetall(key))  # type: ignore[arg-type]  # never texts here
+        assert {name.decode(): int(value) for name, value in fields.items()} == {
+            "sum": 530,
+            "p4": 100,  # whom no process has followed yet
+            "ledger:books": 400,
+            "ledger:other": 30,
+        }
+
+    asyncio.run(main())
+
+
 def test_a_replica_that_was_only_away_is_as_it_was(server: RedisServer) -> None:
     async def main() -> None:
         spans = replace(SHORT, beat_s=0.05, owner_s=0.5)

@@ -86,6 +86,25 @@ def test_what_the_dead_settled_is_told_once_in_an_epoch() -> None:
     run(script)
 
 
+def test_of_what_counts_for_ever_all_the_dead_of_one_ledger_are_told_as_one() -> None:
+    async def script(one: Stand) -> None:
+        ever = Part.of(budget(Window.TOTAL, 9))
+        for owner, amount in (("dead", 3), ("me", 5), ("deader", 4)):
+            one.history.note(WEB, Unit.NANO_USD, owner, WALL_S - 10**8, amount)
+        await one.past.tell([ever])
+        assert one.link.words == [
+            ("set", ever.name, Window.TOTAL, "0", 5, 0, 0),
+            ("bury", "dead"),
+            ("bury", "deader"),
+            ("fold", "books", ever.name, Window.TOTAL, "0", 7, ["dead", "deader"]),
+        ]
+        one.link.lose()
+        await one.past.tell([ever])
+        assert [words[0] for words in one.link.words] == ["bury", "bury", "fold"]
+
+    run(script)
+
+
 def test_what_may_not_have_arrived_is_told_again() -> None:
     async def script(one: Stand) -> None:
         parts = [Part.of(tpd(100)), Part.of(tpm(100))]

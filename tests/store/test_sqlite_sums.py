@@ -19,8 +19,8 @@ from tests.store.rows import HOUR_S, T0, closed, open_ids, opened, sums, sums_of
 which = st.integers(0, 9)
 hours = st.integers(0, 4).map(lambda hour: T0 + hour * HOUR_S + 5.0)
 names = st.sampled_from(["", "x", "y"])
-usages = st.builds(
-    Usage, st.integers(0, 99), st.integers(0, 99), st.integers(0, 9), estimated=st.booleans()
+usages = st.tuples(st.integers(0, 99), st.integers(0, 99), st.integers(0, 9), st.booleans()).map(
+    lambda drawn: Usage(*drawn[:3], estimated=drawn[3])
 )
 
 
