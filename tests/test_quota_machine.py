@@ -233,7 +233,7 @@ class Life(RuleBasedStateMachine):
     def ask(self, several: list[int]) -> None:
         for tokens in several:
             body = {"messages": [{"content": PARTS}], "max_tokens": tokens}
-            self._run(self._ask(Call("r", "m", False, body)))
+            self._run(self._ask(Call("m", False, body)))
 
     @rule(tokens=st.integers(1, 2000), used=st.integers(0, 3000))
     def ask_and_be_answered(self, tokens: int, used: int) -> None:
