@@ -149,6 +149,8 @@ def _assistant(message: Json) -> Iterator[Json]:
     elif content is not None:
         for part in _many(content, _text_part):
             yield _text(part, part["text"] if part["text"].strip() else NOTHING)
+    if message.get("tool_calls") == []:
+        raise Unusual("calls of nothing")  # for LiteLLM these are calls, and want a tool
     yield from _many(message.get("tool_calls"), _call)
 
 
