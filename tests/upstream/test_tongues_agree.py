@@ -139,6 +139,19 @@ ORDINARY: dict[str, Json] = {
             *HELLO,
         ]
     },
+    "an answer as it came": {
+        "messages": [
+            *HELLO,
+            {
+                **SAID,
+                "annotations": [{"type": "url_citation", "url_citation": {"url": "https://x"}}],
+                "reasoning_content": "well",
+                "thinking_blocks": [THOUGHT],
+                **dict.fromkeys(("audio", "function_call", "refusal", "tool_calls")),
+            },
+            *HELLO,
+        ]
+    },
     "prefill": {"messages": [*HELLO, {"role": "assistant", "content": "the answer is  \n"}]},
     "vision by address": {"messages": [user([image({"url": "https://x.test/a.png"})])]},
     "vision by a bare address": {"messages": [user([image("https://x.test/a.png")])]},

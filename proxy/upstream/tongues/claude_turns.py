@@ -30,8 +30,17 @@ FIELDS: Mapping[str, frozenset[str]] = {
     "user": frozenset({"role", "content", "name", "cache_control"}),
     "tool": frozenset({"role", "content", "name", "tool_call_id"}),
     "assistant": frozenset(
-        {"role", "content", "name", "cache_control", "tool_calls", "thinking_blocks"}
-    ),
+        {
+            "role",
+            "content",
+            "name",
+            "cache_control",
+            "tool_calls",
+            "thinking_blocks",
+            "annotations",
+            "reasoning_content",
+        }
+    ),  # fmt: skip
 }
 _PART = frozenset({"type", "text", "cache_control"})
 _IMAGE_PART = frozenset({"type", "image_url", "cache_control"})
