@@ -40,7 +40,7 @@ FIELDS: Mapping[str, frozenset[str]] = {
             "annotations",
             "reasoning_content",
         }
-    ),  # fmt: skip
+    ),
 }
 _PART = frozenset({"type", "text", "cache_control"})
 _IMAGE_PART = frozenset({"type", "image_url", "cache_control"})
