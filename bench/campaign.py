@@ -30,7 +30,7 @@ CASES = (
     Case(Kind.STREAM, 16),
     Case(Kind.PACED, 64),
 )
-SERVERS = (cast.floor, cast.mobius)
+SERVERS = (cast.floor, cast.mobius, cast.translated)
 PARTS = ("unary", "stream", "paced", "ring", "cache", "quota", "start")
 EXTRA_STARTS = 2
 WARM_UP = 16  # connections
@@ -179,5 +179,9 @@ def steps(options: Options) -> int:
 
 
 def _order(case: Case, number: int) -> list[str]:
-    names = ["direct", "floor", "mobius"] if case.concurrency <= WARM_UP else ["floor", "mobius"]
+    names = ["floor", "mobius"]
+    if case.concurrency <= WARM_UP:
+        names = ["direct", *names]
+        if case.kind is not Kind.PACED:
+            names.append("translated")
     return names[::-1] if number % 2 else names

@@ -17,7 +17,7 @@ import yaml
 
 from bench.child import HOST, Child, held_port
 from bench.client import connected, post
-from bench.payload import Kind, check, question
+from bench.payload import CLAUDE, Kind, check, question
 
 PATH = "/v1/chat/completions"
 MODEL = "bench-model"
@@ -67,6 +67,19 @@ def mobius(origin: Child, folder: Path) -> Iterator[tuple[Child, Start]]:
     """Yield Mobius with one target of OpenAI's wire format and access keys on."""
     entries = [_entry(MODEL, origin.port)]
     with _mobius("mobius", entries, folder) as child:
+        yield child, _begin(child, _READINESS)
+
+
+@contextlib.contextmanager
+def translated(origin: Child, folder: Path) -> Iterator[tuple[Child, Start]]:
+    """Yield Mobius as `mobius` does, with a target of Anthropic's wire format."""
+    params = {
+        "model": f"anthropic/{CLAUDE}",
+        "api_base": f"http://{HOST}:{origin.port}",
+        "api_key": "sk-provider",
+    }
+    entries = [{"model_name": MODEL, "litellm_params": params}]
+    with _mobius("translated", entries, folder) as child:
         yield child, _begin(child, _READINESS)
 
 

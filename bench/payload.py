@@ -10,7 +10,10 @@ from typing import Any
 PACE_S = 0.02
 CHUNKS = 62  # data events of the stream: a role, the words, a finish reason, the usage, [DONE]
 _WORDS = [f"word{number:02d} " for number in range(CHUNKS - 4)]
-_USAGE = {"prompt_tokens": 212, "completion_tokens": len(_WORDS), "total_tokens": 270}
+# What a message of Anthropic's says: as many data events once it is a chat's, whose first has text.
+_SAID = [*_WORDS, f"word{len(_WORDS):02d} "]
+_PROMPT_TOKENS = 212
+_USAGE = {"prompt_tokens": _PROMPT_TOKENS, "completion_tokens": len(_WORDS), "total_tokens": 270}
 PACED_USER = "bench-paced"  # how the provider knows, through whatever is in between
 _QUESTION = "Explain in one paragraph what a reverse proxy does, and when it should not be used. "
 
@@ -74,6 +77,45 @@ EVENTS = (
 STREAM = b"".join(EVENTS)
 
 
+def _said(kind: str, **fields: Any) -> bytes:
+    event = json.dumps({"type": kind, **fields}, separators=(",", ":")).encode()
+    return b"event: " + kind.encode() + b"\ndata: " + event + b"\n\n"
+
+
+def _tokens(written: int) -> dict[str, int]:
+    cache = {"cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
+    return {"input_tokens": _PROMPT_TOKENS, **cache, "output_tokens": written}
+
+
+def _of_anthropic(content: list[Any], stop: str | None, written: int) -> dict[str, Any]:
+    head = {"id": "msg_bench", "type": "message", "role": "assistant", "model": CLAUDE}
+    ends = {"stop_reason": stop, "stop_sequence": None}
+    return {**head, "content": content, **ends, "usage": _tokens(written)}
+
+
+CLAUDE = "claude-sonnet-4-5"
+CLAUDE_MESSAGE = json.dumps(
+    _of_anthropic([{"type": "text", "text": "".join(_SAID)}], "end_turn", len(_SAID)),
+    separators=(",", ":"),
+).encode()
+CLAUDE_EVENTS = (
+    _said("message_start", message=_of_anthropic([], None, 1)),
+    _said("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+    _said("ping"),
+    *(
+        _said("content_block_delta", index=0, delta={"type": "text_delta", "text": word})
+        for word in _SAID
+    ),
+    _said("content_block_stop", index=0),
+    _said(
+        "message_delta",
+        delta={"stop_reason": "end_turn", "stop_sequence": None},
+        usage=_tokens(len(_SAID)),
+    ),
+    _said("message_stop"),
+)
+
+
 def check(kind: Kind, status: int, body: bytes) -> None:
     """Raise WrongAnswer unless this is the whole answer of the provider, at least in fact."""
     if status != 200:
@@ -84,7 +126,10 @@ def check(kind: Kind, status: int, body: bytes) -> None:
         found = _of_message(body) if kind is Kind.UNARY else _of_stream(body)
     except (ValueError, LookupError, TypeError) as exc:
         raise WrongAnswer(f"not an answer ({exc!r}): {body[-500:]!r}") from exc
-    if found != ("".join(_WORDS), ["stop"], _USAGE["total_tokens"]):
+    if found not in (
+        ("".join(_WORDS), ["stop"], _USAGE["total_tokens"]),
+        ("".join(_SAID), ["stop"], _PROMPT_TOKENS + len(_SAID)),
+    ):
         raise WrongAnswer(f"another answer: {found}")
 
 

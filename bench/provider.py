@@ -1,5 +1,7 @@
 """
-`python -m bench.provider PORT`: a provider of OpenAI's wire format that costs next to nothing.
+`python -m bench.provider PORT`: a provider that costs next to nothing.
+
+It speaks OpenAI's wire format, and Anthropic's where it is asked for messages.
 
 It answers with bytes made beforehand, a stream in a single write, and counts what it served:
 whoever asked can see whether every request came through, and once.
@@ -14,7 +16,16 @@ from typing import cast
 
 import uvloop
 
-from bench.payload import EVENTS, MESSAGE, PACE_S, PACED_USER, STREAM, Kind
+from bench.payload import (
+    CLAUDE_EVENTS,
+    CLAUDE_MESSAGE,
+    EVENTS,
+    MESSAGE,
+    PACE_S,
+    PACED_USER,
+    STREAM,
+    Kind,
+)
 
 
 def _with_length(body: bytes) -> bytes:
@@ -33,6 +44,11 @@ _END = b"0\r\n\r\n"
 ANSWERS = {
     Kind.UNARY: _with_length(MESSAGE),
     Kind.STREAM: _EVENTS_HEAD + _chunk(STREAM) + _END,
+}
+MESSAGES = b"post /v1/messages "
+CLAUDES = {
+    Kind.UNARY: _with_length(CLAUDE_MESSAGE),
+    Kind.STREAM: _EVENTS_HEAD + _chunk(b"".join(CLAUDE_EVENTS)) + _END,
 }
 PIECES = [_chunk(event) for event in EVENTS]
 PIECES[0] = _EVENTS_HEAD + PIECES[0]
@@ -70,7 +86,9 @@ class Provider(asyncio.Protocol):
         else:
             kind = _kind(body)
             self._served[kind] += 1
-            if kind is Kind.PACED:
+            if head.startswith(MESSAGES):
+                self._transport.write(CLAUDES[kind])
+            elif kind is Kind.PACED:
                 self._pace(0, asyncio.get_running_loop().time())
             else:
                 self._transport.write(ANSWERS[kind])

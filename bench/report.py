@@ -15,7 +15,7 @@ from bench.quota import QuotaSample, stores_of
 from bench.ring import RingTimes
 
 Row: TypeAlias = tuple[str, ...]
-SERVERS = ("direct", "floor", "mobius")
+SERVERS = ("direct", "floor", "mobius", "translated")
 ROUGH = TICK_S / LEAST_CPU_S  # a CPU time that is known less well than this is marked
 ROUGH_MARK = "~"
 COST_HEAD = (
@@ -168,7 +168,7 @@ def _ring(times: RingTimes) -> str:
 def _starts(results: Results) -> str:
     head = ("server", "ready s", "first answer s", "memory MiB", "after the load")
     rows = []
-    for server in ("floor", "mobius"):
+    for server in ("floor", "mobius", "translated"):
         starts = [start for start in results.starts if start.server == server]
         after_mib = results.memory_mib.get(server)
         rows.append(

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from proxy.allowance import Allowance, Allowances
 from proxy.errors import UpstreamFailure
-from proxy.estimate import Size
+from proxy.estimate import Size, size_of
 from proxy.policy import QuotaPolicy
 from proxy.reservation import OK, Reservation
 from proxy.types import Call, Caller, Tally, Target
@@ -30,12 +30,21 @@ class Admission:
     allowance: Allowance
     policy: QuotaPolicy
     tally: Tally
-    size: Size
     at: float  # when it came, on the store's clock
     file: Allowances  # in which the limits stood
     holds: bool = False  # a place, of the store
     recorded: bool = False  # the ledger has counted it
     attempts: int = 0
+    _measured: tuple[Call, Size] | None = None
+
+    @property
+    def size(self) -> Size:
+        """What the call sends; measured when it matters, for a kept answer needs no measure."""
+        if self._measured is None or self._measured[0] is not self.call:
+            call, upload = self.call, self.call.upload
+            bytes_ = upload.size_bytes if upload else 0
+            self._measured = (call, size_of(call.body, call.size_bytes, bytes_))
+        return self._measured[1]
 
 
 class Books(Protocol):

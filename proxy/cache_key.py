@@ -8,7 +8,7 @@ JSON (order of keys, white space, `1.0` for `1`) have the same key; nothing else
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
@@ -18,6 +18,11 @@ import orjson
 from proxy.types import Json, Ring, Target
 
 T = TypeVar("T")
+
+# Where answers are kept, requests come again byte for byte, and need not be read and spelt again.
+# Bounded: what is read takes some ten times its bytes.
+REMEMBERED = 128
+REMEMBERED_BYTES = 8 * 1024  # of one
 
 # Raised when the same request is to be asked anew, because what is kept would be read otherwise.
 FORMAT = 3
@@ -98,6 +103,15 @@ def spelt_apart(body: Json, inputs: Sequence[object]) -> tuple[bytes, tuple[byte
     return None if rest is None else (rest, each)
 
 
+def spelt_again(
+    body: Json, size_bytes: int, inputs: Callable[[Json], Sequence[object]]
+) -> tuple[bytes, tuple[bytes, ...]] | None:
+    """Return what `spelt_apart` does, remembered for a small body that is the very same one."""
+    if 0 < size_bytes <= REMEMBERED_BYTES:
+        return _spelt_once(_This(body), inputs)
+    return spelt_apart(body, inputs(body))
+
+
 def _spelt(value: object) -> bytes:
     return orjson.dumps(_plain(value), option=orjson.OPT_SORT_KEYS)
 
@@ -120,6 +134,13 @@ class _This(Generic[T]):
 
     def __hash__(self) -> int:
         return id(self.thing)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _spelt_once(
+    this: _This[Json], inputs: Callable[[Json], Sequence[object]]
+) -> tuple[bytes, tuple[bytes, ...]] | None:
+    return spelt_apart(this.thing, inputs(this.thing))
 
 
 @lru_cache(maxsize=100)

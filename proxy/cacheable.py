@@ -28,8 +28,9 @@ class Row:
     each: bool = False
 
 
-# Not among them: images, for whoever asks again wants another one, and their addresses expire; and
-# counts of tokens, which are free and seldom asked for twice.
+# Not among them: images and speech, for whoever asks again wants another one, and addresses of
+# images expire; recordings, which no key holds; and counts of tokens, which are free and seldom
+# asked for twice.
 TABLE: Mapping[Surface, Row] = {
     Surface.CHAT: Row(frozenset({"completion", "acompletion"})),
     Surface.COMPLETIONS: Row(frozenset({"text_completion", "atext_completion"})),

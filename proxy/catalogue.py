@@ -12,7 +12,16 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from proxy.facts import FREE, FREE_SOUND, NOTHING_STATED, ModelFacts, Price, Stated
+from proxy.facts import (
+    FREE,
+    FREE_SOUND,
+    NOTHING_STATED,
+    STRANGER,
+    Habits,
+    ModelFacts,
+    Price,
+    Stated,
+)
 from proxy.pricing import (
     CACHED,
     COMPLETION,
@@ -36,6 +45,13 @@ DENIED = frozenset(
     {
         "supports_audio_input", "supports_audio_output", "supports_function_calling",
         "supports_response_schema", "supports_vision",
+    }
+)  # fmt: skip
+# In which ways the models of one provider differ in what may be asked of them.
+HABITS = frozenset(
+    {
+        "supports_adaptive_thinking", "supports_forced_tool_use", "supports_legacy_thinking",
+        "supports_reasoning", "supports_sampling_params", "thinking_always_on",
     }
 )  # fmt: skip
 STATED = LIMITS | DENIED  # what `model_info` may say of a model, beside its prices
@@ -92,6 +108,7 @@ class PriceTable:
             cannot=frozenset(
                 name for name in DENIED if row.get(name) is False and not stated.mocked
             ),
+            habits=None if stated.mocked else _habits(self._rows.get(model), provider, model),
         )
 
     def _row(self, provider: str, model: str, stated: Stated) -> dict[str, Any]:
@@ -106,6 +123,19 @@ class PriceTable:
 def is_listed(name: str) -> bool:
     """Say whether people are told of a model what the table or the file has under this name."""
     return name == "mode" or name.startswith(SUPPORTS) or is_known_price(name)
+
+
+def _habits(row: Row | None, provider: str, model: str) -> Habits | None:
+    """Return what the table says; None where it says it in a way that is LiteLLM's to read."""
+    if row is None and "/" not in model:
+        return STRANGER
+    if row is None or row.get("litellm_provider") != provider:
+        return None
+    limit = _limit(row.get("max_output_tokens"))
+    if limit is None or limit == _limit(row.get("max_input_tokens")):
+        return None  # else a prompt takes away from what may be written, by LiteLLM's own count
+    has, lacks = (frozenset(n for n in HABITS if row.get(n) is said) for said in (True, False))
+    return Habits(limit, has, lacks)
 
 
 def _price(row: Row, provider: str, region: str | None) -> Price | None:

@@ -61,6 +61,15 @@ FREE = Price((Rates(),))
 
 
 @dataclass(frozen=True, slots=True)
+class Habits:
+    """What LiteLLM's table says of a model under exactly its own name, at its own provider."""
+
+    max_output_tokens: int | None  # None: the table does not have the name
+    has: frozenset[str] = frozenset()  # LiteLLM's names of the habits that it is said to have
+    lacks: frozenset[str] = frozenset()  # and of those that it is said not to have
+
+
+@dataclass(frozen=True, slots=True)
 class SoundPrice:
     """Pico-dollars for what is spoken and heard. None: it is charged by tokens, or not known."""
 
@@ -81,6 +90,7 @@ class ModelFacts:
     max_output_tokens: int | None = None
     sound: SoundPrice = SILENT
     cannot: frozenset[str] = frozenset()  # LiteLLM's names of capabilities that it surely lacks
+    habits: Habits | None = None
     # For whoever lists models, by LiteLLM's names; nothing is decided by it.
     listed: tuple[tuple[str, bool | float | str], ...] = field(default=(), compare=False)
 
@@ -97,6 +107,9 @@ class Stated:
 
 UNKNOWN = ModelFacts()
 NOTHING_STATED = Stated()
+
+
+STRANGER = Habits(None)  # a model that the table does not name
 
 
 class Catalogue(Protocol):

@@ -18,9 +18,8 @@ from proxy.allowance import Allowance
 from proxy.attempts import Attempts
 from proxy.batches import answer_each
 from proxy.cache import Cache
-from proxy.cache_key import KeyParts, key_of_all, keys_of, ring_digests, spelt_apart
+from proxy.cache_key import KeyParts, key_of_all, keys_of, ring_digests, spelt_again
 from proxy.cacheable import may_be_kept, row_of
-from proxy.estimate import size_of
 from proxy.flights import Asked
 from proxy.grammar import GRAMMARS
 from proxy.log import Log
@@ -30,7 +29,7 @@ from proxy.owed import Owed
 from proxy.quota import Quota
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.snapshot import Snapshot
-from proxy.types import Call, Caller, Group, Ring, Surface, Tally
+from proxy.types import Call, Caller, Group, Json, Ring, Surface, Tally
 from proxy.vectors import inputs_of
 
 
@@ -89,8 +88,7 @@ class Gateway:
         call, tally, caching = admission.call, admission.tally, snapshot.caching
 
         async def ask(part: Call = call) -> Reply:
-            if part is not admission.call:  # only what is not kept, or after all the whole
-                admission.call, admission.size = part, size_of(part.body, part.size_bytes)
+            admission.call = part  # only what is not kept, or after all the whole
             return await self._ask(ring, admission, snapshot)
 
         if self._cache is None or not may_be_kept(call, caching):
@@ -132,7 +130,7 @@ def key_parts(
     """Return what the key of an answer to `call` is made of; None for one that has no key."""
     caching, model = snapshot.caching, ring.groups[0].name  # of an alias, what it stands for
     row = row_of(call.surface)
-    said = spelt_apart(call.body, inputs_of(call.body) if row.each else ())
+    said = spelt_again(call.body, call.size_bytes, inputs_of if row.each else _no_inputs)
     if said is None:
         return None
     if allowance is None:
@@ -151,6 +149,10 @@ def key_parts(
         streamed=call.stream and row.apart,
         inputs=said[1],
     )
+
+
+def _no_inputs(body: Json) -> tuple[object, ...]:
+    return ()
 
 
 def _add_wait(tally: Tally, stream: ChunkStream) -> None:

@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
-from math import exp2, inf
+from math import inf
 
 from proxy.breaker import Breaker, Permit, State
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.log import Log
+from proxy.pace import Pace
 from proxy.policy import RingPolicy
 from proxy.retry import RULES, UNASKED, Kind, Rest, cooldown_s
 from proxy.standing import ROOM_UNKNOWN, Room, Standing
@@ -28,10 +28,6 @@ from proxy.types import Target
 
 # Names under a wildcard are endless; what is known of the longest forgotten goes first.
 RECORDS = 10_000
-HALF_LIFE_S = 30.0  # of what is believed of a target that nobody asks
-LATENCY_WEIGHT = 0.2  # of the newest first token in the decaying average
-# A first token is overdue after so many times what it took lately, and so many seconds.
-OVERDUE, OVERDUE_S = 3.0, 1.0
 NO_COOLDOWNS = (None, None)  # of the target itself, and of its key
 # A cooldown shorter than this is not logged: it may come with every other request.
 LOGGED_S = 5.0
@@ -54,80 +50,8 @@ class Record:
     cooldown: Cooldown | None = None
     cooldowns: int = 0  # in a row, without a Retry-After: the exponent of the doubling
     cooled_s: float = -inf  # the moment of the last of them
-    latency_s: float | None = None  # decaying average of the time to first content
-    awaited_first_s: float | None = None  # likewise of streams alone, and of those given up
-    awaited_whole_s: float | None = None  # likewise of whole answers
     last_failure: UpstreamFailure | None = None  # that it was to blame for
-    under_way: int = 0  # calls
-    told_s: float = -inf  # the moment when a call last said how the target is
-    calls: int = 0  # ever
-    unanswered: int = 0  # of those under way
-    # When the streams among them began, by the number of the call, but for those that a later call
-    # has overtaken: the target is not to blame for one that got stuck.
-    waiting: dict[int, float] = field(default_factory=dict)
-
-    def expected_s(self, now_s: float) -> float | None:
-        """
-        Return what a first token is expected to take; None when nobody has an idea.
-
-        What was known of a target that nobody asks is believed less and less, so that one that was
-        slow is tried again; by one request, the others go by what was known until it has its
-        answer. Where a first token is overdue, it is expected to take as long as it already has.
-        """
-        streams = self.awaited_first_s
-        known_s = self.awaited_whole_s if streams is None else streams
-        if known_s is None:
-            return None
-        if not self.unanswered:
-            return known_s * exp2(-max(0.0, now_s - self.told_s) / HALF_LIFE_S)
-        return self._overdue_s(1, known_s, now_s) or known_s
-
-    def hung_s(self, most: int, now_s: float) -> float:
-        """
-        Return for how long a target has let so many streams in a row wait for a first token.
-
-        It is 0 unless that is overdue for all of them, and nobody was answered since they began.
-        """
-        known_s = self.awaited_first_s
-        if known_s is None or len(self.waiting) < most:
-            return 0.0
-        return self._overdue_s(most, known_s, now_s)
-
-    def _overdue_s(self, place: int, known_s: float, now_s: float) -> float:
-        """Return for how long the stream at this place has waited, 0 where that is not long."""
-        begun_s = next(islice(self.waiting.values(), place - 1, None), now_s)
-        age_s = now_s - begun_s
-        return age_s if age_s > OVERDUE * known_s + OVERDUE_S else 0.0
-
-    def begins(self, now_s: float, *, streamed: bool) -> int:
-        """Take note of a call, and return its number."""
-        self.calls += 1
-        self.under_way += 1
-        self.unanswered += 1
-        if streamed:
-            self.waiting[self.calls] = now_s
-        return self.calls
-
-    def overtook(self, number: int) -> None:
-        """Take note that a call was answered, whatever became of those before it."""
-        while self.waiting and (first := next(iter(self.waiting))) <= number:
-            del self.waiting[first]
-
-    def took(self, took_s: float, *, streamed: bool) -> None:
-        """Take note of the time that an answer took to begin."""
-        self.latency_s = _average(self.latency_s, took_s)
-        self.awaited(took_s, streamed=streamed)
-
-    def awaited(self, took_s: float, *, streamed: bool) -> None:
-        """Take note of the time that was waited for an answer, whether it came or not."""
-        if streamed:
-            self.awaited_first_s = _average(self.awaited_first_s, took_s)
-        else:
-            self.awaited_whole_s = _average(self.awaited_whole_s, took_s)
-
-
-def _average(known_s: float | None, new_s: float) -> float:
-    return new_s if known_s is None else known_s + LATENCY_WEIGHT * (new_s - known_s)
+    pace: Pace = field(default_factory=Pace)
 
 
 @dataclass(slots=True)
@@ -146,11 +70,11 @@ class Watch:
     heard: bool = field(default=False)
 
     def answered(self, *, streamed: bool) -> None:
-        now_s = self.record.told_s = self.clock.now()
+        now_s = self.record.pace.told_s = self.clock.now()
         self.hears()
-        self.record.overtook(self.number)
+        self.record.pace.overtook(self.number)
         took_s = now_s - self.started_s
-        self.record.took(took_s, streamed=streamed)
+        self.record.pace.took(took_s, streamed=streamed)
         limit_s = self.policy.breaker.slow
         # A whole answer has no first token: it takes as long as the model has to say.
         self.slow = streamed and limit_s is not None and took_s > limit_s
@@ -168,8 +92,7 @@ class Watch:
 
     def hears(self) -> None:
         """Take note that this call waits no longer, for whatever reason."""
-        self.record.unanswered -= not self.heard
-        self.record.waiting.pop(self.number, None)
+        self.record.pace.hears(self.number, heard=self.heard)
         self.heard = True
 
 
@@ -250,10 +173,10 @@ class Health:
             open_for_s=0.0 if closed else breaker.returns_in_s(now_s),
             closed=closed,
             failure=cooldown.failure if cooldown else record.last_failure,
-            latency_s=record.latency_s,
-            expected_s=record.expected_s(now_s),
-            in_flight=record.under_way,
-            hung_s=record.hung_s(policy.breaker.failures, now_s),
+            latency_s=record.pace.latency_s,
+            expected_s=record.pace.expected_s(now_s),
+            in_flight=record.pace.under_way,
+            hung_s=record.pace.hung_s(policy.breaker.failures, now_s),
             cause="" if closed else breaker.why(now_s),
             room=room,
         )
@@ -265,7 +188,7 @@ class Health:
         While one is under way it is 0: there will be news.
         """
         record = self._record(target, policy)
-        return 0.0 if record.under_way else self._clock.now() - record.told_s
+        return 0.0 if record.pace.under_way else self._clock.now() - record.pace.told_s
 
     @contextmanager
     def watch(
@@ -288,7 +211,7 @@ class Health:
             policy,
             self._clock,
             now_s,
-            record.begins(now_s, streamed=streamed),
+            record.pace.begins(now_s, streamed=streamed),
             log_return=lambda: self._rests.ends(target, lambda: self.standing(target, policy)),
             log_rest=lambda kind: self._log_rest(target, policy, kind),
         )
@@ -296,19 +219,19 @@ class Health:
         kind: Kind | None = None
         try:
             yield watch
-            ok, record.told_s = True, self._clock.now()
+            ok, record.pace.told_s = True, self._clock.now()
             if watch.started_s >= record.cooled_s:
                 record.cooldowns = 0
         except UpstreamFailure as failure:
             if failure.kind not in UNASKED:
                 ok, kind = self._learn(target, watch, failure), failure.kind
-                record.told_s = self._clock.now()
+                record.pace.told_s = self._clock.now()
             if failure.kind is Kind.SILENT:
                 # It would have taken longer yet.
-                record.awaited(record.told_s - watch.started_s, streamed=streamed)
+                record.pace.awaited(record.pace.told_s - watch.started_s, streamed=streamed)
             raise
         finally:
-            record.under_way -= 1
+            record.pace.under_way -= 1
             watch.hears()
             # A slow one has been counted already.
             ok = None if watch.slow else ok

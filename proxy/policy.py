@@ -226,7 +226,7 @@ class MobiusPolicy(RingPolicy):
 
     on_midstream: Literal["error", "continue"] = "error"
     hedge: HedgePolicy = HedgePolicy()
-    lanes: Mapping[str, Literal["direct", "unified"]] = Field(
+    lanes: Mapping[str, Literal["direct", "translated", "unified"]] = Field(
         default_factory=dict, description="By label of a target, model name, or provider."
     )
     limits: LimitsPolicy = LimitsPolicy()

@@ -24,7 +24,6 @@ from proxy.estimate import (
     filled,
     needs_bound,
     prompt_most,
-    size_of,
 )
 from proxy.headroom import Headroom
 from proxy.ids import Ids
@@ -87,7 +86,6 @@ class Quota:
             allowance=self._allowance(snapshot, caller, call.user, model),
             policy=snapshot.policy.quota,
             tally=tally,
-            size=size_of(call.body, call.size_bytes, call.upload.size_bytes if call.upload else 0),
             at=self._store.wall(),
             file=snapshot.allowances,
         )
@@ -177,7 +175,7 @@ class Quota:
         answers = answers_to(body, known=None, default=0, most=None, surface=surface)
 
         def need(target: Target) -> Need:
-            if surface in FREE:
+            if surface in FREE or _is_wordless_sound(admission.call, target):
                 return Need(1, 0, 0)
             tokens = answers.tokens
             if target.defaults and not answers.stated:
@@ -349,3 +347,8 @@ class Quota:
                 self._known.clear()
             found = self._known[key] = self._file.of(caller, user=user, model=model)
         return found
+
+
+def _is_wordless_sound(call: Call, target: Target) -> bool:
+    """Say whether what is spoken, or heard, takes no tokens there."""
+    return call.surface in sound.SURFACES and not sound.takes_tokens(call, target.facts)

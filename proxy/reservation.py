@@ -14,7 +14,7 @@ from proxy.limits import Claim, Limit, Scope, ScopeKind, Unit, Window
 from proxy.pricing import cost_nano_usd
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.retry import Kind
-from proxy.types import HEARD, Call, Json, Target, Usage
+from proxy.types import HEARD, Call, Json, Surface, Target, Usage
 from proxy.usage import BYTES_PER_TOKEN
 
 CANCELLED = "cancelled"
@@ -95,8 +95,9 @@ class Reservation:
         """
         Return the tokens that the attempt is charged with.
 
-        What the provider reported, where it did; our own count of what was generated, where
-        something was; nothing for a call that failed before that.
+        What the provider reported, where it did; all that is set aside, where it goes on with an
+        answer; our own count of what was generated, where something was; nothing for a call that
+        failed before that.
         """
         if self._reported is not None and (self._spent or self.outcome == OK):
             if not self._said_bytes:
@@ -105,6 +106,9 @@ class Reservation:
             return self._reported + more
         if not self._spent and self.outcome != OK:
             return Usage()
+        if self.call.runs_on:
+            # What it comes to is known when nobody counts any more.
+            return Usage(self.prompt_tokens, self.completion_tokens, estimated=True)
         ours = Usage(
             prompt_tokens=rates.typical(model_of(self.target), self.size),
             completion_tokens=self._said_tokens,
@@ -142,6 +146,8 @@ class Reservation:
         if self.call.surface in HEARD:
             self._heard_s = sound.heard_s(body) or self._heard_s
         tier = body.get("service_tier")
+        if self.call.surface is Surface.RESPONSES and isinstance(body.get("response"), dict):
+            tier = body["response"].get("service_tier")  # of an event
         if isinstance(tier, str):
             self._service_tier = tier
 

@@ -94,8 +94,8 @@ class Snapshot:
         targets = self.targets()
         # What a request was written for, another provider's model may not understand.
         return len({target.provider for target in targets}) > 1 or any(
-            target.lane is Lane.UNIFIED
-            or target.responses is Lane.TRANSLATED
+            target.lane is not Lane.DIRECT
+            or target.responses is Lane.AS_CHAT
             or target.drop_params
             or target.params.get("additional_drop_params")
             for target in targets

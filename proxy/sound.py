@@ -40,11 +40,16 @@ def is_priced(call: Call, facts: ModelFacts) -> bool:
     return _by_characters(call, facts) or facts.price is not None
 
 
+def takes_tokens(call: Call, facts: ModelFacts) -> bool:
+    """Say whether tokens are charged; of what has no price nobody knows, and none are counted."""
+    return facts.price is not None and not _by_characters(call, facts)
+
+
 def aside_for(
     call: Call, facts: ModelFacts, prompt_tokens: int, *, prompt_most: int, default_tokens: int
 ) -> Aside:
     """Return what an answer to the call takes at most; `prompt_most` bounds the prompt's tokens."""
-    if not _by_tokens(call, facts):
+    if not takes_tokens(call, facts):
         return Aside(0, 0, _nano(_pico_most(call, facts)))
     tokens = facts.max_output_tokens or default_tokens
     if call.surface is Surface.SPEECH:
@@ -57,7 +62,7 @@ def estimated(call: Call, facts: ModelFacts, ours: Usage) -> Usage:
     """Return our own count of an answer, `ours` as it is for text, with what is sound in it."""
     if call.surface not in SURFACES:
         return ours
-    if not _by_tokens(call, facts):
+    if not takes_tokens(call, facts):
         return Usage(estimated=True)
     if call.surface is Surface.SPEECH:
         tokens = round(_characters(call) * TOKENS_PER_CHARACTER)
@@ -100,11 +105,6 @@ def heard_s(said: Json) -> float | None:
 
 def _by_characters(call: Call, facts: ModelFacts) -> bool:
     return call.surface is Surface.SPEECH and facts.sound.character is not None
-
-
-def _by_tokens(call: Call, facts: ModelFacts) -> bool:
-    """Say whether tokens are charged; of what has no price nobody knows, and none are counted."""
-    return facts.price is not None and not _by_characters(call, facts)
 
 
 def _characters(call: Call) -> int:

@@ -71,7 +71,7 @@ class Standing(NamedTuple):
         if self.room.aside_s > 0:
             return f"asked last for {_seconds(self.room.aside_s)}: {self.room.aside_why}"
         if self.hung_s > 0:
-            return f"asked last: it lets several streams wait, for {_seconds(self.hung_s)} now"
+            return f"asked last: it has let several wait, for {_seconds(self.hung_s)} now"
         word, share = "healthy" if self.closed else "half open: one probe", self.room.share
         return word if share is None else f"{word}, {share:.0%} of its limits left"
 

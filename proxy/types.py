@@ -46,11 +46,12 @@ HEARD = frozenset({Surface.TRANSCRIPTIONS, Surface.TRANSLATIONS})
 
 
 class Lane(StrEnum):
-    """The way a target is called: through LiteLLM, or past it where its wire is the surface's."""
+    """The way a target is called: through LiteLLM, or past it."""
 
     UNIFIED = "unified"
     DIRECT = "direct"
-    TRANSLATED = "translated"  # asked as a chat, by the target's lane for those
+    TRANSLATED = "translated"  # a chat, in the provider's own format, written without LiteLLM
+    AS_CHAT = "as_chat"  # asked as a chat, by the target's lane for those
 
 
 class Strategy(StrEnum):
@@ -118,6 +119,11 @@ class Call:
         return user[:LONGEST_USER] if isinstance(user, str) and user else None
 
     @property
+    def runs_on(self) -> bool:
+        """Say whether the provider goes on with it after its answer: OpenAI's `background`."""
+        return self.surface is Surface.RESPONSES and self.body.get("background") is True
+
+    @property
     def service_tier(self) -> str | None:
         tier = self.body.get("service_tier")
         return tier if isinstance(tier, str) else None
@@ -148,8 +154,8 @@ class Target:
     defaults: Json = field(default_factory=dict)  # completion parameters the body may leave out
     timeouts: TargetTimeouts = TargetTimeouts()
     lane: Lane = Lane.UNIFIED
-    messages: Lane = Lane.TRANSLATED  # the lane of Anthropic's surfaces
-    responses: Lane = Lane.TRANSLATED  # the lane of OpenAI's Responses
+    messages: Lane = Lane.AS_CHAT  # the lane of Anthropic's surfaces
+    responses: Lane = Lane.AS_CHAT  # the lane of OpenAI's Responses
     weight: float | None = None
     order: int = 0  # lower is asked first within a group
     rpm: int | None = None
@@ -164,7 +170,10 @@ class Target:
     def lane_of(self, surface: Surface) -> Lane:
         if surface is Surface.RESPONSES:
             return self.responses
-        return self.messages if surface in ANTHROPIC else self.lane
+        if surface in ANTHROPIC:
+            return self.messages
+        translated = self.lane is Lane.TRANSLATED and surface is not Surface.CHAT
+        return Lane.UNIFIED if translated else self.lane
 
     def __hash__(self) -> int:
         # Of what has one: a dictionary has none. Equal targets are equal in these too.

@@ -12,7 +12,8 @@ from proxy.types import Surface
 from tests.fakes import ask
 
 ON = Caching(enabled=True)
-NOT_KEPT = {Surface.IMAGES, Surface.COUNT_TOKENS, Surface.AI}
+SOUND = {Surface.SPEECH, Surface.TRANSCRIPTIONS, Surface.TRANSLATIONS}
+NOT_KEPT = {Surface.IMAGES, Surface.COUNT_TOKENS, Surface.AI, *SOUND}
 
 
 def test_every_surface_is_decided() -> None:

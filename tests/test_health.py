@@ -622,26 +622,53 @@ def test_a_call_that_is_cancelled_is_awaited_no_longer() -> None:
     assert ward.of().expected_s == pytest.approx(2 ** (-50 / 30))
 
 
-def hung(ward: Ward, opened: ExitStack, streams: int, after_s: float) -> float:
-    """Return for how long a target hangs after so many streams, which have waited so long."""
-    for _ in range(streams):
-        asked(ward, opened)
+def hung(
+    ward: Ward, opened: ExitStack, calls: int, after_s: float, *, streamed: bool = True
+) -> float:
+    """Return for how long a target hangs after so many calls, which have waited so long."""
+    for _ in range(calls):
+        asked(ward, opened, streamed=streamed)
     ward.clock.pass_(after_s)
     return ward.of().hung_s
 
 
 @pytest.mark.parametrize(
-    ("streams", "after_s", "hangs"), [(2, 9.0, False), (3, 2.0, False), (3, 9.0, True)]
+    ("calls", "after_s", "hangs"), [(2, 9.0, False), (3, 2.0, False), (3, 9.0, True)]
 )
 def test_a_target_hangs_when_as_many_streams_wait_too_long_as_would_open_its_breaker(
-    streams: int, after_s: float, hangs: bool
+    calls: int, after_s: float, hangs: bool
 ) -> None:
     ward = Ward(breaker={"failures": 3})
     ward.succeeds(first_token_s=1.0)
     with ExitStack() as opened:
-        assert hung(ward, opened, streams, after_s) == (after_s if hangs else 0.0)
+        assert hung(ward, opened, calls, after_s) == (after_s if hangs else 0.0)
         assert ward.of().healthy, "nobody is blamed for what may still come"
     assert ward.of().hung_s == 0
+
+
+def test_whole_answers_may_take_longer_before_their_target_hangs() -> None:
+    ward = Ward(breaker={"failures": 3})
+    with ExitStack() as opened:
+        whole = asked(ward, opened, streamed=False)
+        ward.clock.pass_(1.0)
+        whole.answered(streamed=False)
+        assert hung(ward, opened, 2, 4.0, streamed=False) == 0
+        assert hung(ward, opened, 1, 5.0, streamed=False) == 0
+        assert hung(ward, opened, 1, 7.0, streamed=False) == 0, "two are overdue"
+        assert hung(ward, opened, 1, 4.0, streamed=False) == 16.0
+
+
+def test_one_that_hangs_is_tried_now_and_then() -> None:
+    ward = Ward(breaker={"failures": 3})
+    ward.succeeds(first_token_s=1.0)
+    with ExitStack() as opened:
+        assert hung(ward, opened, 3, 9.0)
+        ward.clock.pass_(1.0)
+        assert ward.of().hung_s == 0
+        tried = asked(ward, opened)
+        assert ward.of().hung_s == 10.0, "by one alone"
+        tried.answered(streamed=True)
+        assert ward.of().hung_s == 0
 
 
 def test_a_target_that_answers_anybody_later_does_not_hang() -> None:

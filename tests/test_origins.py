@@ -162,6 +162,18 @@ def test_where_its_account_is_no_target_of_the_model_nobody_stands_in_for_it() -
     on_a_place(script)
 
 
+def test_a_target_of_that_account_that_is_asked_by_its_chats_does_not_know_it() -> None:
+    chats = target("chats", credential="account-2")
+
+    async def script(place: Place) -> None:
+        await place.make(SECOND)
+        both = Ring("m", (group("m", chats, SECOND),))
+        await place.answer(response(), SECOND, ring=both, previous_response_id="resp_1")
+        assert place.labels == ["second"]
+
+    on_a_place(script)
+
+
 def test_a_failure_of_the_only_one_who_knows_says_so() -> None:
     async def script(place: Place) -> None:
         await place.make(SECOND)
@@ -296,7 +308,7 @@ def test_what_is_forgotten_is_unknown() -> None:
 
 def test_a_target_that_is_asked_by_its_chats_keeps_nothing() -> None:
     assert keeps(FIRST)
-    assert not keeps(target("x", lane=Lane.DIRECT, responses=Lane.TRANSLATED))
+    assert not keeps(target("x", lane=Lane.DIRECT, responses=Lane.AS_CHAT))
     assert not keeps(CLAUDE)
 
 

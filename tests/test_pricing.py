@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from proxy.catalogue import FACTS_KEPT, PriceTable
 from proxy.config.names import words
 from proxy.config.price_table import FILE, read_table
-from proxy.facts import FREE, UNKNOWN, ModelFacts, Price, Rates, Stated
+from proxy.facts import FREE, STRANGER, ModelFacts, Price, Rates, Stated
 from proxy.pricing import bound_nano_usd, cost_nano_usd, is_token_price, price_of
 from proxy.types import Usage
 
@@ -331,7 +331,7 @@ def test_what_the_file_states_wins_number_by_number() -> None:
 
 def test_limits_may_be_known_where_the_price_is_not() -> None:
     assert TABLE.find("openai", "limits-only") == ModelFacts(max_input_tokens=7)
-    assert TABLE.find("openai", "unheard-of") == UNKNOWN
+    assert TABLE.find("openai", "unheard-of") == ModelFacts(habits=STRANGER)
 
 
 def test_a_mock_costs_nothing_and_keeps_its_limits() -> None:
@@ -376,6 +376,28 @@ def test_what_fireworks_reads_from_its_cache_is_half_the_price() -> None:
     facts = TABLE.find("fireworks_ai", "x")
     assert facts.price is not None
     assert facts.price.rates[0].cached == 500_000
+
+
+def test_a_model_is_listed_under_its_own_name_and_at_its_own_provider_only() -> None:
+    row = {
+        "litellm_provider": "anthropic",
+        "max_output_tokens": 10,
+        "max_input_tokens": 20,
+        "supports_reasoning": True,
+        "supports_sampling_params": False,
+    }
+    table = PriceTable({"claude": row, "narrow": {**row, "max_input_tokens": 10}})
+    habits = table.find("anthropic", "claude").habits
+    assert habits is not None
+    assert habits.max_output_tokens == 10
+    assert habits.has == {"supports_reasoning"}
+    assert habits.lacks == {"supports_sampling_params"}
+    other = table.find("anthropic", "claude-2").habits
+    assert other is not None
+    assert other.max_output_tokens is None
+    for provider, name in (("bedrock", "claude"), ("anthropic", "narrow"), ("anthropic", "a/b")):
+        assert table.find(provider, name).habits is None
+    assert table.find("anthropic", "claude", Stated(mocked=True)).habits is None
 
 
 def test_endless_names_do_not_fill_the_memory() -> None:

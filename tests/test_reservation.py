@@ -15,7 +15,7 @@ from proxy.facts import ModelFacts, Price, Rates
 from proxy.replies import Chunk, ChunkStream, Completion
 from proxy.reservation import CANCELLED, OK, Reservation
 from proxy.retry import Kind
-from proxy.types import Json, Usage
+from proxy.types import Call, Json, Surface, Usage
 from tests.fakes import answer, ask, delta, finish, role, target, usage
 
 PRICE = Price((Rates(prompt=1_000_000, completion=2_000_000),))  # pico-dollars
@@ -55,6 +55,46 @@ def test_the_provider_is_believed() -> None:
     held.watch(whole(answer(7, 3)))
     held.outcome = OK
     assert held.usage(PromptRates()) == Usage(7, 3)
+
+
+def responding(**body: Any) -> Reservation:
+    """The reservation of a request for a Response, in a tier that costs ten times as much."""
+    call = Call("r", "m", False, {"input": "a", **body}, Surface.RESPONSES)
+    dear = Rates(prompt=10_000_000, completion=20_000_000)
+    facts = ModelFacts(price=Price(PRICE.rates, {"priority": (dear,)}))
+    return Reservation("r.1", target("a", facts=facts), call, Size(400), 200, 50, 7)
+
+
+def test_a_response_that_runs_on_is_charged_with_all_that_is_set_aside() -> None:
+    queued: dict[str, Any] = {"object": "response", "status": "queued", "output": [], "usage": None}
+    held = responding(background=True)
+    held.watch(whole(queued))
+    held.outcome = OK
+    assert held.usage(PromptRates()) == Usage(200, 50, estimated=True)
+    # Once it is told what it took, as at the end of a stream, that is believed.
+    counts = {"input_tokens": 7, "output_tokens": 3}
+    told = responding(background=True)
+    read(told, {"type": "response.created", "response": queued})
+    read(told, {"type": "response.completed", "response": {**queued, "usage": counts}})
+    told.outcome = OK
+    assert told.usage(PromptRates()) == Usage(7, 3)
+    refused = responding(background=True)
+    refused.failed(UpstreamFailure("no", kind=Kind.CALLER))
+    assert refused.usage(PromptRates()) == Usage()
+    # It does not run on elsewhere, whatever the body says.
+    held = Reservation("r.1", target("a"), ask(body={"background": True}), Size(400), 200, 50, 7)
+    held.watch(whole({"choices": []}))
+    held.outcome = OK
+    assert held.usage(PromptRates()).completion_tokens == 0
+
+
+def test_a_response_costs_what_its_tier_does_also_when_events_tell_it() -> None:
+    counts = {"input_tokens": 7, "output_tokens": 3}
+    body = {"status": "completed", "output": [], "service_tier": "priority", "usage": counts}
+    one, other = responding(), responding()
+    one.watch(whole(body))
+    read(other, {"type": "response.completed", "response": body})
+    assert one.cost_nano_usd(Usage(7, 3)) == other.cost_nano_usd(Usage(7, 3)) == 130_000
 
 
 def test_a_stream_is_charged_with_what_it_reports_at_its_end() -> None:

@@ -438,4 +438,4 @@ def test_one_that_hangs_is_asked_after_those_that_do_not() -> None:
     )
     assert [target.label for target in found.targets] == ["b", "a"]
     assert found.passed_over
-    assert found.steps[1].reason == "asked last: it lets several streams wait, for 5.0 s now"
+    assert found.steps[1].reason == "asked last: it has let several wait, for 5.0 s now"

@@ -14,6 +14,7 @@ from proxy.api.surfaces import ROWS, Row
 from proxy.types import ANTHROPIC, Surface
 
 UNKNOWN_THERE = ANTHROPIC | {Surface.RERANK}
+ROOTS = ("/openai/v1", "/openai")  # of addresses that name no deployment
 DEPLOYMENTS = "/openai/deployments/"
 ROWS_THERE = tuple(row for row in ROWS if row.surface not in UNKNOWN_THERE)
 # The longest first: a chat's ends like that of a completion.
@@ -28,9 +29,7 @@ _ENDINGS: tuple[tuple[str, ModelEndpoint], ...] = tuple(
 def azure_addresses(row: Row) -> Iterator[str]:
     """Yield the addresses of a surface that name no deployment."""
     if row in ROWS_THERE:
-        for path in row.paths:
-            yield f"/openai/v1{path}"
-            yield f"/openai{path}"
+        yield from (f"{root}{path}" for path in row.paths for root in ROOTS)
 
 
 def deployment_addresses(row: Row) -> Iterator[str]:

@@ -36,7 +36,9 @@ class Conversation:
     becomes the error, unless somebody else has cancelled the task as well.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, left: Callable[[Conversation], object] = lambda conversation: None) -> None:
+        """`left` is told when the block has ended."""
+        self._left = left
         self._task: asyncio.Task[Any] | None = None
         self._cancelled_before = 0
         self._error: Exception | None = None
@@ -78,6 +80,12 @@ class Conversation:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        try:
+            await self._unwind(exc)
+        finally:
+            self._left(self)
+
+    async def _unwind(self, exc: BaseException | None) -> None:
         task, self._task = self._task, None
         if self._forget is not None:
             self._forget()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol, TypeAlias
 
 import orjson
@@ -81,14 +82,30 @@ class AsItCame:
 
 
 class AsResponse(AsItCame):
-    """OpenAI's Responses: the error of a stream has a name, and its fields stand in it."""
+    """OpenAI's Responses: the error of a stream has a name and a number, and fields of its own."""
+
+    def __init__(self, tally: Tally) -> None:
+        super().__init__(tally)
+        self._last: Chunk | None = None
+
+    def events(self, chunk: Chunk) -> bytes:
+        self._last = chunk
+        return chunk.raw
 
     def broken(self, error: ProxyError) -> bytes:
         fields = orjson.loads(error_body(error))["error"]
         said = {name: fields[name] for name in ("code", "message", "param")}
         # OpenAI's SDK raises at an `error`, and passes anything else on as one more event.
-        event = {"type": "error", "sequence_number": 0, **said, "error": fields}
+        event = {"type": "error", "sequence_number": self._next(), **said, "error": fields}
         return sse.frame(orjson.dumps(event), b"error")
+
+    def _next(self) -> int:
+        """Return the number after that of the last event."""
+        with suppress(ValueError, LookupError):
+            if self._last is not None and self._last.events:
+                number = self._last.events[-1].get("sequence_number")
+                return number + 1 if isinstance(number, int) else 0
+        return 0
 
 
 class AsSound(AsItCame):

@@ -8,8 +8,7 @@ would only turn overload into latency for everybody.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 from proxy.api.conversation import Conversation
 from proxy.errors import Overloaded, ShuttingDown
@@ -37,25 +36,27 @@ class Drain:
     def in_flight(self) -> int:
         return len(self._open)
 
-    @asynccontextmanager
-    async def enter(self, limit: int) -> AsyncIterator[Conversation]:
-        """Hold a place for one request. Raises Overloaded, or ShuttingDown after `abort()`."""
+    def enter(self, limit: int) -> Conversation:
+        """
+        Hold a place for one request until its block has ended.
+
+        Raises Overloaded, or ShuttingDown after `abort()`.
+        """
         if self._over:
             raise self._shutting_down()
         if len(self._open) >= limit:
             raise Overloaded(
                 "the server has as many requests as it can serve", retry_after_s=self._pause_s()
             )
-        conversation = Conversation()
+        conversation = Conversation(self._leave)
         self._open.add(conversation)
         self._idle.clear()
-        try:
-            async with conversation:
-                yield conversation
-        finally:
-            self._open.discard(conversation)
-            if not self._open:
-                self._idle.set()
+        return conversation
+
+    def _leave(self, conversation: Conversation) -> None:
+        self._open.discard(conversation)
+        if not self._open:
+            self._idle.set()
 
     def begin(self) -> None:
         """From here on readiness says no. Requests are served until the listener closes."""

@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from proxy.api import admin, ai, models, openapi, ops, providers, stored, usage
+from proxy.api.azure import ROOTS as AZURE_ROOTS
 from proxy.api.azure import azure_addresses, deployed, deployment_addresses
 from proxy.api.exchange import ModelEndpoint
 from proxy.api.render import answer_error
@@ -35,7 +36,7 @@ TABLE: tuple[tuple[str, str, ASGIApp], ...] = (
     (_GET, "/ai/providers/health", SmallEndpoint(providers.health)),
     *(
         (method, f"{root}/responses/{{response}}{below}", SmallEndpoint(answering))
-        for root in ("/v1", "")
+        for root in ("/v1", "", *AZURE_ROOTS)
         for method, below, answering in (
             (_GET, "", stored.response),
             (_DELETE, "", stored.response),
@@ -47,10 +48,8 @@ TABLE: tuple[tuple[str, str, ASGIApp], ...] = (
     (_GET, "/models", _MODELS),
     (_GET, "/v1/models/{model:path}", _MODEL),
     (_GET, "/models/{model:path}", _MODEL),
-    (_GET, "/openai/v1/models", _MODELS),
-    (_GET, "/openai/models", _MODELS),
-    (_GET, "/openai/v1/models/{model:path}", _MODEL),
-    (_GET, "/openai/models/{model:path}", _MODEL),
+    *((_GET, f"{root}/models", _MODELS) for root in AZURE_ROOTS),
+    *((_GET, f"{root}/models/{{model:path}}", _MODEL) for root in AZURE_ROOTS),
     (_GET, "/health/liveness", SmallEndpoint(ops.liveness)),
     (_GET, "/health/liveliness", SmallEndpoint(ops.liveness)),  # LiteLLM's spelling
     (_GET, "/health/readiness", SmallEndpoint(ops.readiness)),

@@ -16,6 +16,7 @@ from proxy.errors import ResponseUnknown
 # As providers make them: LiteLLM's own proxy puts base64 into it.
 _ID = re.compile(r"\w[\w.=+-]{0,511}", re.ASCII)
 MOST_PARAMETERS = 20
+AZURE_VERSION = "api-version"  # of the address that was asked, not of the provider's
 _FALSE = frozenset({"", "0", "false"})
 
 
@@ -37,7 +38,8 @@ async def _ask(request: Request, *below: str) -> Response:
     id, snapshot = request.path_params["response"], state["snapshots"].current
     if not _ID.fullmatch(id):
         raise ResponseUnknown("this is not the id of a response")
-    query = request.query_params.multi_items()[:MOST_PARAMETERS]
+    said = request.query_params.multi_items()[:MOST_PARAMETERS]
+    query = [pair for pair in said if pair[0] != AZURE_VERSION]
     if request.query_params.get("stream", "").lower() not in _FALSE:
         raise wrong("stream", "false: a response that is kept is told whole")
     method = "GET" if request.method == "HEAD" else request.method

@@ -46,7 +46,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def _on_departure(self, work: Callable[[], object] | None) -> None:
         """Have `work` done when the client leaves: of the request being served, there is one."""
         self._leaving = work
-        if work is not None and self.parser is None:
+        if work is None:
+            return
+        # The end of a large body stops the reading, and nobody who wanted more begins it again.
+        self.flow.resume_reading()
+        if self.parser is None:
             work()
 
     def data_received(self, data: bytes) -> None:

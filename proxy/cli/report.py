@@ -48,6 +48,12 @@ def print_plan(plan: Mapping[str, Any]) -> None:
 
 
 def _lanes(target: Target) -> str:
-    """Return the lane, and that of Anthropic's messages where they are not asked as a chat."""
-    lane = target.lane.value
-    return f"{lane}, messages direct" if target.messages is Lane.DIRECT else lane
+    """Return the lane, and those of messages and Responses where these go by another."""
+    found = [target.lane.value]
+    if target.messages is Lane.DIRECT:
+        found.append("messages direct")
+    if target.responses is Lane.DIRECT and target.lane is not Lane.DIRECT:
+        found.append("responses direct")
+    if target.responses is Lane.AS_CHAT and target.lane is Lane.DIRECT:
+        found.append("responses as chats")
+    return ", ".join(found)

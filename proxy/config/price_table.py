@@ -10,12 +10,19 @@ from typing import Any
 
 import orjson
 
-from proxy.catalogue import STATED, UPLIFT_OF_ENDPOINT, UPLIFT_OF_REGION, PriceTable, is_listed
+from proxy.catalogue import (
+    HABITS,
+    STATED,
+    UPLIFT_OF_ENDPOINT,
+    UPLIFT_OF_REGION,
+    PriceTable,
+    is_listed,
+)
 
 FILE = "model_prices_and_context_window_backup.json"
 EXAMPLE = "sample_spec"  # a row that explains the others
 UPLIFTS = (UPLIFT_OF_ENDPOINT, UPLIFT_OF_REGION)
-KEPT = frozenset({*STATED, "litellm_provider", "tiered_pricing"})
+KEPT = frozenset({*STATED, *HABITS, "litellm_provider", "tiered_pricing"})
 
 
 @cache

@@ -223,7 +223,8 @@ def _build(
     stated = _stated(provider, handed, info)
     label = f"{group}/{provider}/{model}"
     wish = wish_for(above.lanes, label, group, provider)
-    lane, why = lane_of(provider, model, handed, wish=wish)
+    facts = above.catalogue.find(provider, model, stated)
+    lane, why = lane_of(provider, model, handed, facts, wish=wish)
     if why is not None:
         reader.findings.warn(entry.place, f"mobius.lanes: {shown(label)} goes by {lane}: {why}")
     target = Target(
@@ -238,7 +239,7 @@ def _build(
         timeouts=_timeouts(reader, acted, above),
         lane=lane,
         messages=messages_lane(provider, handed, wish=wish),
-        responses=responses_lane(lane, info),
+        responses=responses_lane(provider, handed, info, lane=lane, wish=wish),
         weight=reader.number(acted.get("weight"), "weight"),
         order=order or 0,
         rpm=reader.integer(acted.get("rpm"), "rpm"),
@@ -249,7 +250,7 @@ def _build(
         drop_params=above.drop_params if drop is None else drop,
         missing=reader.missing[0] if reader.missing else None,
         info=info,
-        facts=above.catalogue.find(provider, model, stated),
+        facts=facts,
         stated=stated,
     )
     retries = reader.integer(acted.get("num_retries"), "num_retries", most=10)

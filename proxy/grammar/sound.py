@@ -15,7 +15,7 @@ from proxy.types import Json, Usage
 from proxy.usage import usage_of
 
 PIECE: tuple[Json, ...] = ({"type": "mobius.sound"},)
-END: tuple[Json, ...] = ({"type": "mobius.sound.end"},)
+END: Json = {"type": "mobius.sound.end"}
 _BEGINS = frozenset({"mobius.sound", "speech.audio.delta", "speech.audio.done"})
 _ENDS = frozenset({"mobius.sound.end", "speech.audio.done"})
 
@@ -33,7 +33,11 @@ class Speech(Single):
         return failure_of(event)
 
     def usage(self, said: Json, before: Usage | None) -> Usage | None:
-        return usage_of({"usage": usage_as_chat(said.get("usage"))}) or before
+        found = usage_of({"usage": usage_as_chat(said.get("usage"))})
+        if found is None:
+            return before
+        # What comes back is sound and nothing else.
+        return found._replace(audio_completion_tokens=found.completion_tokens)
 
     def reports(self, event: Json) -> bool:
         return event.get("type") in _ENDS

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 from yarl import URL
 
@@ -30,6 +31,9 @@ PATHS: Mapping[Surface, str] = {
     Surface.TRANSCRIPTIONS: "audio/transcriptions",
     Surface.TRANSLATIONS: "audio/translations",
 }
+AZURE = "azure"
+AZURE_VERSION = "preview"  # where the file names none
+AZURE_UNDATED = frozenset({"latest", "preview", "v1"})  # of the API that does without dates
 ANTHROPIC_HOME = "https://api.anthropic.com"
 ANTHROPIC_VERSION = "2023-06-01"  # where neither the caller nor the file names another
 BETA, VERSION = "anthropic-beta", "anthropic-version"
@@ -64,6 +68,10 @@ def address_of(target: Target, surface: Surface) -> Address:
     if surface in ANTHROPIC:
         opens = _anthropic_key(str(params.get("api_key", "")))
         base = _anthropic_base(str(params.get("api_base") or ANTHROPIC_HOME))
+    elif target.provider == AZURE:
+        # Of all surfaces only that of Responses is asked of it past LiteLLM.
+        opens = {"api-key": str(params.get("api_key", ""))}
+        return Address(_azure_url(params), _joined({**PLAIN, **opens}, written))
     else:
         named = {
             "openai-organization": params.get("organization"),
@@ -76,6 +84,15 @@ def address_of(target: Target, surface: Surface) -> Address:
         base = str(params.get("api_base") or HOME).rstrip("/")
     headers = _joined({**PLAIN, **opens}, written)
     return Address(URL(f"{base}/{PATHS[surface]}", encoded=True), headers)
+
+
+def _azure_url(params: Mapping[str, Any]) -> URL:
+    """Return where a resource of Azure's answers with Responses, by the versions of LiteLLM."""
+    root = str(params.get("api_base", "")).rstrip("/").removesuffix("/v1").removesuffix("/openai")
+    version = str(params.get("api_version") or AZURE_VERSION)
+    path = "openai/v1" if version in AZURE_UNDATED else "openai"
+    url = f"{root}/{path}/{PATHS[Surface.RESPONSES]}"
+    return URL(url, encoded=True).with_query({"api-version": version})
 
 
 def headers_for(address: Address, said: Mapping[str, str]) -> Mapping[str, str]:

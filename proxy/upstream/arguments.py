@@ -21,10 +21,21 @@ from proxy.parameters import EXTRAS, OPENAI
 from proxy.retry import Kind
 from proxy.types import Call, Json, Surface, Target
 from proxy.upstream.as_chat import drop_unheard
-from proxy.upstream.fields import NATIVE, OURS, TARGETS, UNMERGED, drop, drops, filled, take_out
+from proxy.upstream.fields import (
+    NATIVE,
+    OURS,
+    TARGETS,
+    UNMERGED,
+    drop,
+    drops,
+    filled,
+    take_out,
+    words_of,
+)
 from proxy.upstream.judge import choices_of_call
 from proxy.upstream.secrets import HEADERS, secrets_of
 
+SPEAK = "aspeech"  # in its place one of ours asks
 # What LiteLLM calls each surface.
 FUNCTIONS: Mapping[Surface, str] = {
     Surface.CHAT: "acompletion",
@@ -33,7 +44,7 @@ FUNCTIONS: Mapping[Surface, str] = {
     Surface.MODERATIONS: "amoderation",
     Surface.IMAGES: "aimage_generation",
     Surface.RERANK: "arerank",
-    Surface.SPEECH: "aspeech",
+    Surface.SPEECH: SPEAK,
     Surface.TRANSCRIPTIONS: "atranscription",
 }
 # What of a body LiteLLM has a word for; it takes anything else for a setting of its own, or drops
@@ -46,7 +57,10 @@ WORDS: Mapping[Surface, frozenset[str]] = {
     Surface.TRANSLATIONS: frozenset(),
 }
 # What is seen to here, whatever LiteLLM makes of it.
-OWN_WORDS = frozenset({"stream_format"})
+OWN_WORDS: Mapping[Surface, frozenset[str]] = {
+    Surface.SPEECH: frozenset({"stream_format"}),
+    Surface.TRANSCRIPTIONS: frozenset({"response_format"}),
+}
 # Asked with a key as `api-key`, or with a token where the file has one of these.
 AZURES = frozenset({"azure", "azure_text"})
 AZURE_CREDENTIALS = ("azure_ad_token", "azure_client_secret", "azure_password", "client_secret")
@@ -69,6 +83,8 @@ class Written:
 
 def write_arguments(litellm: ModuleType, target: Target, call: Call, *, foreign: bool) -> Written:
     """Return what to call LiteLLM with; `foreign`: the caller wrote for another provider."""
+    if call.surface in WORDS:
+        return _write_sound(litellm, target, call)
     if call.surface is not Surface.CHAT:
         return _write_other(litellm, target, call, foreign=foreign)
     native = _is_openai_s(target)
@@ -78,8 +94,9 @@ def write_arguments(litellm: ModuleType, target: Target, call: Call, *, foreign:
     dropping = drops(target, foreign=foreign)
     dropped: list[str] = []
     if dropping or not native:
+        words = words_of(litellm, target, native=native)
         dropped += drop(
-            litellm, target, call, body, native=native, foreign=foreign, dropping=dropping
+            words, target, call, body, native=native, foreign=foreign, dropping=dropping
         )
     place = {k: v for k, v in target.params.items() if k not in ("extra_body", "drop_params")}
     arguments: dict[str, Any] = {
@@ -110,8 +127,6 @@ def _write_other(litellm: ModuleType, target: Target, call: Call, *, foreign: bo
         dropped += drop_unheard(litellm, target, call, body, foreign=foreign)
     body |= target.params.get("extra_body") or {}
     said = {name: value for name, value in body.items() if name not in OURS and value is not None}
-    if call.surface in WORDS:
-        return _write_sound(target, call, said, place)
     arguments: dict[str, Any] = {
         # LiteLLM edits in place what it is given; the next target must see it as it was sent.
         **copy.deepcopy(said),
@@ -134,15 +149,19 @@ def _write_other(litellm: ModuleType, target: Target, call: Call, *, foreign: bo
     return Written(function, arguments, native, tuple(dict.fromkeys(dropped)), secrets, headers)
 
 
-def _write_sound(target: Target, call: Call, said: Json, place: Json) -> Written:
+def _write_sound(litellm: ModuleType, target: Target, call: Call) -> Written:
     """Return what to call LiteLLM with where it takes nothing but what it has a word for."""
     function = FUNCTIONS.get(call.surface)
     if function is None:
         raise UpstreamFailure(f"LiteLLM has no {call.surface.value}", kind=Kind.DIALECT)
+    place = {k: v for k, v in target.params.items() if k not in ("extra_body", "drop_params")}
+    body = {**call.body, **(target.params.get("extra_body") or {})}
+    for path in target.params.get("additional_drop_params") or ():
+        take_out(path, body)
     # In a form a list has another name.
-    said = {name.removesuffix("[]"): value for name, value in said.items()}
-    words = WORDS[call.surface]
-    unheard = tuple(name for name in said if name not in words | OWN_WORDS)
+    said = {name.removesuffix("[]"): value for name, value in body.items() if name not in OURS}
+    words = _words_of(litellm, target, call)
+    unheard = tuple(name for name in said if name not in words | OWN_WORDS[call.surface])
     if unheard and target.drop_params is False:
         message = f"LiteLLM has no word for {unheard[0]!r} at this provider"
         raise UpstreamFailure(message, kind=Kind.DIALECT)
@@ -156,6 +175,19 @@ def _write_sound(target: Target, call: Call, said: Json, place: Json) -> Written
     }
     native, secrets = _is_openai_s(target), secrets_of(target)
     return Written(function, arguments, native, unheard, secrets, headers_of(target))
+
+
+def _words_of(litellm: ModuleType, target: Target, call: Call) -> frozenset[str]:
+    """Return what the target's provider has a word for, of all that LiteLLM has one for."""
+    words = WORDS[call.surface]
+    if call.surface is not Surface.TRANSCRIPTIONS or target.provider in NATIVE:
+        return words
+    if target.provider == "groq":
+        return words & set(litellm.GroqSTTConfig().get_supported_openai_params_stt())
+    provider = litellm.LlmProviders(target.provider)
+    find = litellm.ProviderConfigManager.get_provider_audio_transcription_config
+    rules = find(model=target.model, provider=provider)
+    return words if rules is None else words & set(rules.get_supported_openai_params(target.model))
 
 
 def _file_of(call: Call) -> Json:

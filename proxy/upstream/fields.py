@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
@@ -88,8 +89,42 @@ def drops(target: Target, *, foreign: bool) -> bool:
     return target.drop_params is True or (foreign and target.drop_params is not False)
 
 
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What a target understands of a body, as far as is known."""
+
+    known: frozenset[str]
+    metadata: bool  # a field of that name is brought to it
+    others: bool  # so is a field of any name that is not a parameter of a chat's
+    limit_tokens: int | None  # the most that the model is known to write
+
+    def brings(self, name: str) -> bool:
+        """Say whether a field of this name has a way to the target, understood or not."""
+        if name == "metadata":
+            return self.metadata
+        return self.others or name in OPENAI or name in EXTRAS
+
+
+@lru_cache(maxsize=TARGETS)
+def words_of(litellm: ModuleType, target: Target, *, native: bool) -> Words:
+    """Return what the target understands, as LiteLLM knows it."""
+    supported = litellm.get_supported_openai_params(
+        model=target.model, custom_llm_provider=target.provider
+    )
+    allowed = target.params.get("allowed_openai_params") or ()
+    always = OURS if native else OURS - {"metadata"}
+    return Words(
+        known=frozenset(
+            {*(supported or OPENAI), *allowed, *always, *(("user",) if native else ())}
+        ),
+        metadata=target.provider in litellm.openai_compatible_providers,
+        others=target.provider not in UNMERGED,
+        limit_tokens=_output_limit(litellm, target),
+    )
+
+
 def drop(
-    litellm: ModuleType,
+    words: Words,
     target: Target,
     call: Call,
     body: dict[str, Any],
@@ -99,41 +134,22 @@ def drop(
     dropping: bool,
 ) -> Iterator[str]:
     """Take out of `body`, and name, what the target would not understand; clamp what it would."""
-    known = _known(litellm, target, native=native)
     # LiteLLM refuses to translate what the target has no word for, at home as elsewhere.
     openai_s = dropping or (not native and target.drop_params is not False)
-    for name in [name for name in body if name not in known]:
+    for name in [name for name in body if name not in words.known]:
         # What is not OpenAI's is the target's to judge, unless it was written for another.
         ours_to_judge = openai_s if name in OPENAI else dropping and foreign
         unheard = ours_to_judge and name in call.body
         says_nothing = body[name] is None or body[name] == DEFAULTS.get(name)
-        if unheard or not (native or (_has_way(litellm, target, name) and not says_nothing)):
+        if unheard or not (native or (words.brings(name) and not says_nothing)):
             del body[name]
             if not says_nothing and name in call.body:
                 yield name
     if dropping:
-        yield from _clamp(litellm, target, body)
+        yield from _clamp(words, target, body)
 
 
-def _has_way(litellm: ModuleType, target: Target, name: str) -> bool:
-    """Say whether LiteLLM brings a field of this name to a target that it translates for."""
-    if name == "metadata":
-        return target.provider in litellm.openai_compatible_providers
-    return name in OPENAI or name in EXTRAS or target.provider not in UNMERGED
-
-
-@lru_cache(maxsize=TARGETS)
-def _known(litellm: ModuleType, target: Target, *, native: bool) -> frozenset[str]:
-    """Return the fields of a body that the target is known to understand."""
-    supported = litellm.get_supported_openai_params(
-        model=target.model, custom_llm_provider=target.provider
-    )
-    allowed = target.params.get("allowed_openai_params") or ()
-    always = OURS if native else OURS - {"metadata"}
-    return frozenset({*(supported or OPENAI), *allowed, *always, *(("user",) if native else ())})
-
-
-def _clamp(litellm: ModuleType, target: Target, body: dict[str, Any]) -> Iterator[str]:
+def _clamp(words: Words, target: Target, body: dict[str, Any]) -> Iterator[str]:
     temperature = body.get("temperature")
     if (
         target.provider in COOL_PROVIDERS
@@ -142,7 +158,7 @@ def _clamp(litellm: ModuleType, target: Target, body: dict[str, Any]) -> Iterato
     ):
         body["temperature"] = 1.0
         yield "temperature"
-    limit = _output_limit(litellm, target)
+    limit = words.limit_tokens
     for name in ("max_tokens", "max_completion_tokens"):
         if limit is not None and isinstance(value := body.get(name), int) and value > limit:
             body[name] = limit

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from proxy.retry import Kind
-from proxy.types import Call, Target
+from proxy.types import HEARD, Call, Target
 
 
-def limit_of(target: Target, call: Call) -> tuple[float, Kind]:
-    """Return the seconds that an answer may take, and what it is when they have passed."""
-    limit_s = target.timeouts.first_token_s if call.stream else target.timeouts.answer_s
+def limit_of(target: Target, call: Call, *, whole: bool = False) -> tuple[float, Kind]:
+    """
+    Return the seconds that an answer may take, and what it is when they have passed.
+
+    `whole`: a stream is asked for, and all of it comes at once. So it may of a recording, which has
+    to be sent and listened to before there is a first word.
+    """
+    begins = call.stream and not whole and call.surface not in HEARD
+    limit_s = target.timeouts.first_token_s if begins else target.timeouts.answer_s
     wish_s = call.wishes.timeout_s
     if wish_s is not None and wish_s < limit_s:
         return wish_s, Kind.IMPATIENT

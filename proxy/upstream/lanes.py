@@ -13,7 +13,9 @@ from proxy.types import Call, Lane, Surface, Target
 from proxy.upstream import Upstream
 from proxy.upstream.bridge import Bridge
 from proxy.upstream.direct import Direct
+from proxy.upstream.exchange import Exchange
 from proxy.upstream.http import Http
+from proxy.upstream.interpreted import Interpreted
 from proxy.upstream.responding import Responding
 from proxy.upstream.sdk import Sdk
 from proxy.upstream.stored import Stored
@@ -53,15 +55,19 @@ class Providers:
 
         By `rates` prompts are counted for targets that do not count them.
         """
+        exchange = Exchange(self._http, self._clock, limit_bytes=limit_bytes)
         unified = Unified(self.sdk, self._clock, limit_bytes=limit_bytes)
-        direct = Direct(self._http, self.sdk, self._clock, limit_bytes=limit_bytes)
-        chat: dict[Lane, Upstream] = {Lane.UNIFIED: unified, Lane.DIRECT: direct}
-        translated = Translated(Lanes(chat), self.sdk, rates or PromptRates())
+        direct = Direct(exchange, self.sdk)
+        chat: dict[Lane, Upstream] = {
+            Lane.UNIFIED: unified,
+            Lane.DIRECT: direct,
+            Lane.TRANSLATED: Interpreted(exchange, unified, self._clock),
+        }
+        as_chat = Translated(Lanes(chat), self.sdk, rates or PromptRates())
         bridge = Bridge(Lanes(chat), self.sdk, self._clock)
         responding = Responding(direct, bridge, self._clock)
         return Lanes(
-            {**chat, Lane.TRANSLATED: translated},
-            {Lane.DIRECT: responding, Lane.TRANSLATED: bridge},
+            {**chat, Lane.AS_CHAT: as_chat}, {Lane.DIRECT: responding, Lane.AS_CHAT: bridge}
         )
 
     def stored(self, limit_bytes: Callable[[], int]) -> Stored:
@@ -69,11 +75,20 @@ class Providers:
         return Stored(self._http, self._clock, limit_bytes=limit_bytes)
 
     def state(self, targets: Iterable[Target]) -> Mapping[str, str]:
-        """Return `ready`, `loading` or `failed` for each lane, `idle` where nobody is on it."""
-        direct = any(Lane.DIRECT in (target.lane, target.messages) for target in targets)
+        """
+        Return `ready`, `loading` or `failed` for each lane, `idle` where nobody is on it.
+
+        LiteLLM, when it is loaded only for what a request of another lane may hold, is waited for
+        by that request and by nobody else.
+        """
+        used = {lane for target in targets for lane in (target.lane, target.messages)}
+        waited_for = Lane.UNIFIED in used or self.sdk.state != "loading"
         return {
-            Lane.DIRECT.value: "ready" if direct else "idle",
-            Lane.UNIFIED.value: self.sdk.state,
+            **{
+                lane.value: "ready" if lane in used else "idle"
+                for lane in (Lane.DIRECT, Lane.TRANSLATED)
+            },
+            Lane.UNIFIED.value: self.sdk.state if waited_for else "idle",
         }
 
     async def aclose(self) -> None:

@@ -9,7 +9,7 @@ from proxy.errors import UpstreamFailure
 from proxy.grammar.sound import END, PIECE
 from proxy.replies import EVENTS, JSON, Chunk
 from proxy.retry import Kind
-from proxy.types import Call
+from proxy.types import Call, Json
 from proxy.upstream.events import chunks_of
 
 UNNAMED = "application/octet-stream"  # RFC 9110, section 8.3: what nobody has said the type of
@@ -26,9 +26,12 @@ def speech_of(
     content_type: str,
     body: AsyncIterable[bytes],
     drain: Callable[[float], Awaitable[None]],
+    usage: Json | None = None,
 ) -> tuple[AsyncGenerator[Chunk, None], str]:
     """
     Return a provider's answer as chunks, and the type of their content.
+
+    `usage` is what it took, where that is not said in the answer.
 
     Raises UpstreamFailure where it is no sound.
     """
@@ -37,8 +40,8 @@ def speech_of(
     if content_type.startswith(NO_SOUND):
         raise UpstreamFailure("the answer is no sound", kind=Kind.TRANSIENT)
     if wants_events(call):
-        return _in_events(body), EVENTS
-    return _as_it_comes(body), content_type or UNNAMED
+        return _in_events(body, usage), EVENTS
+    return _as_it_comes(body, usage), content_type or UNNAMED
 
 
 async def once(body: bytes) -> AsyncGenerator[bytes, None]:
@@ -46,17 +49,19 @@ async def once(body: bytes) -> AsyncGenerator[bytes, None]:
     yield body
 
 
-async def _as_it_comes(body: AsyncIterable[bytes]) -> AsyncGenerator[Chunk, None]:
+async def _as_it_comes(
+    body: AsyncIterable[bytes], usage: Json | None
+) -> AsyncGenerator[Chunk, None]:
     async for piece in body:
         if piece:
             yield Chunk(piece, events=PIECE)
     # A body that was cut has raised by now.
-    yield Chunk(b"", events=END)
+    yield Chunk(b"", events=({**END, "usage": usage},))
 
 
-async def _in_events(body: AsyncIterable[bytes]) -> AsyncGenerator[Chunk, None]:
+async def _in_events(body: AsyncIterable[bytes], usage: Json | None) -> AsyncGenerator[Chunk, None]:
     async for piece in body:
         if piece:
             audio = base64.b64encode(piece).decode()
             yield Chunk.of_events([{"type": "speech.audio.delta", "audio": audio}])
-    yield Chunk.of_events([{"type": "speech.audio.done"}])
+    yield Chunk.of_events([{"type": "speech.audio.done", **({"usage": usage} if usage else {})}])

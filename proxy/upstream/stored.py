@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
-from yarl import URL
+import orjson
 
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
@@ -19,6 +19,7 @@ from proxy.upstream.secrets import secrets_of
 from proxy.waiting import Waiting
 
 CONTENT_TYPE = "content-type"
+NOTHING = b"{}"  # instead of no body, which some answer a DELETE with
 
 
 class Stored:
@@ -44,9 +45,10 @@ class Stored:
         self, target: Target, method: str, path: Sequence[str], query: Sequence[tuple[str, str]]
     ) -> bytes:
         address = address_of(target, Surface.RESPONSES)
-        url = "/".join((str(address.url), *(quote(part, safe="") for part in path)))
+        below = "/".join((address.url.raw_path, *(quote(part, safe="") for part in path)))
+        url = address.url.with_path(below, encoded=True)
         answer = await self._http.post(
-            URL(f"{url}?{urlencode(query)}" if query else url, encoded=True),
+            url.with_query([*address.url.query.items(), *query]),
             b"",
             {name: value for name, value in address.headers.items() if name != CONTENT_TYPE},
             connect_s=target.timeouts.connect_s,
@@ -58,7 +60,7 @@ class Stored:
         finally:
             answer.close()
         if 200 <= answer.status < 300:
-            return body
+            return _checked(body or NOTHING)
         raise failures.of_response(
             answer.status,
             answer.headers,
@@ -66,3 +68,12 @@ class Stored:
             now_s=self._clock.wall(),
             secrets=secrets_of(target),
         )
+
+
+def _checked(body: bytes) -> bytes:
+    """Return the body. Raises UpstreamFailure where it is no JSON, but a page of somebody's."""
+    try:
+        orjson.loads(body)
+    except ValueError as exc:
+        raise UpstreamFailure("the answer is not JSON", kind=Kind.TRANSIENT) from exc
+    return body

@@ -9,8 +9,9 @@ are LiteLLM's translation. LiteLLM is imported in the background, never on a req
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from functools import partial
 from inspect import isasyncgen
 from types import ModuleType
 from typing import Any
@@ -26,7 +27,7 @@ from proxy.retry import Kind
 from proxy.types import HEARD, Call, Json, Surface, Target
 from proxy.upstream import failures
 from proxy.upstream.answer import Answer
-from proxy.upstream.arguments import Written, write_arguments
+from proxy.upstream.arguments import SPEAK, Written, write_arguments
 from proxy.upstream.events import DRAIN_S, chunks_of
 from proxy.upstream.judge import choices_of_call, limit_of
 from proxy.upstream.limits import leeways, rate_limits
@@ -34,6 +35,7 @@ from proxy.upstream.mend import MENDED
 from proxy.upstream.others import normal_answer, reader_of, wrapped_in
 from proxy.upstream.sdk import Sdk
 from proxy.upstream.sounds import once, speech_of
+from proxy.upstream.speak import speak
 from proxy.upstream.stream import Progress, begin
 from proxy.upstream.transcript import transcript_from
 from proxy.upstream.wire import WIRE, Wire, WireError
@@ -82,7 +84,8 @@ class Unified:
     async def _reply(
         self, litellm: ModuleType, target: Target, call: Call, written: Written, wire: Wire
     ) -> Reply:
-        limit_s, late = limit_of(target, call)
+        whole = call.stream and not _is_streamed(call, written)
+        limit_s, late = limit_of(target, call, whole=whole)
         try:
             async with Owed() as owed:
                 # LiteLLM does not close every answer that it stops reading.
@@ -99,7 +102,7 @@ class Unified:
     async def _ask(self, litellm: ModuleType, written: Written, wire: Wire) -> Any:
         """Return what LiteLLM answers, or None where only the wire has an answer."""
         try:
-            ask = getattr(litellm, written.function)
+            ask = _function(litellm, written)
             return await _connected(await ask(**written.arguments), wire)
         except UpstreamFailure:
             raise
@@ -163,6 +166,14 @@ class Unified:
         return Completion(raw, body, **facts)
 
 
+def _function(litellm: ModuleType, written: Written) -> Callable[..., Awaitable[Any]]:
+    """Return what asks, LiteLLM's or in its place."""
+    if written.function == SPEAK:
+        return partial(speak, litellm)
+    found: Callable[..., Awaitable[Any]] = getattr(litellm, written.function)
+    return found
+
+
 def _is_streamed(call: Call, written: Written) -> bool:
     """Say whether the answer is read as it comes: what is heard, or said, LiteLLM has whole."""
     whole = call.surface in HEARD or (call.surface is Surface.SPEECH and not written.native)
@@ -207,8 +218,7 @@ def _speech(answer: Any, call: Call, wire: Wire) -> tuple[AsyncGenerator[Chunk, 
         return _told_by(source, wire), kind
     if answer is None:
         raise UpstreamFailure("the answer cannot be read", kind=Kind.TRANSIENT)
-    kind = answer.response.headers.get("content-type", "")
-    return speech_of(call, kind, once(answer.content), _nothing_to_drain)
+    return speech_of(call, answer.content_type, once(answer.sound), _nothing_to_drain, answer.usage)
 
 
 async def _nothing_to_drain(limit_s: float) -> None:

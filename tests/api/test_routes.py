@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from proxy import __version__
-from proxy.api.azure import azure_addresses
+from proxy.api.azure import ROOTS, azure_addresses
 from proxy.api.deps import TargetHealth
 from proxy.api.openapi import PATHS
 from proxy.api.routes import TABLE
@@ -285,8 +285,9 @@ def test_every_address_that_is_described_is_served_and_the_other_way_round() -> 
     other_spellings |= {f"/responses/{{response}}{at}" for at in ("", "/input_items", "/cancel")}
     other_spellings |= {path for row in ROWS for path in list(addresses(row))[1:]}
     other_spellings |= {path for row in ROWS for path in azure_addresses(row)}
-    other_spellings |= {f"/openai{path}" for path in ("/v1/models", "/v1/models/{model}")}
-    other_spellings |= {f"/openai{path}" for path in ("/models", "/models/{model}")}
+    kept = [f"/responses/{{response}}{at}" for at in ("", "/input_items", "/cancel")]
+    small = ("/models", "/models/{model}", *kept)
+    other_spellings |= {f"{root}{path}" for root in ROOTS for path in small}
     assert described <= served
     assert {path for path, _ in served - described} == {*other_spellings, "/openapi.json"}
 

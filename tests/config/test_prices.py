@@ -11,7 +11,7 @@ import pytest
 
 from proxy.config import load_config
 from proxy.config.price_table import FILE, read_table, shipped_table
-from proxy.facts import FREE, UNKNOWN, Price, Rates
+from proxy.facts import FREE, STRANGER, ModelFacts, Price, Rates
 from tests.config.loading import lines, load_text, mock_model, ring, targets
 
 KEY = "api_key: os.environ/K"
@@ -94,7 +94,7 @@ def test_a_deployment_of_azure_is_priced_as_its_base_model(tmp_path: Path, place
     assert prompt(target.facts.price) == 2_500_000
     unknown = text.replace("base_model: gpt-4o", "api_version: preview")
     (target,) = targets(load_text(tmp_path, unknown, {"K": "x"}).snapshot, "a")
-    assert target.facts == UNKNOWN
+    assert target.facts == ModelFacts(habits=STRANGER)
 
 
 def test_a_mock_costs_nothing(tmp_path: Path) -> None:

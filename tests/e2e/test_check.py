@@ -57,13 +57,31 @@ def test_a_good_file_is_shown_ring_by_ring() -> None:
         "chat",
         "  chat/openai/gpt-4o  direct [health-based]",
         "  chat/openai/gpt-4o-mini  direct [health-based]",
-        "    then claude/anthropic/claude-sonnet-4-5  unified, messages direct"
+        "    then claude/anthropic/claude-sonnet-4-5  translated, messages direct"
         "  unconfigured: SECOND_KEY is not set",
         "claude",
-        "  claude/anthropic/claude-sonnet-4-5  unified, messages direct"
+        "  claude/anthropic/claude-sonnet-4-5  translated, messages direct"
         "  unconfigured: SECOND_KEY is not set",
         "any/*",
         "  any/*/openai/*  direct",
+    ]
+
+
+def test_the_lane_of_responses_is_shown_where_it_is_another_than_that_of_chats() -> None:
+    config = """
+model_list:
+  - model_name: local
+    litellm_params: {model: openai/llama, api_base: "http://x/v1", api_key: os.environ/FIRST_KEY}
+    model_info: {supported_endpoints: [/v1/chat/completions]}
+  - model_name: azure
+    litellm_params: {model: azure/g, api_base: "https://x", api_key: os.environ/FIRST_KEY}
+"""
+    done = mobius_command("check", config=config, env={"FIRST_KEY": KEYS["openai"]})
+    assert said(done).splitlines() == [
+        "local",
+        "  local/openai/llama  direct, responses as chats",
+        "azure",
+        "  azure/azure/g  unified, responses direct",
     ]
 
 

@@ -44,9 +44,7 @@ async def _hang(mobius: Mobius, first: FakeOpenAI, second: FakeOpenAI) -> None:
             await ask()  # so that it is known how long a first token takes
         first.script(*[Answer(gate=gate)] * WAITING)
         waiting = [asyncio.create_task(ask()) for _ in range(WAITING)]
-        await asyncio.to_thread(
-            wait_until, lambda: "lets several streams wait" in explained(), 30.0
-        )
+        await asyncio.to_thread(wait_until, lambda: "has let several wait" in explained(), 30.0)
         await ask()
         assert len(second.journal.requests()) == 1
         assert not any(task.done() for task in waiting)

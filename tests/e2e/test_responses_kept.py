@@ -17,8 +17,9 @@ from tests.providers import Answer, Fails, FakeAnthropic, FakeOpenAI, ToolCall
 
 pytestmark = [pytest.mark.e2e, pytest.mark.redis]
 
-KEYS = {name: f"sk-{name}-of-the-kept-ones" for name in ("web", "other", "ann", "ben")}
+KEYS = {name: f"sk-{name}-of-the-kept-ones" for name in ("web", "other", "ann", "ben", "master")}
 TEAM = {"team": "writers", "cache_scope": "team"}
+ABOUT = {"ann": TEAM, "ben": TEAM}
 SAID = "t0 t1 t2 t3 t4 "
 TOOL: Any = {
     "type": "function",
@@ -79,12 +80,14 @@ def _config(redis: RedisServer | None, *fakes: FakeOpenAI | FakeAnthropic) -> di
             "fallbacks": [{"falls": [*(["claude"] if others else []), "spare"]}],
             **shared,
         },
+        "general_settings": {"master_key": KEYS["master"]},
         "mobius": {
             "laps": 1,
             "breaker": {"failures": 1000, "min_calls": 1000},
             "keys": [
-                {"name": name, "key": key, **(TEAM if name in ("ann", "ben") else {})}
+                {"name": name, "key": key, **ABOUT.get(name, {})}
                 for name, key in KEYS.items()
+                if name != "master"
             ],
         },
     }
@@ -307,6 +310,32 @@ def test_a_response_is_read_listed_cancelled_and_deleted(place: Place, replica: 
         responses.retrieve(id)
     assert gone.value.code == "response_not_found"
     assert (len(place.second.journal), place.others) == (before, 0)
+
+
+def test_a_response_in_background_is_asked_after_where_it_runs(place: Place) -> None:
+    place.first.script(Fails(503))
+    place.claude.script(Fails(529))
+    body = b'{"id": "resp_later", "object": "response", "status": "queued", "output": []}'
+    place.second.script(Answer(raw_body=body))
+    responses = place.client().responses
+    asked = responses.with_raw_response.create(
+        model="falls", input="hello", background=True, max_output_tokens=1000
+    )
+    assert asked.parse().status == "queued"
+    # What it will come to is not known yet: it counts as all that it may come to.
+    row = _usage(place)
+    assert (row["attempts"], row["completion_tokens"]) == (1, 1000)
+    assert responses.retrieve("resp_later").status == "completed"
+    assert responses.cancel("resp_later").status == "cancelled"
+    assert _usage(place) == row
+
+
+def _usage(place: Place) -> dict[str, Any]:
+    """What was used of the second account on behalf of `falls`."""
+    query = "/admin/usage?group_by=model,target"
+    found = place.mobius.http.get(query, headers={"authorization": f"Bearer {KEYS['master']}"})
+    rows: list[dict[str, Any]] = found.json()["rows"]
+    return next(row for row in rows if row["estimated"] and row["model"] == "falls")
 
 
 def test_what_the_provider_says_of_a_kept_response_is_told(place: Place) -> None:

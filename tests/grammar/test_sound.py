@@ -16,12 +16,12 @@ TOKENS: Json = {
 def test_sound_begins_with_its_first_piece_and_ends_with_its_last() -> None:
     assert SPEECH.begins(PIECE[0])
     assert list(SPEECH.endings(PIECE[0])) == [(0, False)]
-    assert list(SPEECH.endings(END[0])) == [(0, True)]
+    assert list(SPEECH.endings(END)) == [(0, True)]
     assert not SPEECH.begins({"type": "speech.audio.begin"})
     done: Json = {"type": "speech.audio.done", "usage": TOKENS}
     assert list(SPEECH.endings(done)) == [(0, True)]
     assert SPEECH.reports(done)
-    assert SPEECH.usage(done, None) == Usage(30, 4)
+    assert SPEECH.usage(done, None) == Usage(30, 4, audio_completion_tokens=4)
     assert SPEECH.usage({"type": "speech.audio.delta"}, Usage(1, 1)) == Usage(1, 1)
 
 

@@ -1,4 +1,4 @@
-"""Where Anthropic is asked, and with which headers."""
+"""Where targets are asked past LiteLLM, and with which headers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from proxy.types import Surface, Target
 from proxy.upstream.address import address_of, headers_for
+from tests.quiet import imported
 
 
 def target(**params: Any) -> Target:
@@ -51,3 +52,17 @@ def test_of_the_caller_s_headers_all_betas_and_no_more_than_the_file_leaves_open
     own = {"Anthropic-Version": "2"}
     headers = headers_for(address_of(target(extra_headers=own), Surface.MESSAGES), said)
     assert headers["anthropic-version"] == "2"
+
+
+@pytest.mark.parametrize("version", [None, "preview", "latest", "v1", "2025-04-01-preview"])
+@pytest.mark.parametrize("base", ["https://x.openai.azure.com", "https://x.test/gate/", "openai"])
+def test_azure_s_responses_are_where_litellm_asks_for_them(base: str, version: str | None) -> None:
+    base = "https://x.openai.azure.com/openai" if base == "openai" else base
+    params = {"api_base": base, "api_key": "k", **({"api_version": version} if version else {})}
+    place = Target("t", "t", "azure", "deployed", str(params), "c", params=params)
+    found = address_of(place, Surface.RESPONSES)
+    config = imported("litellm.llms.azure.responses.transformation").AzureOpenAIResponsesAPIConfig()
+    told = config.get_complete_url(api_base=base, litellm_params=dict(params))
+    assert str(found.url) == told
+    assert found.headers["api-key"] == "k"
+    assert "authorization" not in found.headers

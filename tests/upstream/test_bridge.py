@@ -19,7 +19,7 @@ from proxy.types import Call, Json, Lane, Surface, Target
 from proxy.upstream import Upstream
 from proxy.upstream.bridge import chat_of
 from proxy.upstream.lanes import Providers
-from tests.providers import Answer, Breaks, FakeOpenAI, Usage
+from tests.providers import Answer, Breaks, Fails, FakeOpenAI, Usage
 from tests.upstream.test_unified import MB, target_of, watched
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
@@ -273,3 +273,30 @@ def test_thoughts_of_others_are_not_sent_to_whom_they_would_say_nothing(
     assert lanes.provider.journal.last.json["input"] == [own, message]
     lanes.ask(target_of("groq", lanes.provider.base_url), input=[thoughts, message])
     assert "hm" in str(lanes.provider.journal.last.json)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["unary", "stream"])
+def test_azure_is_asked_where_its_responses_are(lanes: Lanes, stream: bool) -> None:
+    base = f"http://127.0.0.1:{lanes.provider.port}"
+    azure = replace(
+        target_of("azure", base, model="deployed", api_version="2025-04-01-preview"),
+        responses=Lane.DIRECT,
+    )
+    lanes.ask(azure, stream=stream)
+    sent = lanes.provider.journal.last
+    assert (sent.path, sent.query) == ("/openai/responses", {"api-version": "2025-04-01-preview"})
+    assert sent.headers["api-key"] == azure.params["api_key"]
+    assert sent.json["model"] == "deployed"
+    # A version that is too old has none.
+    lanes.provider.script(
+        Fails(404, body={"error": {"code": "404", "message": "Resource not found"}})
+    )
+    old = replace(azure, identity=f"old-{stream}")
+    reply = lanes.ask(old, stream=stream)
+    assert lanes.provider.journal.last.path.endswith("/deployed/chat/completions")
+    assert isinstance(reply, ChunkStream if stream else Completion)
+    kept = lanes.runner.run(lanes.providers.stored(lambda: MB).ask(azure, "GET", ("resp_1",), ()))
+    assert json.loads(kept)["id"] == "resp_1"
+    sent = lanes.provider.journal.last
+    assert sent.path == "/openai/responses/resp_1"
+    assert sent.query == {"api-version": "2025-04-01-preview"}
