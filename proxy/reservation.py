@@ -114,7 +114,7 @@ class Reservation:
             completion_tokens=self._said_tokens,
             estimated=True,
         )
-        return sound.estimated(self.call, self.target.facts, ours)
+        return sound.counted(self.call, self.target.facts, ours, heard_s=self._heard_s)
 
     @property
     def _said_tokens(self) -> int:
