@@ -2,7 +2,7 @@
 # The environment is .venv: made once, brought up to date when a lock changes.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install run test check format bench proof image lock clean
+.PHONY: help install run test test-clients check format bench proof image lock clean
 
 PYTHON ?= python3
 ARGS ?=
@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/.dev-stamp ## Create .venv with everything that development needs
 
@@ -23,6 +23,9 @@ test: .venv/.dev-stamp ## Unit and end-to-end tests, with coverage (ARGS="-k quo
 	$(BIN)/coverage run -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not proof" $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+test-clients: .venv/.dev-stamp .venv-clients/.stamp ## Real clients (OpenAI's, Anthropic's, LangChain, ...) against it (ARGS="-k node")
+	.venv-clients/bin/python -m pytest -W ignore tests/clients $(ARGS)
 
 check: .venv/.dev-stamp ## Style, shape, import direction, types
 	$(BIN)/ruff format --check .
@@ -46,9 +49,10 @@ image: ## Build the container
 lock: .venv/.dev-stamp ## Compile the locks from pyproject.toml (ARGS=--upgrade for newer versions)
 	$(COMPILE) --group build -o requirements.txt pyproject.toml
 	$(COMPILE) --group dev --constraint requirements.txt -o requirements-dev.txt pyproject.toml
+	$(COMPILE) --group clients -o requirements-clients.txt
 
 clean: ## Remove the environment and all that was built; data/ stays
-	rm -rf .venv .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf .venv .venv-clients tests/clients/node/node_modules .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist
 	find proxy tests bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
@@ -77,3 +81,11 @@ endef
 .venv/.dev-stamp: requirements-dev.txt requirements.txt pyproject.toml
 	$(set_up)
 	@touch .venv/.run-stamp $@
+
+# Where there is no Node, the tests of what is written for it say so and are skipped.
+.venv-clients/.stamp: requirements-clients.txt tests/clients/node/package-lock.json
+	@echo "Installing the clients into .venv-clients (the first time takes a minute)"
+	@rm -rf .venv-clients && $(PYTHON) -m venv .venv-clients
+	@.venv-clients/bin/python -m pip --disable-pip-version-check --no-input -qq install --require-hashes -r $<
+	@if command -v npm >/dev/null; then npm ci --prefix tests/clients/node --silent; fi
+	@touch $@

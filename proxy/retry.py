@@ -23,6 +23,7 @@ class Kind(StrEnum):
     DIALECT = "dialect"
     OVERSIZED = "oversized"
     CONTENT = "content"
+    FORGOTTEN = "forgotten"
     CREDENTIAL = "credential"
     EXHAUSTED = "exhausted"
     MISSING = "missing"
@@ -69,6 +70,8 @@ RULES: dict[Kind, Rule] = {
     Kind.OVERSIZED: Rule(retry=False, fall_back=True, blame=False),
     # Only `content_policy_fallbacks` may be asked: `attempts.py` looks for them.
     Kind.CONTENT: Rule(retry=False, fall_back=False, blame=False),
+    # It does not hold what the request goes on from; the caller can say all of it again.
+    Kind.FORGOTTEN: Rule(retry=False, fall_back=True, blame=False),
     Kind.CREDENTIAL: Rule(retry=False, fall_back=True, blame=False, rest=Rest.LONG),
     # An empty account does not refill within a request, and every target on its key is as empty.
     Kind.EXHAUSTED: Rule(retry=False, fall_back=True, blame=False, rest=Rest.CREDENTIAL),

@@ -25,7 +25,7 @@ PASSING = frozenset({Kind.TRANSIENT, Kind.OVERLOADED, Kind.RATE_LIMITED, Kind.RE
 # Failures of targets that have, or are at, a limit.
 LIMITED = frozenset({Kind.RATE_LIMITED, Kind.FULL})
 # Failures that the caller can do something about, once nobody else could answer either.
-CALLERS_OWN = frozenset({Kind.OVERSIZED, Kind.CONTENT})
+CALLERS_OWN = frozenset({Kind.OVERSIZED, Kind.CONTENT, Kind.FORGOTTEN})
 
 
 def in_dialect(failure: UpstreamFailure, *, changed: bool) -> UpstreamFailure:

@@ -94,7 +94,7 @@ def test_a_provider_that_is_not_where_the_file_says_is_a_503(status: int) -> Non
     assert isinstance(told(Fails(Kind.MISSING, status)), NoTargetAvailable)
 
 
-@pytest.mark.parametrize("kind", [Kind.OVERSIZED, Kind.CONTENT])
+@pytest.mark.parametrize("kind", [Kind.OVERSIZED, Kind.CONTENT, Kind.FORGOTTEN])
 def test_what_the_caller_can_mend_outweighs_what_happened_to_the_other_targets(kind: Kind) -> None:
     own = Fails(kind, 400, message="too much", code="the_code")
     for others in ((), (Kind.TRANSIENT,), (limited(),), (Kind.CREDENTIAL,)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import orjson
 
@@ -27,6 +28,13 @@ TYPES: Mapping[int, str] = {
 }
 # What a provider may say of itself in the middle of a stream. Of its key it would be ours.
 OF_PROVIDERS = frozenset({"api_error", "overloaded_error", "rate_limit_error", "timeout_error"})
+# What went wrong with a thread, which Anthropic keeps: its SDK then says all of it again.
+THREADS = frozenset(
+    {
+        *("thread_already_continued", "thread_continue_in_flight", "thread_fingerprint_mismatch"),
+        *("thread_not_found", "thread_unsupported_request"),
+    }
+)
 STOP_NAME = b"event: message_stop\n"  # stands in no JSON, where a line end is written \n
 STOP_FRAME = sse.frame(b'{"type":"message_stop"}', b"message_stop")
 
@@ -71,7 +79,9 @@ def error_told(error: ProxyError, status: int, request_id: str) -> bytes:
     kind = type_of(status)
     if isinstance(error, UpstreamFailure) and error.provider_type in OF_PROVIDERS:
         kind = error.provider_type
-    told = {"type": kind, "message": error_message(error)}
+    told: dict[str, Any] = {"type": kind, "message": error_message(error)}
+    if error.code in THREADS:
+        told["details"] = {"error_code": error.code}
     return orjson.dumps({"type": "error", "error": told, "request_id": request_id})
 
 

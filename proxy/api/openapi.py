@@ -10,6 +10,7 @@ from starlette.responses import Response
 from proxy import __version__
 from proxy.api import openapi_ai
 from proxy.api.azure import deployment_addresses
+from proxy.api.openapi_statuses import with_statuses
 from proxy.api.render import answer_json
 from proxy.api.surfaces import ROWS, Row, addresses
 from proxy.api.usage import QUESTIONS
@@ -114,7 +115,7 @@ def _asks(row: Row, *, at_deployment: bool = False) -> dict[str, Any]:
     if row.file is not None:
         content["text/plain"] = {"schema": {"type": "string"}}
     if row.streams:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {"schema": openapi_ai.event()}
     operation["responses"]["200"]["content"] = content
     return operation
 
@@ -158,10 +159,24 @@ def _usage() -> dict[str, Any]:
 _RESPONSE = {"name": "response", "in": "path", "required": True, "schema": {"type": "string"}}
 
 
-def _kept(summary: str) -> dict[str, Any]:
+def _in_query(name: str, kind: str, text: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "schema": {"type": kind}, "description": text}
+
+
+_FOLLOWED = (
+    _in_query("stream", "boolean", "Its events instead of the whole."),
+    _in_query("starting_after", "integer", "Those after the event of this number."),
+)
+
+
+def _kept(summary: str, *, followed: bool = False) -> dict[str, Any]:
     """Return an operation on a response that its provider keeps."""
-    operation = _operation(summary, secured=True, parameters=[_RESPONSE])
-    operation["responses"]["200"]["content"] = _content({"type": "object"})
+    parameters = [_RESPONSE, *(_FOLLOWED if followed else ())]
+    operation = _operation(summary, secured=True, parameters=parameters)
+    content = _content({"type": "object"})
+    if followed:
+        content["text/event-stream"] = {"schema": {"type": "string"}}
+    operation["responses"]["200"]["content"] = content
     operation["responses"]["404"] = {
         **operation["responses"]["default"],
         "description": "Nobody made it for this key, or its provider keeps it no longer.",
@@ -187,12 +202,12 @@ PATHS: dict[str, dict[str, Any]] = {
         "post": _ai(
             "Answer a chat with a line for each piece: `AiLine`",
             "text/event-stream",
-            {"type": "string"},
+            openapi_ai.event("#/components/schemas/AiLine"),
         )
     },
     "/ai/providers/health": {"get": _providers()},
     "/v1/responses/{response}": {
-        "get": _kept("A response that its provider keeps"),
+        "get": _kept("A response that its provider keeps", followed=True),
         "delete": _kept("Have a response kept no longer"),
     },
     "/v1/responses/{response}/input_items": {"get": _kept("What a response has answered")},
@@ -220,7 +235,7 @@ async def describe(request: Request) -> Response:
         {
             "openapi": "3.1.0",
             "info": {"title": "Mobius", "version": __version__},
-            "paths": PATHS,
+            "paths": with_statuses(PATHS),
             "components": {
                 "schemas": {"Error": _ERROR, **openapi_ai.SCHEMAS},
                 "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},

@@ -137,6 +137,20 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     },
 }
 
+
+def event(schema: str | None = None) -> dict[str, Any]:
+    """Return the form of one event of a stream, with the schema of the JSON in it."""
+    data: dict[str, Any] = {"type": "string"}
+    if schema is not None:
+        data |= {"contentMediaType": "application/json", "contentSchema": {"$ref": schema}}
+    return {
+        "type": "object",
+        "description": "One event of the stream.",
+        "required": ["data"],
+        "properties": {"data": data, "event": {"type": "string"}},
+    }
+
+
 # Of a bare list of messages; in an object they stand in the body, which wins.
 PARAMETERS = [
     {"name": name, "in": "query", "required": False, "schema": schema}

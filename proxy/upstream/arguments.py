@@ -32,16 +32,19 @@ from proxy.upstream.fields import (
     take_out,
     words_of,
 )
+from proxy.upstream.history import spoken
 from proxy.upstream.judge import choices_of_call
 from proxy.upstream.secrets import HEADERS, secrets_of
 
+CHAT = "acompletion"
+MODERATE = "amoderation"
 SPEAK = "aspeech"  # in its place one of ours asks
 # What LiteLLM calls each surface.
 FUNCTIONS: Mapping[Surface, str] = {
-    Surface.CHAT: "acompletion",
+    Surface.CHAT: CHAT,
     Surface.COMPLETIONS: "atext_completion",
     Surface.EMBEDDINGS: "aembedding",
-    Surface.MODERATIONS: "amoderation",
+    Surface.MODERATIONS: MODERATE,
     Surface.IMAGES: "aimage_generation",
     Surface.RERANK: "arerank",
     Surface.SPEECH: SPEAK,
@@ -113,7 +116,7 @@ def write_arguments(litellm: ModuleType, target: Target, call: Call, *, foreign:
     if dropping and not native:
         arguments["drop_params"] = True
     secrets, headers = secrets_of(target), headers_of(target)
-    return Written("acompletion", arguments, native, tuple(dropped), secrets, headers)
+    return Written(CHAT, arguments, native, tuple(dropped), secrets, headers)
 
 
 def _write_other(litellm: ModuleType, target: Target, call: Call, *, foreign: bool) -> Written:
@@ -154,6 +157,9 @@ def _write_sound(litellm: ModuleType, target: Target, call: Call) -> Written:
     function = FUNCTIONS.get(call.surface)
     if function is None:
         raise UpstreamFailure(f"LiteLLM has no {call.surface.value}", kind=Kind.DIALECT)
+    if "mock_response" in target.params:
+        # LiteLLM knows no mock of sound: it would ask the provider after all.
+        raise UpstreamFailure("a mock neither speaks nor listens", kind=Kind.DIALECT)
     place = {k: v for k, v in target.params.items() if k not in ("extra_body", "drop_params")}
     body = {**call.body, **(target.params.get("extra_body") or {})}
     for path in target.params.get("additional_drop_params") or ():
@@ -243,7 +249,7 @@ def _translated(target: Target, call: Call, body: Json) -> Json:
     known = OPENAI | EXTRAS
     heard = {n: v for n, v in body.items() if n in known and v is not None}
     # LiteLLM edits in place what it is given; the next target must see it as it was sent.
-    arguments = copy.deepcopy({"messages": body["messages"], **heard})
+    arguments = copy.deepcopy({"messages": spoken(body["messages"]), **heard})
     if call.stream:
         arguments["stream_options"] = {"include_usage": True}
     extra = target.params.get("extra_body") or {}

@@ -43,6 +43,7 @@ CODE_KINDS: Mapping[str, Kind] = {
     "content_policy_violation": Kind.CONTENT,
     "content_filter": Kind.CONTENT,
     "responsibleaipolicyviolation": Kind.CONTENT,
+    "thread_not_found": Kind.FORGOTTEN,
     # Another account may have made it; this one is none the worse for not knowing.
     "previous_response_not_found": Kind.DIALECT,
     "invalid_encrypted_content": Kind.DIALECT,
@@ -157,7 +158,7 @@ def kind_of(status: int, error: ProviderError) -> Kind:
     if said in (None, Kind.TRANSIENT, Kind.OVERLOADED):
         # Words such as `api_error` stand beside any status, which is then the more precise.
         return base
-    if base is Kind.MISSING and said not in (Kind.EXHAUSTED, Kind.DIALECT):
+    if base is Kind.MISSING and said not in (Kind.EXHAUSTED, Kind.DIALECT, Kind.FORGOTTEN):
         return base
     return said
 
@@ -268,3 +269,12 @@ def of_writing(exc: BaseException, *, secrets: tuple[str, ...] = ()) -> Upstream
             "the request cannot be translated for this provider", kind=Kind.DIALECT
         )
     return failure
+
+
+def of_surface() -> UpstreamFailure:
+    """Return the failure of a request for which LiteLLM has no way to ask this provider.
+
+    The provider is where it is, and answers what else it is asked.
+    """
+    said = "the provider of this model has no such endpoint"
+    return UpstreamFailure(said, kind=Kind.DIALECT, provider_message=said)

@@ -1,5 +1,5 @@
 """
-What was said before, as Anthropic takes it: an earlier turn may have been another provider's. Pure.
+What was said before, as another provider takes it: an earlier turn may have been anybody's. Pure.
 """
 
 from __future__ import annotations
@@ -25,6 +25,39 @@ def presentable(messages: object) -> object:
     if not isinstance(messages, list) or not any(map(_odd, messages)):
         return messages
     return [told for message in messages if (told := _mended(message)) is not None]
+
+
+def spoken(messages: object) -> object:
+    """
+    Return the messages of a chat with every refusal as what was said.
+
+    Only OpenAI has a field for it, and LiteLLM would leave out that anything was answered at all.
+    """
+    if not isinstance(messages, list) or not any(map(_refusals, messages)):
+        return messages
+    return [_spoken(message) if _refusals(message) else message for message in messages]
+
+
+def _refusals(message: Any) -> list[Any]:
+    """Return where a message refuses: itself, and parts of it."""
+    if not isinstance(message, Mapping):
+        return []
+    content = message.get("content")
+    parts = content if isinstance(content, list) else []
+    return [each for each in (message, *parts) if isinstance(each, Mapping) and each.get("refusal")]
+
+
+def _spoken(message: Json) -> Json:
+    content = message.get("content")
+    parts = content if isinstance(content, list) else [{"type": "text", "text": content or ""}]
+    own = [message] if message.get("refusal") else []
+    told = [_text(part) if part in _refusals(message) else part for part in (*parts, *own)]
+    kept = {name: value for name, value in message.items() if name != "refusal"}
+    return {**kept, "content": [part for part in told if part.get("text") != ""]}
+
+
+def _text(part: Json) -> Json:
+    return {"type": "text", "text": str(part["refusal"])}
 
 
 def _odd(message: Any) -> bool:

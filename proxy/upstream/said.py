@@ -40,10 +40,11 @@ def read_error(body: bytes | Mapping[str, Any]) -> ProviderError:
 def _read_fields(error: Mapping[str, Any]) -> ProviderError:
     inner = error.get("innererror")
     inner_code = inner.get("code") if isinstance(inner, Mapping) else None
+    details = error.get("details")  # Anthropic's; Google has a list there
+    detail = details.get("error_code") if isinstance(details, Mapping) else None
     # Google puts the number into `code` and the word into `status`.
-    code = next(
-        (c for c in (inner_code, error.get("code"), error.get("status")) if _is_word(c)), None
-    )
+    codes = (inner_code, detail, error.get("code"), error.get("status"))
+    code = next((code for code in codes if _is_word(code)), None)
     return ProviderError(
         message=_text(error.get("message") or error.get("detail")),
         code=code,

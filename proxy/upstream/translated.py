@@ -69,6 +69,7 @@ class Translated:
         # Whoever answers a chat, the request was written for Anthropic.
         reply = await self._chat.call(target, asked, foreign=True, waiting=waiting)
         dropped = [_origin(name, call.body) for name in reply.dropped]
+        dropped += ["thread"] if call.body.get("thread") else []  # which is kept nowhere
         told: Reply
         match reply:
             case Completion():
@@ -82,6 +83,15 @@ class Translated:
 
 def chat_of(litellm: ModuleType, target: Target, call: Call) -> tuple[Call, Mapping[str, str]]:
     """Return the chat that asks what `call` does, and the full names of tools cut for it."""
+    if _object(call.body.get("thread")).get("type") == "continue":
+        raise UpstreamFailure(
+            "the conversation is kept at another provider",
+            kind=Kind.FORGOTTEN,
+            provider_status=404,
+            provider_message="this provider does not keep what the message goes on from; send the "
+            'whole conversation with thread: {"type": "create"}, or without a thread',
+            provider_code="thread_not_found",
+        )
     adapter = importlib.import_module(ADAPTER)
     ear = ear_of(target)
     try:
@@ -120,7 +130,7 @@ def _parameters(
     adapter: ModuleType, target: Target, body: Json
 ) -> tuple[dict[str, Any], Mapping[str, str]]:
     """Return everything but the messages as a chat has it. The adapter edits what it is given."""
-    said = {n: v for n, v in body.items() if n not in ("messages", "system", "stream")}
+    said = {n: v for n, v in body.items() if n not in ("messages", "system", "stream", "thread")}
     said = copy.deepcopy(said)
     tools = said.get("tools")
     if isinstance(tools, list):

@@ -27,7 +27,7 @@ from proxy.retry import Kind
 from proxy.types import HEARD, Call, Json, Surface, Target
 from proxy.upstream import failures
 from proxy.upstream.answer import Answer
-from proxy.upstream.arguments import SPEAK, Written, write_arguments
+from proxy.upstream.arguments import CHAT, MODERATE, SPEAK, Written, write_arguments
 from proxy.upstream.events import DRAIN_S, chunks_of
 from proxy.upstream.judge import choices_of_call, limit_of
 from proxy.upstream.limits import leeways, rate_limits
@@ -101,6 +101,8 @@ class Unified:
 
     async def _ask(self, litellm: ModuleType, written: Written, wire: Wire) -> Any:
         """Return what LiteLLM answers, or None where only the wire has an answer."""
+        if written.function == MODERATE and not written.native:
+            raise failures.of_surface()  # LiteLLM would ask anybody, as if it were OpenAI
         try:
             ask = _function(litellm, written)
             return await _connected(await ask(**written.arguments), wire)
@@ -113,7 +115,10 @@ class Unified:
                 # LiteLLM could not read it: what it is, is judged by its bytes.
                 return None
             tell = failures.of_exception if wire.sent else failures.of_writing
-            raise tell(exc, secrets=written.secrets) from exc
+            failure = tell(exc, secrets=written.secrets)
+            if failure.kind is Kind.MISSING and not wire.sent and written.function != CHAT:
+                failure = failures.of_surface()
+            raise failure from exc
 
     async def _stream(
         self, answer: Any, target: Target, call: Call, written: Written, wire: Wire
@@ -147,6 +152,8 @@ class Unified:
         return stream.owe(owed)
 
     def _completion(self, answer: Any, call: Call, written: Written, wire: Wire) -> Completion:
+        if call.surface is Surface.IMAGES and not wire.sent and not answer.data:
+            raise failures.of_surface()  # LiteLLM has drawn nothing, and says nothing of it
         headers = rate_limits(wire.headers, wall_s=self._clock.wall())
         facts: Mapping[str, Any] = {"headers": headers, "dropped": written.dropped}
         if call.surface in HEARD and answer is not None:

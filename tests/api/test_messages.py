@@ -20,6 +20,7 @@ from proxy.errors import (
     Overloaded,
     ProviderAuthFailed,
     ProxyError,
+    Refused,
     RequestInvalid,
     UpstreamFailure,
 )
@@ -73,6 +74,15 @@ def test_what_a_provider_says_in_a_stream_is_passed_on(
     failure = UpstreamFailure("x", kind=Kind.BROKEN, provider_type=said)
     found: Any = orjson.loads(form.failed(failure))
     assert found["error"]["type"] == kind
+
+
+def test_a_lost_thread_is_told_as_the_sdk_reads_it(form: AsAnthropic) -> None:
+    failure = UpstreamFailure(
+        "x", kind=Kind.FORGOTTEN, provider_status=404, provider_code="thread_not_found"
+    )
+    told = orjson.loads(form.failed(Refused(failure, status=404)))["error"]
+    assert told["details"] == {"error_code": "thread_not_found"}
+    assert told["type"] == "not_found_error"
 
 
 def test_a_stream_has_its_last_event_once(form: AsAnthropic) -> None:

@@ -72,3 +72,10 @@ def invalid_api_key() -> Fails:
 def model_not_found() -> Fails:
     """404: the provider does not know the model."""
     return Fails(404)
+
+
+def thread_not_found() -> Fails:
+    """404: it does not keep, or no longer, what the message goes on from."""
+    body = error("not_found_error", "No usable Thread state was found.")
+    body["error"]["details"] = {"error_code": "thread_not_found"}
+    return Fails(404, body)

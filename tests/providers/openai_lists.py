@@ -8,21 +8,29 @@ from tests.providers.dialect import Ask, counted
 from tests.providers.sse import Event
 from tests.providers.steps import Answer, Json
 
+_CATEGORIES = (
+    *("harassment", "harassment/threatening", "hate", "hate/threatening", "illicit"),
+    *("illicit/violent", "self-harm", "self-harm/instructions", "self-harm/intent", "sexual"),
+    *("sexual/minors", "violence", "violence/graphic"),
+)
+
 
 def moderations(ask: Ask, answer: Answer) -> Json:
-    """A verdict per input; a text that holds `harm` is flagged."""
+    """A verdict per input; a text that holds `harm` is flagged as violence."""
     inputs = ask.body.get("input")
     texts = inputs if isinstance(inputs, list) else [inputs]
-    results = [
-        {
-            "flagged": "harm" in str(text),
-            "categories": {"violence": "harm" in str(text)},
-            "category_scores": {"violence": 0.9 if "harm" in str(text) else 0.1},
-            "category_applied_input_types": {"violence": ["text"]},
-        }
-        for text in texts
-    ]
+    results = [_verdict("harm" in str(text)) for text in texts]
     return {"id": f"modr-fake{ask.number:06d}", "model": ask.model, "results": results}
+
+
+def _verdict(harmful: bool) -> Json:
+    found = {"violence"} if harmful else set[str]()
+    return {
+        "flagged": harmful,
+        "categories": {name: name in found for name in _CATEGORIES},
+        "category_scores": {name: 0.9 if name in found else 0.1 for name in _CATEGORIES},
+        "category_applied_input_types": {name: ["text"] for name in _CATEGORIES},
+    }
 
 
 def images(ask: Ask, answer: Answer) -> Json:

@@ -95,7 +95,7 @@ def _response(ask: Ask, answer: Answer, status: str) -> Json:
     usage = counted(ask, answer)
     counts = usage and {
         "input_tokens": usage.prompt,
-        "input_tokens_details": {"cached_tokens": usage.cached},
+        "input_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": 0},
         "output_tokens": usage.completion,
         "output_tokens_details": {"reasoning_tokens": usage.reasoning},
         "total_tokens": usage.prompt + usage.completion,

@@ -98,6 +98,7 @@ def test_a_status_from_nowhere_is_no_success(status: int) -> None:
         (400, "invalid_api_key", Kind.CREDENTIAL),
         (403, "model_not_found", Kind.MISSING),
         (404, "DeploymentNotFound", Kind.MISSING),
+        (404, "thread_not_found", Kind.FORGOTTEN),
         (500, "overloaded_error", Kind.OVERLOADED),
         (503, "server_is_overloaded", Kind.OVERLOADED),
     ],
@@ -226,6 +227,10 @@ def test_googles_per_minute_limit_is_a_rate_limit_though_it_speaks_of_billing() 
         (
             {"type": "error", "error": {"type": "overloaded_error", "message": "m"}},
             ProviderError("m", None, "overloaded_error"),
+        ),
+        (
+            {"error": {"type": "not_found_error", "details": {"error_code": "thread_not_found"}}},
+            ProviderError(None, "thread_not_found", "not_found_error"),
         ),
         (
             [{"error": {"code": 400, "message": "m", "status": "INVALID_ARGUMENT"}}],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxy.upstream.history import presentable
+from proxy.upstream.history import presentable, spoken
 
 TEXT = {"type": "text", "text": "a"}
 
@@ -34,3 +34,21 @@ def test_a_call_and_its_result_keep_one_id() -> None:
     told: Any = presentable(messages)
     assert told[0]["content"][0]["id"] == told[1]["content"][0]["tool_use_id"] == "f_look_0"
     assert messages[0]["content"][0]["id"] == "f.look:0"  # the next target's is as it was
+
+
+def test_a_refusal_is_something_that_was_said() -> None:
+    hello = {"role": "user", "content": "a"}
+    whole = {"role": "assistant", "content": None, "refusal": "no"}
+    part = assistant(TEXT, {"type": "refusal", "refusal": "no"})
+    both = {"role": "assistant", "content": "well", "refusal": "no"}
+    no, well = {"type": "text", "text": "no"}, {"type": "text", "text": "well"}
+    assert spoken([hello, whole, part, both]) == [
+        hello, assistant(no), assistant(TEXT, no), assistant(well, no),
+    ]  # fmt: skip
+    assert whole["refusal"] == "no"  # the next target's is as it was
+
+
+def test_where_nothing_is_refused_the_messages_stay_the_same_object() -> None:
+    messages = [{"role": "assistant", "content": "a", "refusal": None}, assistant(TEXT, 7), 7]
+    assert spoken(messages) is messages
+    assert spoken("nonsense") == "nonsense"

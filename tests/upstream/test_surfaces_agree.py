@@ -180,3 +180,21 @@ def test_choices_that_litellm_would_mix_up_are_not_asked_for(both: Both) -> None
         outcome = both.run(target, call)
         assert outcome.kind is Kind.DIALECT
         assert len(both.provider.journal) == 0
+
+
+@pytest.mark.parametrize(
+    ("surface", "body"),
+    [
+        (Surface.EMBEDDINGS, {"input": "a"}),
+        (Surface.MODERATIONS, {"input": "a"}),
+        (Surface.IMAGES, {"prompt": "a"}),
+        (Surface.RERANK, {"query": "a", "documents": ["b"]}),
+    ],
+)
+def test_a_provider_without_the_endpoint_is_there_all_the_same(
+    both: Both, surface: Surface, body: Json
+) -> None:
+    both.provider.journal.clear()
+    target = target_of("anthropic", both.provider.base_url)
+    assert both.run(target, call_on(surface, body)).kind is Kind.DIALECT
+    assert len(both.provider.journal) == 0

@@ -148,6 +148,17 @@ def test_what_cannot_be_said_is_another_target_s(litellm: ModuleType, body: Json
     assert caught.value.kind is Kind.DIALECT
 
 
+def test_what_another_provider_keeps_has_to_be_said_again(litellm: ModuleType) -> None:
+    thread = {"type": "continue", "previous_message_id": "msg_1"}
+    with pytest.raises(UpstreamFailure) as caught:
+        chat_of(litellm, target(), call(thread=thread))
+    assert (caught.value.kind, caught.value.provider_status, caught.value.provider_code) == (
+        Kind.FORGOTTEN, 404, "thread_not_found",
+    )  # fmt: skip
+    asked, _ = chat_of(litellm, target(), call(thread={"type": "create"}))
+    assert "thread" not in asked.body
+
+
 def test_tokens_are_estimated_by_what_the_model_has_shown() -> None:
     async def count(rates: PromptRates) -> int:
         clock = SystemClock()
