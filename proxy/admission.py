@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
 
-from proxy.allowance import Allowance
+from proxy.allowance import Allowance, Allowances
 from proxy.errors import UpstreamFailure
 from proxy.estimate import Size, size_of
 from proxy.policy import QuotaPolicy
@@ -31,6 +31,8 @@ class Admission:
     policy: QuotaPolicy
     tally: Tally
     at: float  # when it came, on the store's clock
+    file: Allowances  # in which the limits stood
+    holds: bool = False  # a place, of the store
     recorded: bool = False  # the ledger has counted it
     attempts: int = 0
     _measured: tuple[Call, Size] | None = None

@@ -112,6 +112,7 @@ def create_app(
             await _watch(opened, parts.reloader)
             app.state.alone = _alone(parts)
             quota, attempts = _ring(parts, seams)
+            parts.reloader.on_reload.append(lambda *_: quota.follow(parts.reloader.current))
             prober = _prober(parts, quota, attempts, drain=drain, seams=seams)
             await opened.enter_async_context(prober.running())
             yield _state(parts, app.state.alone, drain, seams, quota=quota, attempts=attempts)

@@ -107,8 +107,10 @@ class Cache:
         if not asked.wishes.reads:
             return {}
         keys, written = tuple(dict.fromkeys(asked.inputs)), self._keeping.entries
+        found = {key: written[key] for key in keys if key in written}
         kept = zip(keys, await self._store.find_each(keys), strict=True)
-        return {k: entry for k, found in kept if (entry := written.get(k) or found) is not None}
+        found |= {key: entry for key, entry in kept if entry is not None}
+        return found | {key: written[key] for key in keys if key in written}
 
     async def fly(self, asked: Asked, work: Work, look: Look) -> Reply:
         """

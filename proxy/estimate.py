@@ -199,6 +199,30 @@ def answers_to(
     )
 
 
+def needs_bound(answers: Answers, known: int | None) -> bool:
+    """Say whether nothing but us keeps an answer within what is set aside for it."""
+    return not answers.stated and (known is None or answers.each_tokens < known)
+
+
+def filled(body: Json, defaults: Json) -> Json:
+    """Return the body and what the file says for it; one that names a bound keeps its own."""
+    if not defaults:
+        return body
+    named = any(name in body for name in BOUNDS)
+    return {k: v for k, v in defaults.items() if not (named and k in BOUNDS)} | {**body}
+
+
+def bound_of(provider: str, surface: Surface) -> str:
+    """Return the parameter that bounds an answer. OpenAI's newer models take no other."""
+    match surface:
+        case Surface.RESPONSES:
+            return "max_output_tokens"
+        case Surface.CHAT if provider in {"openai", "azure"}:
+            return "max_completion_tokens"
+        case _:
+            return "max_tokens"
+
+
 def _most(body: Json, *names: str) -> int | None:
     most = 0
     for name in names:

@@ -12,9 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client import Metric as Page
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -33,9 +32,6 @@ BUCKETS_S = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
     1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0,
 )  # fmt: skip
-
-
-Instrument = TypeVar("Instrument", Counter, Histogram)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +117,13 @@ class Metrics:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.registry = CollectorRegistry()
-        self._request = self._histogram(REQUEST)
-        self._first = self._histogram(FIRST)
-        self._inter = Spans(INTER)
-        self.registry.register(self._inter)
-        self._attempt = self._histogram(ATTEMPT)
-        self._overhead = self._histogram(OVERHEAD)
-        self._found: dict[tuple[Counter | Histogram, tuple[str, ...]], Any] = {}
+        self._request = self._spans(REQUEST)
+        self._first = self._spans(FIRST)
+        self._inter = self._spans(INTER)
+        self._attempt = self._spans(ATTEMPT)
+        self._overhead = self._spans(OVERHEAD)
+        self._under_way = 0
+        self._found: dict[tuple[Counter, tuple[str, ...]], Counter] = {}
         self._tokens = self._counter(TOKENS)
         self._cost = self._counter(COST)
         self._refused = self._counter(REFUSED)
@@ -140,16 +136,16 @@ class Metrics:
         self._probes = self._counter(PROBES)
         self._rejected = self._counter(REJECTED)
         self._reloads = self._counter(RELOADS)
-        self._in_flight = self._gauge(IN_FLIGHT)
+        self._gauge(IN_FLIGHT).set_function(lambda: self._under_way)
         self._healthy = self._gauge(HEALTHY)
         self._generation = self._gauge(GENERATION)
         for result in ("ok", "error"):
             self._reloads.labels(result)
 
-    def _histogram(self, family: Family) -> Histogram:
-        return Histogram(
-            family.name, family.text, family.labels, buckets=BUCKETS_S, registry=self.registry
-        )
+    def _spans(self, family: Family) -> Spans:
+        spans = Spans(family)
+        self.registry.register(spans)
+        return spans
 
     def _counter(self, family: Family) -> Counter:
         return Counter(family.name, family.text, family.labels, registry=self.registry)
@@ -160,7 +156,7 @@ class Metrics:
     @contextmanager
     def measure(self, tally: Tally) -> Iterator[None]:
         """Observe one model request from here to the end of the block, however it ends."""
-        self._in_flight.inc()
+        self._under_way += 1
         tally.outcome = "cancelled"
         try:
             yield
@@ -169,16 +165,16 @@ class Metrics:
             tally.outcome, tally.status = outcome_of(exc, tally.surface)
             raise
         finally:
-            self._in_flight.dec()
+            self._under_way -= 1
             self._observe(tally)
 
     def _observe(self, tally: Tally) -> None:
         total_s = self._clock.now() - tally.started_s
         stream = "true" if tally.stream else "false"
         labels = (tally.surface, tally.model, tally.provider, stream, tally.outcome)
-        self._series(self._request, *labels).observe(total_s)
+        self._request.add(labels, total_s)
         ours_s = max(0.0, total_s - tally.upstream_s - tally.waits_s)
-        self._series(self._overhead, tally.model).observe(ours_s)
+        self._overhead.add((tally.model,), ours_s)
         if tally.cache != "bypass":
             self._series(self._cache, tally.model, tally.cache).inc()
         if tally.retries:
@@ -198,7 +194,7 @@ class Metrics:
             outcome = failure.kind.value
             raise
         finally:
-            self._attempt.labels(target.label, outcome).observe(self._clock.now() - start_s)
+            self._attempt.add((target.label, outcome), self._clock.now() - start_s)
 
     def spent(self, tally: Tally, usage: Usage, nano_usd: int | None) -> None:
         """Count what one attempt of the request took."""
@@ -208,9 +204,9 @@ class Metrics:
         if nano_usd:
             self._series(self._cost, tally.model, tally.caller).inc(nano_usd / NANO)
 
-    def _series(self, family: Instrument, *labels: str) -> Instrument:
+    def _series(self, family: Counter, *labels: str) -> Counter:
         """Return the series with these labels, which the library takes long to find."""
-        found: Instrument | None = self._found.get((family, labels))
+        found = self._found.get((family, labels))
         if found is None:
             found = self._found[family, labels] = family.labels(*labels)
         return found
@@ -246,7 +242,7 @@ class Metrics:
         series = (tally.model, tally.provider)
         if tally.first_content_s is None or tally.last_content_s is None:
             tally.first_content_s = now_s
-            self._series(self._first, *series).observe(now_s - tally.started_s)
+            self._first.add(series, now_s - tally.started_s)
         else:
             self._inter.add(series, now_s - tally.last_content_s)
         if count > 1:
@@ -293,7 +289,8 @@ class Metrics:
 class Spans(Collector):
     """
     A histogram of seconds that is cheap to add to, several at a time: every word of every stream
-    is one. The sum leaves nothing out; a bucket holds what is no longer than its bound.
+    is one. For the event loop alone, so it needs no lock. A bucket holds what is no longer than its
+    bound.
     """
 
     def __init__(self, family: Family) -> None:

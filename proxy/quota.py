@@ -17,24 +17,25 @@ from proxy.admission import Admission, Admitting, Reserving
 from proxy.allowance import Allowance, Allowances
 from proxy.errors import QuotaUnavailable, TooManyTokens
 from proxy.estimate import (
-    BOUNDS,
     FREE,
-    Answers,
     PromptRates,
     answers_to,
+    bound_of,
+    filled,
+    needs_bound,
     prompt_most,
 )
 from proxy.headroom import Headroom
 from proxy.ids import Ids
 from proxy.leeway import Need
-from proxy.limits import NOTHING, Claim, Limit, Refusal, Scope, ScopeKind, Spent, Unit, Window
+from proxy.limits import NOTHING, Claim, Refusal, ScopeKind, Spent, Unit
 from proxy.metrics import Metrics
 from proxy.pricing import bound_nano_usd
-from proxy.reservation import OK, Reservation, model_of
+from proxy.reservation import OK, Reservation, model_of, scope_of
 from proxy.snapshot import Snapshot
 from proxy.store import MOST_AMOUNT, Closed, LedgerUnavailable, Opened, Records
 from proxy.store.port import QuotaStore, Standings, StoreUnavailable
-from proxy.types import Call, Caller, Json, Surface, Tally, Target
+from proxy.types import Call, Caller, Tally, Target
 
 MOST_KNOWN = 10_000  # callers, users and models whose limits are remembered from the last request
 
@@ -54,7 +55,11 @@ class Quota:
         self._headroom = headroom
         self._ids = Ids()
         self._rates = rates or PromptRates()
-        self._allowances = Allowances()
+        self._file = Allowances()  # that is in force
+        self._generation = 0
+        # What is under way: requests that were let in, and attempts as long as they are open.
+        self._inside: dict[str, Admission] = {}
+        self._aside: dict[str, tuple[Admission, Reservation]] = {}
         self._known: dict[tuple[str, str | None, str], Allowance] = {}
 
     def admit(
@@ -78,12 +83,32 @@ class Quota:
             call=call,
             caller=caller,
             model=model,
-            allowance=self._allowance(snapshot.allowances, caller, call.user, model),
+            allowance=self._allowance(snapshot, caller, call.user, model),
             policy=snapshot.policy.quota,
             tally=tally,
             at=self._store.wall(),
+            file=snapshot.allowances,
         )
         return Admitting(self, admission)
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """
+        Have what is under way count under the limits of the file that is in force from now on.
+
+        Those it has already count as before; of the others it holds what it would have asked for.
+        """
+        if snapshot.allowances is self._file or snapshot.generation < self._generation:
+            return
+        before, self._file = self._file, snapshot.allowances
+        self._generation, self._known = snapshot.generation, {}
+        # Whoever is let in without such a limit is not counted under it: only in the ledger.
+        now = {limit.counter for limit in self._file.configured()}
+        gone = [limit for limit in before.configured() if limit.counter not in now]
+        self._store.forget([limit for limit in gone if limit.unit is Unit.REQUESTS])
+        for admission in self._inside.values():
+            self._count_place(admission)
+        for admission, reservation in self._aside.values():
+            self._count_attempt(admission, reservation)
 
     def reserve(self, admission: Admission, target: Target) -> Reserving:
         """
@@ -100,11 +125,15 @@ class Quota:
         try:
             await self._check_tokens(admission)
             if limits:
+                admission.holds = True
                 await self._let_in(self._store.admit(admission.id, limits), admission)
         except BaseException:
             if limits:
                 await self._store.leave(admission.id)
             raise
+        self._inside[admission.id] = admission
+        if admission.file is not self._file:
+            self._count_place(admission)
 
     async def leave(self, admission: Admission) -> None:
         """Have a request that was let in recorded, and its place free."""
@@ -118,18 +147,23 @@ class Quota:
                 at=admission.at,
             )
             admission.recorded = True  # a call that is shared may go on, and is no second one
-        if admission.allowance.admission:
+        self._inside.pop(admission.id, None)
+        if admission.holds:
             await self._store.leave(admission.id)
 
     async def open(self, admission: Admission, target: Target) -> Reservation:
         """Return a reservation that stands in the store and in the ledger; raises as `reserve`."""
         reservation = self._sized(admission, target)
-        claims = _claims(admission.allowance, reservation)
-        scopes = (*admission.allowance.scopes, _scope_of(target))
+        claims = reservation.claims(admission.allowance)
+        scopes = (*admission.allowance.scopes, scope_of(target))
         try:
             await self._let_in(self._store.reserve(reservation.id, claims, scopes), admission)
+            self._aside[reservation.id] = (admission, reservation)
+            if admission.file is not self._file:
+                self._count_attempt(admission, reservation)
             await self._record(admission, reservation)
         except BaseException:
+            self._aside.pop(reservation.id, None)
             await self._store.settle(reservation.id, NOTHING)
             raise
         return reservation
@@ -184,7 +218,7 @@ class Quota:
             raise refusals.unpriced(target.label)
         most = allowance.most_tokens[1] if allowance.most_tokens else None
         known = facts.max_output_tokens
-        body = _filled(call.body, target.defaults)
+        body = filled(call.body, target.defaults)
         answers = answers_to(
             body,
             known=known,
@@ -192,10 +226,9 @@ class Quota:
             most=most,
             surface=call.surface,
         )
-        if (allowance.spending or most) and _needs_bound(answers, known):
-            call = replace(
-                call, body={**call.body, _bound_of(target, call.surface): answers.each_tokens}
-            )
+        if (allowance.spending or most) and needs_bound(answers, known):
+            bound = bound_of(target.provider, call.surface)
+            call = replace(call, body={**call.body, bound: answers.each_tokens})
         prompt_bound = 0 if free else prompt_most(admission.size, facts.max_input_tokens)
         prompt = min(prompt_bound, self._rates.high(model_of(target), admission.size))
         completion, nano = answers.tokens, 0
@@ -256,6 +289,7 @@ class Quota:
         spent = Spent(usage.prompt_tokens + usage.completion_tokens, cost or 0)
         outcome = reservation.outcome
         closed = Closed(reservation.id, usage, cost, outcome, outcome == OK, self._store.wall())
+        self._aside.pop(reservation.id, None)
         # In one step, so that whoever asks the ledger for the past sees both or neither.
         try:
             await self._store.settle(reservation.id, spent)
@@ -281,68 +315,40 @@ class Quota:
             limits = (*allowance.admission, *allowance.spending)
             admission.tally.note(await self._store.standings(limits))
 
+    def _count_place(self, admission: Admission) -> None:
+        """Have a request that was let in hold a place of limits that were not in its file."""
+        limits = self._now(admission).admission
+        claims = [Claim(limit, 1) for limit in limits if limit.unit is Unit.PARALLEL]
+        if claims:
+            self._store.adopt(admission.id, claims)
+            admission.holds = True
+
+    def _count_attempt(self, admission: Admission, reservation: Reservation) -> None:
+        if claims := reservation.spends(self._now(admission)):
+            self._store.adopt(reservation.id, claims)
+
+    def _now(self, admission: Admission) -> Allowance:
+        """Return what the request would stand under, if it came now."""
+        return self._found(admission.caller, admission.call.user, admission.model)
+
     def _allowance(
-        self, allowances: Allowances, caller: Caller, user: str | None, model: str
+        self, snapshot: Snapshot, caller: Caller, user: str | None, model: str
     ) -> Allowance:
-        if allowances is not self._allowances or len(self._known) >= MOST_KNOWN:
-            self._allowances, self._known = allowances, {}
+        self.follow(snapshot)
+        if snapshot.allowances is not self._file:  # one that came before the last edit
+            return snapshot.allowances.of(caller, user=user, model=model)
+        return self._found(caller, user, model)
+
+    def _found(self, caller: Caller, user: str | None, model: str) -> Allowance:
         key = (caller.name, user, model)
         found = self._known.get(key)
         if found is None:
-            found = allowances.of(caller, user=user, model=model)
-            self._known[key] = found
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            found = self._known[key] = self._file.of(caller, user=user, model=model)
         return found
 
 
 def _is_wordless_sound(call: Call, target: Target) -> bool:
     """Say whether what is spoken, or heard, takes no tokens there."""
     return call.surface in sound.SURFACES and not sound.takes_tokens(call, target.facts)
-
-
-def _needs_bound(answers: Answers, known: int | None) -> bool:
-    """Say whether nothing but us keeps an answer within what is set aside for it."""
-    return not answers.stated and (known is None or answers.each_tokens < known)
-
-
-def _filled(body: Json, defaults: Json) -> Json:
-    """Return the body and what the file says for it; one that names a bound keeps its own."""
-    if not defaults:
-        return body
-    named = any(name in body for name in BOUNDS)
-    return {k: v for k, v in defaults.items() if not (named and k in BOUNDS)} | {**body}
-
-
-def _bound_of(target: Target, surface: Surface) -> str:
-    """Return the parameter that bounds an answer. OpenAI's newer models take no other."""
-    match surface:
-        case Surface.RESPONSES:
-            return "max_output_tokens"
-        case Surface.CHAT if target.provider in {"openai", "azure"}:
-            return "max_completion_tokens"
-        case _:
-            return "max_tokens"
-
-
-def _scope_of(target: Target) -> Scope:
-    return Scope(ScopeKind.TARGET, target.identity)
-
-
-def _claims(allowance: Allowance, reservation: Reservation) -> list[Claim]:
-    """Return what the attempt wants of the caller's limits and of the deployment's own."""
-    target = reservation.target
-    tokens = reservation.tokens
-    claims = [
-        Claim(limit, tokens if limit.unit is Unit.TOKENS else reservation.nano_usd)
-        for limit in allowance.spending
-    ]
-    if target.rpm is target.tpm is target.max_parallel is None:
-        return claims
-    own = (
-        (target.rpm, Unit.REQUESTS, Window.MINUTE, "rpm", 1),
-        (target.tpm, Unit.TOKENS, Window.MINUTE, "tpm", tokens),
-        (target.max_parallel, Unit.PARALLEL, Window.NOW, "max_parallel_requests", 1),
-    )
-    for most, unit, window, word, amount in own:
-        if most is not None:
-            claims.append(Claim(Limit(_scope_of(target), unit, window, most, word), amount))
-    return claims

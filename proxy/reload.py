@@ -26,6 +26,7 @@ from proxy.snapshot import Snapshot
 # no more watches left. A few calls of stat() cost microseconds.
 POLL_S = 0.25
 SETTLE_S = 0.03  # an editor writes in steps: look again until two looks are the same
+REST_S = 0.2  # between two looks, however much happens in the directory
 MOST_LOOKS = 5
 EMPTIED = (
     "no model is left in this file, so it is taken for half-written, and the models from before "
@@ -185,6 +186,8 @@ class Reloader:
                 *directories, watch_filter=None, recursive=False, step=20, debounce=50
             ):
                 self._stirred.set()
+                # Whatever else is written beside the file, a log perhaps, is looked at in one go.
+                await self._clock.sleep(REST_S)
 
 
 def _signature(files: Iterable[Path]) -> Signature:

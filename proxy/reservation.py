@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from proxy import sound
+from proxy.allowance import Allowance
 from proxy.errors import UpstreamFailure
 from proxy.estimate import PromptRates, Size
 from proxy.facts import Price
 from proxy.grammar import GRAMMARS, Grammar
+from proxy.limits import Claim, Limit, Scope, ScopeKind, Unit, Window
 from proxy.pricing import cost_nano_usd
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.retry import Kind
@@ -50,6 +52,29 @@ class Reservation:
         """What is set aside, in all."""
         return self.prompt_tokens + self.completion_tokens
 
+    def spends(self, allowance: Allowance) -> list[Claim]:
+        """Return what the attempt wants of these limits of its caller's."""
+        tokens, nano_usd = self.tokens, self.nano_usd
+        return [
+            Claim(limit, tokens if limit.unit is Unit.TOKENS else nano_usd)
+            for limit in allowance.spending
+        ]
+
+    def claims(self, allowance: Allowance) -> list[Claim]:
+        """Return the same, and after it what it wants of the deployment's own limits."""
+        claims, target = self.spends(allowance), self.target
+        if target.rpm is target.tpm is target.max_parallel is None:
+            return claims
+        own = (
+            (target.rpm, Unit.REQUESTS, Window.MINUTE, "rpm", 1),
+            (target.tpm, Unit.TOKENS, Window.MINUTE, "tpm", self.tokens),
+            (target.max_parallel, Unit.PARALLEL, Window.NOW, "max_parallel_requests", 1),
+        )
+        for most, unit, window, word, amount in own:
+            if most is not None:
+                claims.append(Claim(Limit(scope_of(target), unit, window, most, word), amount))
+        return claims
+
     def watch(self, reply: Reply) -> Reply:
         """Return `reply`; what it reports is taken note of, now or as it is read."""
         self._spent = True
@@ -89,7 +114,7 @@ class Reservation:
             completion_tokens=self._said_tokens,
             estimated=True,
         )
-        return sound.estimated(self.call, self.target.facts, ours)
+        return sound.counted(self.call, self.target.facts, ours, heard_s=self._heard_s)
 
     @property
     def _said_tokens(self) -> int:
@@ -130,3 +155,7 @@ class Reservation:
 def model_of(target: Target) -> str:
     """Return what the rates of a model are learned under."""
     return f"{target.provider}/{target.model}"
+
+
+def scope_of(target: Target) -> Scope:
+    return Scope(ScopeKind.TARGET, target.identity)

@@ -58,12 +58,18 @@ def aside_for(
     return Aside(prompt_tokens, tokens, max(nano, _nano(_pico_most(call, facts))))
 
 
-def estimated(call: Call, facts: ModelFacts, ours: Usage) -> Usage:
-    """Return our own count of an answer, `ours` as it is for text, with what is sound in it."""
+def counted(call: Call, facts: ModelFacts, ours: Usage, *, heard_s: float | None) -> Usage:
+    """
+    Return our own count of an answer, `ours` as it is for text, with what is sound in it.
+
+    Where no tokens are charged it is exact if what is charged is.
+    """
     if call.surface not in SURFACES:
         return ours
     if not takes_tokens(call, facts):
-        return Usage(estimated=True)
+        by_second = call.surface in HEARD and facts.sound.second is not None
+        exact = _by_characters(call, facts) or (by_second and heard_s is not None)
+        return Usage(estimated=not exact)
     if call.surface is Surface.SPEECH:
         tokens = round(_characters(call) * TOKENS_PER_CHARACTER)
         return ours._replace(completion_tokens=tokens, audio_completion_tokens=tokens)

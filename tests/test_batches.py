@@ -17,6 +17,7 @@ from proxy.errors import NoTargetAvailable
 from proxy.flights import Asked
 from proxy.relay import Relay
 from proxy.replies import Completion, Reply
+from proxy.store.cache_port import Entry
 from proxy.store.memory_cache import MemoryCache
 from proxy.types import Call, Json, Surface
 from tests.cache_place import MB, Place, run, turns
@@ -140,6 +141,33 @@ def test_what_a_request_says_is_heeded() -> None:
         assert (await batch.ask("a", "b", no_store=True))[1] == "hit"
         assert (await batch.ask("a", "c", no_store=True))[1] == "partial"
         assert (await batch.ask("c"))[1] == "miss"
+
+    run(main)
+
+
+def test_vectors_that_are_being_kept_are_found() -> None:
+    async def main() -> None:
+        class Slow(MemoryCache):
+            go = asyncio.Event()
+
+            async def find_each(self, keys: Sequence[str]) -> list[Entry | None]:
+                found = await super().find_each(keys)
+                self.go.set()
+                await turns()  # in which it is kept, and no longer said to be on its way
+                return found
+
+            async def keep(self, key: str, entry: Entry, *, for_s: float) -> None:
+                await self.go.wait()
+                await super().keep(key, entry, for_s=for_s)
+
+        store = Slow(FakeClock(), most_bytes=MB)
+        batch = Batch(Place(store))
+        first = asyncio.create_task(batch.ask("a", "b"))
+        await turns()
+        store.go.clear()
+        await first
+        assert (await batch.ask("b", "a"))[1] == "hit"
+        assert batch.embedder.asked == [["a", "b"]]
 
     run(main)
 

@@ -24,6 +24,7 @@ from proxy.limits import Claim, Limit, Refusal, Scope, ScopeKind, Unit, Window
 from proxy.policy import BudgetUsd, Limits
 from proxy.replies import ChunkStream, Completion
 from proxy.retry import Kind
+from proxy.snapshot import Snapshot
 from proxy.store import MOST_AMOUNT
 from proxy.store.memory import MemoryStore
 from proxy.store.port import Standings, StoreUnavailable
@@ -206,6 +207,90 @@ def test_who_leaves_before_the_answer_gives_all_of_it_back() -> None:
     assert [row.outcome for row in place.ledger.closed] == ["cancelled"]
     assert used(place, TPD, PARALLEL) == [0, 0]
     assert place.ledger.admitted == ["web"]
+
+
+# A file that is edited meanwhile
+
+
+@pytest.mark.parametrize("by", ["the reload", "the next request"])
+def test_a_limit_that_comes_with_an_edit_sees_what_is_under_way(by: str) -> None:
+    place = bench(STREAM, STREAM, STREAM, allowances=UNLIMITED)
+
+    async def main() -> None:
+        first = await place.serve(ask(stream=True, body={"max_tokens": 50}), WEB)
+        assert isinstance(first, ChunkStream)
+        row = place.ledger.opened[0]
+        held = row.prompt_tokens + 50
+        place.allowances = of_key(tpd=held + 60, max_parallel=2, budget_usd=BudgetUsd(total=1))
+        if by == "the reload":
+            place.quota.follow(place._snapshot())
+            standings = await place.store.standings([TPD, PARALLEL, NANO])
+            assert [each.used for each in standings] == [held, 1, row.nano_usd]
+        with pytest.raises(LimitReached, match="tpd"):
+            await place.serve(ask(stream=True, body={"max_tokens": 50}), WEB)
+        second = await place.serve(ask(stream=True, body={"max_tokens": 1}), WEB)
+        with pytest.raises(LimitReached, match="max_parallel"):
+            await place.serve(ask(stream=True, body={"max_tokens": 1}), WEB)
+        for each in (first, second):
+            assert isinstance(each, ChunkStream)
+            await each.aclose()
+        standings = await place.store.standings([TPD, PARALLEL])
+        assert [each.used for each in standings] == [
+            sum(
+                end.usage.prompt_tokens + end.usage.completion_tokens for end in place.ledger.closed
+            ),
+            0,
+        ]
+
+    asyncio.run(main())
+
+
+def test_an_attempt_that_begins_after_an_edit_counts_under_the_limits_that_it_brought() -> None:
+    gate = Gate()
+    place = Bench(
+        {"a": [(gate, Kind.TRANSIENT)], "b": [STREAM]},
+        ring=ring(priced("a"), priced("b")),
+        num_retries=0,
+    )
+
+    async def main() -> None:
+        task = asyncio.create_task(place.serve(ask(stream=True, body={"max_tokens": 50}), WEB))
+        await gate.reached.wait()
+        place.allowances = of_key(tpd=60, max_parallel=9)
+        place.quota.follow(place._snapshot())
+        place.quota.follow(Snapshot())  # another such edit, and back: nothing counts twice
+        place.quota.follow(place._snapshot())
+        gate.opened.set()
+        reply = await task
+        assert isinstance(reply, ChunkStream)
+        row = place.ledger.opened[-1]
+        assert row.target == "b"
+        standings = await place.store.standings([TPD, PARALLEL])
+        assert [each.used for each in standings] == [row.prompt_tokens + 50, 1]
+        await reply.aclose()
+
+    asyncio.run(main())
+
+
+def test_only_limits_of_requests_that_are_in_force_no_more_are_forgotten() -> None:
+    place = bench(*[OK] * 3, allowances=of_key(rpd=9, rpm=9, tpd=10**9))
+    limits = [Limit(KEY, Unit.REQUESTS, window, 9, "x") for window in (Window.DAY, Window.MINUTE)]
+    serve(place)
+    place.ledger.past = 5
+    place.allowances = of_key(rpm=8)
+    serve(place)
+    place.allowances = of_key(rpd=9, rpm=9, tpd=10**9)
+    assert used(place, *limits, TPD) == [5, 2, 20]
+
+
+def test_a_request_that_comes_with_the_file_before_is_under_that_file() -> None:
+    place = bench(OK, OK, allowances=of_key(rpm=1))
+    old, place.allowances = replace(place._snapshot(), generation=1), UNLIMITED
+    place.quota.follow(replace(place._snapshot(), generation=2))
+    tally = place.tally
+    late = place.quota.admit(ask(), WEB, old, tally)
+    assert [limit.word for limit in late._admission.allowance.admission] == ["rpm"]
+    serve(place)
 
 
 # What is set aside

@@ -57,11 +57,14 @@ LIMITS = st.builds(
     Limits,
     rpm=st.integers(1, 6),
     rpd=st.integers(2, 20),
-    tpm=st.integers(1500, 9000),
-    tpd=st.integers(3000, 30_000),
-    max_parallel=st.integers(1, 4),
+    # These come and go with the file.
+    tpm=st.none() | st.integers(1500, 9000),
+    tpd=st.none() | st.integers(3000, 30_000),
+    max_parallel=st.none() | st.integers(1, 4),
     budget_usd=st.builds(
-        BudgetUsd, day=st.sampled_from([0.06, 0.2, 0.5]), total=st.sampled_from([0.2, 1.0, 9.0])
+        BudgetUsd,
+        day=st.sampled_from([None, 0.06, 0.2, 0.5]),
+        total=st.sampled_from([None, 0.2, 1.0, 9.0]),
     ),
 )
 AT_FIRST = Limits(
@@ -350,6 +353,7 @@ class Life(RuleBasedStateMachine):
     @rule(limits=LIMITS)
     def reload(self, limits: Limits) -> None:
         self._set(limits)
+        self._quota.follow(self._snapshot)
 
     @precondition(lambda self: not self._disk.full)
     @rule()

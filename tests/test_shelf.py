@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from proxy.errors import (
     UpstreamFailure,
 )
 from proxy.origins import Origins
+from proxy.replies import Chunk, ChunkStream
 from proxy.retry import Kind
 from proxy.shelf import Shelf
 from proxy.snapshot import Snapshot
@@ -26,6 +27,14 @@ from tests.fakes import Fails, FakeClock, group, target
 WEB, OTHER = Caller("web"), Caller("other")
 MAKER = target("maker", responses=Lane.DIRECT, credential="account-1")
 NOW = Snapshot(rings={"m": Ring("m", (group("m", MAKER),))})
+
+
+async def nothing() -> AsyncGenerator[Chunk, None]:
+    for chunk in list[Chunk]():
+        yield chunk
+
+
+STREAM = ChunkStream((), nothing())
 
 
 class FakeKeeps:
@@ -44,6 +53,12 @@ class FakeKeeps:
                 raise failing.failure()
             case bytes(said):
                 return said
+
+    async def follow(
+        self, target: Target, path: Sequence[str], query: Sequence[tuple[str, str]]
+    ) -> ChunkStream:
+        await self.ask(target, "follow", path, query)
+        return STREAM
 
 
 async def kept(keeps: FakeKeeps) -> Shelf:
@@ -80,6 +95,21 @@ def test_for_anybody_else_it_is_not_there() -> None:
         with pytest.raises(ResponseUnknown):
             await ask(await kept(keeps), caller=OTHER)
         assert keeps.asked == []
+
+    asyncio.run(run())
+
+
+def test_it_is_followed_where_it_is() -> None:
+    async def run() -> None:
+        keeps = FakeKeeps(b"", Fails(Kind.CREDENTIAL, 401))
+        shelf = await kept(keeps)
+        query = [("stream", "true")]
+        assert await shelf.follow("resp_1", query, caller=WEB, snapshot=NOW) is STREAM
+        assert keeps.asked == [("maker", "follow", ("resp_1",), (("stream", "true"),))]
+        with pytest.raises(ProviderAuthFailed):
+            await shelf.follow("resp_1", query, caller=WEB, snapshot=NOW)
+        with pytest.raises(ResponseUnknown):
+            await shelf.follow("resp_1", query, caller=OTHER, snapshot=NOW)
 
     asyncio.run(run())
 

@@ -20,6 +20,7 @@ BY_TOKENS = ModelFacts(
     )
 )
 BY_CHARACTERS = ModelFacts(sound=SoundPrice(character=15_000_000))
+OURS = Usage(prompt_tokens=9, completion_tokens=3, estimated=True)
 BY_SECONDS = ModelFacts(sound=SoundPrice(second=100_000_000))
 BY_BOTH = replace(BY_TOKENS, sound=BY_SECONDS.sound)
 
@@ -68,17 +69,26 @@ def test_what_is_set_aside_is_as_much_as_it_may_cost() -> None:
     assert aside(recording(10.0, 6000.0), BY_BOTH) == (500, 4096, 6000 * 100_000)
 
 
+def counted(call: Call, facts: ModelFacts, heard_s: float | None = None) -> Usage:
+    return sound.counted(call, facts, OURS, heard_s=heard_s)
+
+
 def test_what_is_charged_by_tokens_has_them_estimated() -> None:
-    ours = Usage(prompt_tokens=9, completion_tokens=3, estimated=True)
-    found = sound.estimated(speech("a" * 100), BY_TOKENS, ours)
+    found = counted(speech("a" * 100), BY_TOKENS)
     assert found == Usage(9, 140, audio_completion_tokens=140, estimated=True)
-    found = sound.estimated(recording(1.55, 9.0), BY_TOKENS, ours)
+    found = counted(recording(1.55, 9.0), BY_TOKENS, 7.0)
     assert found == Usage(16, 3, audio_prompt_tokens=16, estimated=True)
-    nothing = Usage(estimated=True)
-    assert sound.estimated(speech("a" * 100), BY_CHARACTERS, ours) == nothing
-    assert sound.estimated(recording(1.0, 9.0), BY_SECONDS, ours) == nothing
     chat = Call("r", "m", False, {}, Surface.CHAT)
-    assert sound.estimated(chat, BY_TOKENS, ours) is ours
+    assert counted(chat, BY_TOKENS) is OURS
+
+
+def test_what_is_charged_otherwise_takes_none_and_is_exact_where_that_is() -> None:
+    assert counted(speech("a" * 100), BY_CHARACTERS) == Usage()
+    assert counted(recording(1.0, 9.0), BY_SECONDS, 2.0) == Usage()
+    guessed = Usage(estimated=True)
+    assert counted(recording(1.0, 9.0), BY_SECONDS) == guessed
+    assert counted(recording(1.0, 9.0), ModelFacts(), 2.0) == guessed
+    assert counted(speech("a"), ModelFacts()) == guessed
 
 
 def test_a_price_is_known_by_characters_by_seconds_or_by_tokens() -> None:

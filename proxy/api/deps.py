@@ -15,7 +15,7 @@ from proxy.log import Log
 from proxy.numbers import Numbers
 from proxy.policy import RingPolicy
 from proxy.probes import Probe
-from proxy.replies import Reply
+from proxy.replies import ChunkStream, Reply
 from proxy.routing import Plan
 from proxy.snapshot import Snapshot
 from proxy.store import UsageQuery, UsageReport
@@ -95,6 +95,12 @@ class Shelf(Protocol):
         snapshot: Snapshot,
     ) -> bytes:
         """Return what its provider says of it. Raises ProxyError."""
+        ...
+
+    async def follow(
+        self, id: str, query: Sequence[tuple[str, str]], *, caller: Caller, snapshot: Snapshot
+    ) -> ChunkStream:
+        """Return its events. Raises ProxyError; whoever reads them closes them."""
         ...
 
 

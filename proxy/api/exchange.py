@@ -48,6 +48,7 @@ class Exchange:
     outbound: Outbound
     tally: Tally
     model: str | None = None  # of the address, where that names one
+    kept: ExitStack | None = None  # what holds an upload, as long as anybody may be sending it
     asked: bool = False  # the gateway has it: from here on the request is the gateway's to count
 
 
@@ -74,6 +75,9 @@ class ModelEndpoint:
                 exchange.state["metrics"].rejected(error.code or error.type)
             _note(exchange, error.code or error.type, status_of(error, self._surface))
             await exchange.outbound.fail(error)
+        finally:
+            if exchange.kept is not None:
+                exchange.kept.close()
 
     def _open(self, scope: Scope, receive: Receive, send: Send) -> Exchange:
         state, headers = state_of(scope), dict(scope["headers"])
@@ -97,33 +101,32 @@ class ModelEndpoint:
         check_headers(scope["headers"], int(limits.header_kb * 1024))
         caller = caller_by(exchange.headers, snapshot, wall_s=state["clock"].wall())
         tally.caller = caller.name
-        # What holds an upload outlasts whatever may still be sending it.
-        with ExitStack() as kept:
-            async with state["drain"].enter(limits.in_flight) as conversation:
-                call = await self._read(exchange, snapshot, kept)
-                tally.stream = call.stream
-                conversation.heed(scope, exchange.receive, lambda: outbound.finished)
-                if call.stream and outbound.pulses:
-                    every_s = snapshot.policy.keepalive
-                    pulse = partial(outbound.pulse, every_s)
-                    conversation.beside(pulse, after_s=min(every_s, PULSE_AFTER_S))
-                exchange.asked = True
-                await _send(outbound, await state["gateway"].serve(call, caller, snapshot, tally))
+        async with state["drain"].enter(limits.in_flight) as conversation:
+            call = await self._read(exchange, snapshot)
+            tally.stream = call.stream
+            conversation.heed(scope, exchange.receive, lambda: outbound.finished)
+            if call.stream and outbound.pulses:
+                every_s = snapshot.policy.keepalive
+                pulse = partial(outbound.pulse, every_s)
+                conversation.beside(pulse, after_s=min(every_s, PULSE_AFTER_S))
+            exchange.asked = True
+            await _send(outbound, await state["gateway"].serve(call, caller, snapshot, tally))
 
-    async def _read(self, exchange: Exchange, snapshot: Snapshot, kept: ExitStack) -> Call:
-        call = self._parse(await self._incoming(exchange, snapshot, kept))
+    async def _read(self, exchange: Exchange, snapshot: Snapshot) -> Call:
+        call = self._parse(await self._incoming(exchange, snapshot))
         tags = tags_of(exchange.headers)
         wishes = with_headers(call.wishes, exchange.headers)
         if tags or wishes is not call.wishes:
             call = replace(call, tags=tags, wishes=wishes)
         return call
 
-    async def _incoming(self, exchange: Exchange, snapshot: Snapshot, kept: ExitStack) -> Incoming:
+    async def _incoming(self, exchange: Exchange, snapshot: Snapshot) -> Incoming:
         """Return the request once all of it is here."""
         limits, receive, headers = snapshot.policy.limits, exchange.receive, exchange.headers
         raw, form = b"", None
         if self._form:
-            form = await read_form(receive, headers, int(limits.upload_mb * _MB), kept)
+            exchange.kept = ExitStack()
+            form = await read_form(receive, headers, int(limits.upload_mb * _MB), exchange.kept)
         else:
             raw = await read_body(receive, headers, int(limits.body_mb * _MB))
         # A slow upload is nobody's latency but the client's.

@@ -159,10 +159,24 @@ def _usage() -> dict[str, Any]:
 _RESPONSE = {"name": "response", "in": "path", "required": True, "schema": {"type": "string"}}
 
 
-def _kept(summary: str) -> dict[str, Any]:
+def _in_query(name: str, kind: str, text: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "schema": {"type": kind}, "description": text}
+
+
+_FOLLOWED = (
+    _in_query("stream", "boolean", "Its events instead of the whole."),
+    _in_query("starting_after", "integer", "Those after the event of this number."),
+)
+
+
+def _kept(summary: str, *, followed: bool = False) -> dict[str, Any]:
     """Return an operation on a response that its provider keeps."""
-    operation = _operation(summary, secured=True, parameters=[_RESPONSE])
-    operation["responses"]["200"]["content"] = _content({"type": "object"})
+    parameters = [_RESPONSE, *(_FOLLOWED if followed else ())]
+    operation = _operation(summary, secured=True, parameters=parameters)
+    content = _content({"type": "object"})
+    if followed:
+        content["text/event-stream"] = {"schema": {"type": "string"}}
+    operation["responses"]["200"]["content"] = content
     operation["responses"]["404"] = {
         **operation["responses"]["default"],
         "description": "Nobody made it for this key, or its provider keeps it no longer.",
@@ -193,7 +207,7 @@ PATHS: dict[str, dict[str, Any]] = {
     },
     "/ai/providers/health": {"get": _providers()},
     "/v1/responses/{response}": {
-        "get": _kept("A response that its provider keeps"),
+        "get": _kept("A response that its provider keeps", followed=True),
         "delete": _kept("Have a response kept no longer"),
     },
     "/v1/responses/{response}/input_items": {"get": _kept("What a response has answered")},

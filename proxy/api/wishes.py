@@ -17,6 +17,7 @@ RETRIES = (b"x-mobius-num-retries", b"x-litellm-num-retries")
 NO_FALLBACK = b"x-mobius-no-fallback"
 SESSION = b"x-mobius-session"
 CACHE = b"cache-control"
+_HEADERS = frozenset({ORDER, *TIMEOUTS, *RETRIES, NO_FALLBACK, SESSION, CACHE})
 LONGEST_SESSION = 256  # characters
 _YES, _NO = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off", ""})
 
@@ -27,6 +28,8 @@ def with_headers(wishes: Wishes, headers: RequestHeaders) -> Wishes:
 
     Raises RequestInvalid naming the header.
     """
+    if _HEADERS.isdisjoint(headers):
+        return wishes
     if control := headers.get(CACHE):
         wishes = replace(wishes, cache=wishes.cache.with_header(control))
     if (order := headers.get(ORDER)) is not None:

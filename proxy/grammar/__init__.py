@@ -15,7 +15,7 @@ from proxy.grammar.chat import Chat
 from proxy.grammar.heard import Heard
 from proxy.grammar.messages import Messages
 from proxy.grammar.responses import Responses
-from proxy.grammar.single import Counted, Embedding, Listed
+from proxy.grammar.single import Counted, Drawn, Embedding, Listed
 from proxy.grammar.sound import Speech
 from proxy.grammar.text import Text
 from proxy.types import Json, Surface, Usage
@@ -95,7 +95,7 @@ GRAMMARS: Mapping[Surface, Grammar] = {
     Surface.COMPLETIONS: Text(),
     Surface.EMBEDDINGS: Embedding(),
     Surface.MODERATIONS: Listed("results"),
-    Surface.IMAGES: Listed("data"),
+    Surface.IMAGES: Drawn(),
     Surface.RESPONSES: Responses(),
     Surface.RERANK: Listed("results"),
     Surface.MESSAGES: Messages(),

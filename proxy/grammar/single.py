@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from proxy.grammar.responses import usage_as_chat
 from proxy.types import Json, Usage
 from proxy.usage import usage_of
 
@@ -59,6 +60,16 @@ class Listed(Single):
 
     def answers(self, body: object) -> bool:
         return isinstance(body, dict) and isinstance(body.get(self._name), list)
+
+
+class Drawn(Listed):
+    """Images, whose usage has the names that the Responses give it."""
+
+    def __init__(self) -> None:
+        super().__init__("data")
+
+    def usage(self, said: Json, before: Usage | None) -> Usage | None:
+        return usage_of({"usage": usage_as_chat(said.get("usage"))}) or usage_of(said)
 
 
 class Embedding(Listed):

@@ -52,7 +52,7 @@ class MemoryStore:
         self._clock = clock
         self._history = history
         self._counters: dict[Scope, dict[tuple[Unit, Window], Counter]] = {}
-        self._slots: dict[str, list[Counter]] = {}  # of parallel requests
+        self._slots: dict[str, list[tuple[Counter, int]]] = {}  # of parallel requests
         self._reserved: dict[str, Reserved] = {}
 
     async def admit(self, id: str, limits: Sequence[Limit]) -> Standings | Refusal:
@@ -61,12 +61,12 @@ class MemoryStore:
             refusal = _refusal(asked, now_s, wall_s)
             if refusal is not None:
                 return refusal
-            self._slots[id] = [counter for counter, _ in _take(asked, now_s)]
+            self._slots[id] = _take(asked, now_s)
         return _standings(asked, now_s, wall_s)
 
     async def leave(self, id: str) -> None:
-        for counter in self._slots.pop(id, ()):
-            counter.open -= 1
+        for counter, amount in self._slots.pop(id, ()):
+            counter.open -= amount
 
     async def reserve(
         self, id: str, claims: Sequence[Claim], scopes: Sequence[Scope]
@@ -78,6 +78,24 @@ class MemoryStore:
                 return refusal
             self._reserved[id] = Reserved(_take(asked, now_s), scopes)
         return _standings(asked, now_s, wall_s)
+
+    def adopt(self, id: str, claims: Sequence[Claim]) -> None:
+        for limit, amount in claims:
+            if limit.unit is Unit.PARALLEL:
+                held = self._slots.setdefault(id, [])
+            elif id in self._reserved:
+                held = self._reserved[id].held
+            else:
+                continue
+            counter = self._counter(limit)
+            if all(each is not counter for each, _ in held):
+                counter.open += amount
+                held.append((counter, amount))
+
+    def forget(self, limits: Sequence[Limit]) -> None:
+        for limit in limits:
+            if limit.scope in self._counters:
+                self._counters[limit.scope].pop((limit.unit, limit.window), None)
 
     async def settle(self, id: str, spent: Spent) -> None:
         reserved = self._reserved.pop(id, None)

@@ -102,6 +102,18 @@ class QuotaStore(Protocol):
         """
         ...
 
+    def adopt(self, id: str, claims: Sequence[Claim]) -> None:
+        """
+        Have `id`, let in or reserved before, hold these too, whether or not there is room.
+
+        What it holds already it holds once. Of PARALLEL, or of TOKENS and NANO_USD; never raises.
+        """
+        ...
+
+    def forget(self, limits: Sequence[Limit]) -> None:
+        """Have the past of these limits of REQUESTS learned anew, should they come back."""
+        ...
+
     async def settle(self, id: str, spent: Spent) -> None:
         """
         Replace what was reserved by what was spent, in full, even where that is more.

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from typing import Any, Literal, TypeAlias
 
@@ -25,7 +26,16 @@ from proxy.store.redis_lease import Lent, lend
 from proxy.store.redis_link import SPANS, Moment, Operation, RedisLink, Spans, Words
 from proxy.store.redis_part import Part, Parts
 from proxy.store.redis_past import Past, entries_of
-from proxy.store.redis_take import Held, Take, is_held, look, note, settlement
+from proxy.store.redis_take import (
+    NOTHING_HELD,
+    Held,
+    Take,
+    adoption,
+    is_held,
+    look,
+    note,
+    settlement,
+)
 from proxy.store.windows import US, Labels, labels_at
 
 LOOK_S = 0.25  # between looks whether an empty Redis has heard of everybody
@@ -124,6 +134,23 @@ class RedisStore:
         self, id: str, claims: Sequence[Claim], scopes: Sequence[Scope]
     ) -> Standings | Refusal:
         return await self._take(id, claims, tuple(scopes))
+
+    def adopt(self, id: str, claims: Sequence[Claim]) -> None:
+        before = self._held.get(id, NOTHING_HELD)
+        known = {part for part, _ in before.held}
+        parts = zip(self._parts_of(claims), claims, strict=True)
+        more = [(part, claim.amount) for part, claim in parts if part not in known]
+        for part, amount in more:
+            part.open += amount
+        if more:
+            self._held[id] = replace(before, held=(*before.held, *more))
+            self._link.tell(adoption(more))
+
+    def forget(self, limits: Sequence[Limit]) -> None:
+        for limit in limits:
+            part = self._parts.find(limit)
+            if part.loading is None:
+                part.unlearn()
 
     async def settle(self, id: str, spent: Spent) -> None:
         held = self._held.pop(id, None)

@@ -18,7 +18,7 @@ from proxy.clock import Clock
 from proxy.store.origins import KEEP_S, Origin, is_past
 from proxy.store.patience import Failed, Patience
 
-MOST = 500_000  # some 150 MB
+MOST = 200_000  # some 60 MB
 OF, AT = "mobius:{responses}:of", "mobius:{responses}:at"  # one slot of a Cluster
 
 # KEYS: of, at. ARGV: the origin, when it was made, who is too old, MOST, KEEP_S, and the keys. A

@@ -108,7 +108,8 @@ class Part:
             self._enter(at_us, amount)
 
     def unlearn(self) -> None:
-        """Have nothing counted here: the ledger, which could not be read, has it all."""
+        """Have nothing counted here: the ledger, which is to be asked again, has it all."""
+        self.known, self.epoch = False, ""
         self.settled = 0
         self.entries.clear()
 

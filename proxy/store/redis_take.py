@@ -25,6 +25,9 @@ class Held:
     lent: tuple[Lent, ...] = ()  # what of it was let in on leases
 
 
+NOTHING_HELD = Held((), ())
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Take:
     """One request or attempt that asks for room."""
@@ -66,6 +69,12 @@ def note(take: Take, labels: Labels) -> Operation:
         if not held and part.counts:
             used.append((part, claim.amount))
     return Operation(("note", noted), _counted_again(used, labels), mirrored=True)
+
+
+def adoption(held: Iterable[tuple[Part, int]]) -> Operation:
+    """Return the operation that tells what is held from now on, and is mirrored already."""
+    noted = [(part.name, part.window, amount, 1) for part, amount in held]
+    return Operation(("note", noted), mirrored=True)
 
 
 def settlement(held: Held, used: Sequence[tuple[Part, int]], labels: Labels) -> Operation:

@@ -157,6 +157,9 @@ def _write_sound(litellm: ModuleType, target: Target, call: Call) -> Written:
     function = FUNCTIONS.get(call.surface)
     if function is None:
         raise UpstreamFailure(f"LiteLLM has no {call.surface.value}", kind=Kind.DIALECT)
+    if "mock_response" in target.params:
+        # LiteLLM knows no mock of sound: it would ask the provider after all.
+        raise UpstreamFailure("a mock neither speaks nor listens", kind=Kind.DIALECT)
     place = {k: v for k, v in target.params.items() if k not in ("extra_body", "drop_params")}
     body = {**call.body, **(target.params.get("extra_body") or {})}
     for path in target.params.get("additional_drop_params") or ():

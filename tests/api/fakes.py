@@ -213,6 +213,7 @@ class Edge:
 
     shelved: list[tuple[Any, ...]] = field(default_factory=list)
     shelf_error: Exception | None = None
+    followed: Upstream = field(default_factory=Upstream)
 
     async def ask(
         self,
@@ -229,6 +230,15 @@ class Edge:
         if self.shelf_error is not None:
             raise self.shelf_error
         return b'{"id": "resp_1"}'
+
+    async def follow(
+        self, id: str, query: Sequence[tuple[str, str]], *, caller: Caller, snapshot: Snapshot
+    ) -> ChunkStream:
+        """The events of the same response."""
+        self.shelved.append(("follow", id, (), tuple(query), caller.name))
+        if self.shelf_error is not None:
+            raise self.shelf_error
+        return self.followed.stream
 
     def __post_init__(self) -> None:
         self.gateway = FakeGateway(self.script)

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.types import Message, Receive
 
@@ -65,6 +65,7 @@ def content_of(spool: Spool) -> bytes:
     return b"".join(spool.pieces())
 
 
+@settings(max_examples=40)
 @given(st.sets(st.integers(0, len(BODY))))
 def test_a_form_is_the_same_however_its_bytes_are_split(cuts: set[int]) -> None:
     places = [0, *sorted(cuts), len(BODY)]

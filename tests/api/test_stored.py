@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from proxy.errors import ResponseUnknown
+from proxy.errors import ResponseUnknown, UpstreamFailure
+from proxy.retry import Kind
 from proxy.types import Caller
-from tests.api.fakes import COMPLETION, Edge, replies, snapshot
+from tests.api.fakes import COMPLETION, Edge, Upstream, replies, snapshot
 
 pytestmark = pytest.mark.anyio
 
@@ -58,15 +61,44 @@ async def test_what_cannot_be_an_id_goes_nowhere(id: str) -> None:
     assert place.shelved == []
 
 
-async def test_a_stream_of_what_is_kept_is_refused_by_name() -> None:
+async def test_its_events_are_told_one_after_the_other() -> None:
     place = edge()
-    for query, status in (("stream=true", 400), ("stream=1", 400), ("stream=false", 200)):
-        found = await place.get(
-            f"/v1/responses/resp_1?{query}", authorization="Bearer sk-web"
-        ).run()
-        assert found.status == status
-        if status == 400:
-            assert found.error["param"] == "stream"
+    place.followed = Upstream(b'{"sequence_number": 8}', b'{"sequence_number": 9}')
+    path = "/v1/responses/resp_1?stream=true&starting_after=7"
+    found = await place.get(path, authorization="Bearer sk-web").run()
+    assert found.status == 200
+    assert found.headers["content-type"].startswith("text/event-stream")
+    assert b"".join(found.bodies).count(b"data: ") == 2
+    query = (("stream", "true"), ("starting_after", "7"))
+    assert place.shelved == [("follow", "resp_1", (), query, "web")]
+    assert (place.followed.closed, place.followed.settled, place.drain.in_flight) == (1, 1, 0)
+    assert (await place.get("/v1/responses/resp_1?stream=true").run()).status == 401
+
+
+async def test_events_that_break_end_with_an_error() -> None:
+    place = edge()
+    broken = UpstreamFailure("the stream stalled", kind=Kind.BROKEN)
+    place.followed = Upstream(b'{"sequence_number": 8}', broken)
+    path = "/v1/responses/resp_1?stream=true"
+    found = await place.get(path, authorization="Bearer sk-web").run()
+    assert (
+        b'event: error\ndata: {"type":"error","sequence_number":9'
+        in found.bodies[-2] + (found.bodies[-1])
+    )
+    place.shelf_error = ResponseUnknown("Response with id 'resp_1' not found.")
+    found = await place.get(path, authorization="Bearer sk-web").run()
+    assert (found.status, found.error["code"]) == (404, "response_not_found")
+
+
+async def test_who_leaves_ends_them() -> None:
+    place = edge()
+    place.followed = Upstream(b'{"sequence_number": 8}', asyncio.Event())
+    client = place.get("/v1/responses/resp_1?stream=true", authorization="Bearer sk-web")
+    task = client.start()
+    await place.followed.silent.wait()
+    client.leave()
+    await task
+    assert (place.followed.closed, place.followed.settled, place.drain.in_flight) == (1, 1, 0)
 
 
 async def test_without_a_key_nothing_is_looked_up() -> None:

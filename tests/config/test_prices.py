@@ -11,7 +11,8 @@ import pytest
 
 from proxy.config import load_config
 from proxy.config.price_table import FILE, read_table, shipped_table
-from proxy.facts import FREE, STRANGER, ModelFacts, Price, Rates
+from proxy.facts import FREE, STRANGER, UNKNOWN, ModelFacts, Price, Rates, SoundPrice
+from proxy.types import Lane
 from tests.config.loading import lines, load_text, mock_model, ring, targets
 
 KEY = "api_key: os.environ/K"
@@ -202,3 +203,22 @@ def test_what_a_model_is_known_to_lack_is_in_the_table_or_in_the_file(tmp_path: 
     denying, tools = "deepseek/deepseek-reasoner", "supports_function_calling"
     assert tools in cannot(denying)
     assert tools not in cannot(denying, f"{tools}: true")
+
+
+def test_sound_has_the_price_of_the_table_or_that_of_the_file(tmp_path: Path) -> None:
+    def sound(params: str, info: str = "") -> tuple[SoundPrice, Price | None]:
+        entry = f"{{model_name: a, litellm_params: {{{params}, {KEY}}}, model_info: {{{info}}}}}"
+        config = load_text(tmp_path, f"model_list: [{entry}]\n", {"K": "x"})
+        (target,) = targets(config.snapshot, "a")
+        assert target.lane is Lane.DIRECT
+        return target.facts.sound, target.facts.price
+
+    assert sound("model: openai/tts-1") == (SoundPrice(character=15_000_000), None)
+    assert sound("model: openai/whisper-1") == (SoundPrice(second=100_000_000), None)
+    own = "input_cost_per_second: '2e-4'"
+    assert sound(f"model: openai/whisper-1, {own}")[0].second == 200_000_000
+    assert sound("model: openai/mine", own)[0].second == 200_000_000
+    # Who states a price by the second pays by the second, whatever the table says of tokens.
+    assert sound(f"model: openai/gpt-4o-transcribe, {own}")[1] is None
+    found, price = sound("model: openai/gpt-4o-transcribe")
+    assert (found.second, prompt(price)) == (100_000_000, 2_500_000)

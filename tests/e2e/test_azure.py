@@ -80,7 +80,10 @@ def test_every_call_that_names_a_deployment_is_one_to_that_model(place: Place, n
 
 def test_calls_that_name_no_deployment_work_too(place: Place) -> None:
     with place.azure() as client:
-        assert client.responses.create(model="m", input="a").output_text == SAID
+        made = client.responses.create(model="m", input="a")
+        assert made.output_text == SAID
+        assert client.responses.retrieve(made.id).id == made.id
+        assert "api-version" not in place.fake.journal.last.query
         assert client.moderations.create(model="m", input="a").results
         assert [model.id for model in client.models.list()] == ["m", "team/m"]
         assert client.models.retrieve("team/m").id == "team/m"

@@ -186,9 +186,10 @@ def test_answers_can_be_dropped(mobius: Mobius) -> None:
 
 
 def test_a_person_is_told_the_key_and_what_went_into_it(provider: FakeOpenAI) -> None:
-    def key_of(body: dict[str, Any]) -> dict[str, Any]:
+    def key_of(body: dict[str, Any], *more: str) -> dict[str, Any]:
         done = mobius_command(
             "cache-key",
+            *more,
             "--as",
             "web",
             config=config(provider.base_url),
@@ -203,6 +204,8 @@ def test_a_person_is_told_the_key_and_what_went_into_it(provider: FakeOpenAI) ->
     assert one["tenant"] == "key:web"
     assert key_of({"temperature": 1, "stream": True, "messages": HI, "model": "m"}) == one
     assert key_of({"model": "m", "messages": HI})["key"] != one["key"]
+    vectors = key_of({"model": "m", "input": ["a", "b"]}, "--surface", "embeddings")
+    assert (vectors["inputs"], len(vectors["keys"])) == (["a", "b"], 2)
 
 
 @pytest.mark.redis

@@ -66,6 +66,22 @@ def test_a_thousand_at_once_are_one_call(place: str, provider: FakeOpenAI) -> No
             check_crowd(mobius, provider, 1000)
 
 
+@pytest.mark.proof
+@pytest.mark.redis
+def test_a_thousand_at_two_replicas_are_one_call(provider: FakeOpenAI) -> None:
+    with redis_server() as server:
+        cache = {"type": "redis", "url": server.url, "socket_timeout": 2}
+        settings = config(provider.base_url, cache=cache, **ONCE)
+        with Mobius(settings) as one, Mobius(settings) as two:
+            for number in range(3):
+                for stream in (False, True):
+                    before, text = calls(provider), f"replicas {number} {stream}"
+                    found = asyncio.run(crowd([one, two], text, stream=stream, count=1000))
+                    assert {said for said, _ in found} == {SAID}
+                    assert sum(found.values()) == 1000
+                    assert calls(provider) == before + 1, found
+
+
 def check_crowd(mobius: Mobius, provider: FakeOpenAI, count: int) -> None:
     for stream in (False, True):
         before = calls(provider)

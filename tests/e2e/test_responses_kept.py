@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import openai
@@ -17,7 +17,10 @@ from tests.providers import Answer, Fails, FakeAnthropic, FakeOpenAI, ToolCall
 
 pytestmark = [pytest.mark.e2e, pytest.mark.redis]
 
-KEYS = {name: f"sk-{name}-of-the-kept-ones" for name in ("web", "other", "ann", "ben", "master")}
+KEYS = {
+    name: f"sk-{name}-of-the-kept-ones"
+    for name in ("web", "other", "ann", "ben", "later", "master")
+}
 TEAM = {"team": "writers", "cache_scope": "team"}
 ABOUT = {"ann": TEAM, "ben": TEAM}
 SAID = "t0 t1 t2 t3 t4 "
@@ -317,25 +320,18 @@ def test_a_response_in_background_is_asked_after_where_it_runs(place: Place) -> 
     place.claude.script(Fails(529))
     body = b'{"id": "resp_later", "object": "response", "status": "queued", "output": []}'
     place.second.script(Answer(raw_body=body))
-    responses = place.client().responses
-    asked = responses.with_raw_response.create(
-        model="falls", input="hello", background=True, max_output_tokens=1000
-    )
-    assert asked.parse().status == "queued"
+    responses = place.client("later").responses
+    asked = responses.create(model="falls", input="hello", background=True, max_output_tokens=1000)
+    assert asked.status == "queued"
     # What it will come to is not known yet: it counts as all that it may come to.
-    row = _usage(place)
-    assert (row["attempts"], row["completion_tokens"]) == (1, 1000)
+    query = "/admin/usage?group_by=key"
+    master = {"authorization": f"Bearer {KEYS['master']}"}
+    rows = place.mobius.http.get(query, headers=master).json()["rows"]
+    (row,) = [row for row in rows if row["key"] == "later"]
+    assert (row["completion_tokens"], row["estimated"]) == (1000, 1)
     assert responses.retrieve("resp_later").status == "completed"
     assert responses.cancel("resp_later").status == "cancelled"
-    assert _usage(place) == row
-
-
-def _usage(place: Place) -> dict[str, Any]:
-    """What was used of the second account on behalf of `falls`."""
-    query = "/admin/usage?group_by=model,target"
-    found = place.mobius.http.get(query, headers={"authorization": f"Bearer {KEYS['master']}"})
-    rows: list[dict[str, Any]] = found.json()["rows"]
-    return next(row for row in rows if row["estimated"] and row["model"] == "falls")
+    assert place.mobius.http.get(query, headers=master).json()["rows"] == rows
 
 
 def test_what_the_provider_says_of_a_kept_response_is_told(place: Place) -> None:
@@ -352,9 +348,28 @@ def test_what_the_provider_says_of_a_kept_response_is_told(place: Place) -> None
         with pytest.raises(error) as found:
             responses.retrieve(id)
         assert "sk-provider" not in str(found.value)
-    with pytest.raises(openai.BadRequestError, match="stream"):
-        responses.retrieve(id, stream=True)
     assert responses.retrieve(id).id == id
+
+
+def test_a_stream_that_was_left_is_followed_from_where_it_was(place: Place) -> None:
+    id = made_by_the_spare(place)
+    response = b'{"id": "resp_x", "object": "response", "status": "completed", "output": []}'
+    rest = [
+        b'{"type": "response.output_text.delta", "sequence_number": 8, "delta": "so"}',
+        b'{"type": "response.completed", "sequence_number": 9, "response": %s}' % response,
+    ]
+    raw = b"".join(b"data: %s\n\n" % each for each in rest)
+    step = Answer(raw_body=raw, content_type="text/event-stream")
+    place.second.script(step, replace(step, raw_body=raw[: len(rest[0]) + 8]), model="responses")
+    responses = place.client(replica=True).responses
+    events = list(responses.retrieve(id, stream=True, starting_after=7))
+    assert [event.sequence_number for event in events] == [8, 9]
+    asked = place.second.journal.last
+    assert (asked.query["stream"], asked.query["starting_after"]) == ("true", "7")
+    with pytest.raises(openai.APIError):
+        list(responses.retrieve(id, stream=True, starting_after=7))
+    with pytest.raises(openai.NotFoundError):
+        list(place.client("other").responses.retrieve(id, stream=True))
 
 
 def test_one_that_is_not_to_be_kept_is_not_remembered(place: Place) -> None:

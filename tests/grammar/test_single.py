@@ -49,3 +49,13 @@ def test_an_error_within_a_body_is_a_failure(surface: Surface) -> None:
     body = {"error": {"message": "no"}}
     assert GRAMMARS[surface].failure(body) == body
     assert GRAMMARS[surface].failure({"data": []}) is None
+
+
+def test_the_tokens_of_an_image_are_read_under_either_name() -> None:
+    images, said = GRAMMARS[Surface.IMAGES], Usage(7, 100)
+    for usage in (
+        {"input_tokens": 7, "output_tokens": 100, "total_tokens": 107},
+        {"prompt_tokens": 7, "completion_tokens": 100},
+    ):
+        assert images.usage({"data": [{}], "usage": usage}, None) == said
+    assert images.usage({"data": [{}]}, None) is None

@@ -113,9 +113,10 @@ class Judge:
         self.found.refused += 1
         # From the earlier moment on, for entries that have left the minute do not come back.
         late = any(self._lacks(each, at_us, late=True) for each in asked)
+        late_for_leases = any(self._lacks(each, at_us, late=True, leased=0.01) for each in asked)
         if late or any(self._lacks(each, at_us) for each in asked):
             return
-        if any(self._lacks(each, at_us, leased=0.01) for each in asked):
+        if late_for_leases or any(self._lacks(each, at_us, leased=0.01) for each in asked):
             self.found.for_leases += 1
         else:
             self.found.in_vain.append(f"{at_us} {asked} {result}")

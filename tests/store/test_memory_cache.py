@@ -15,13 +15,19 @@ from proxy.store.cache_port import Entry, Kind
 from proxy.store.memory_cache import MemoryCache
 
 MB = 1024 * 1024
+SHAPES = {
+    "small": (1, ""),
+    "whole": (1, "x" * 600),
+    "stream": (60, "x" * 150),
+    "vector": (2, "x" * 200),
+}
 
 
 def entry(number: int, shape: str) -> Entry:
     """An answer as it is made: its payloads fresh from the writer of JSON."""
-    count, text = {"small": (1, ""), "whole": (1, "x" * 600), "stream": (60, "x" * 150)}[shape]
+    count, text = SHAPES[shape]
     said = [{"number": number, "place": place, "text": text} for place in range(count)]
-    kind = Kind.STREAM if shape == "stream" else Kind.WHOLE
+    kind = {"stream": Kind.STREAM, "vector": Kind.VECTOR}.get(shape, Kind.WHOLE)
     payloads = tuple(orjson.dumps(each) for each in said)
     return Entry(kind, payloads, 1.8e9 + number, 600.0, "m", "m/openai/x", "openai")
 
@@ -31,7 +37,9 @@ async def fill(store: MemoryCache, count: int, shape: str) -> None:
         await store.keep(f"{number:064x}", entry(number, shape), for_s=600)
 
 
-@pytest.mark.parametrize(("shape", "count"), [("small", 8000), ("whole", 6000), ("stream", 500)])
+@pytest.mark.parametrize(
+    ("shape", "count"), [("small", 8000), ("whole", 6000), ("stream", 500), ("vector", 6000)]
+)
 def test_what_is_counted_is_what_is_taken(shape: str, count: int) -> None:
     store = MemoryCache(SystemClock(), most_bytes=2 * MB)
     tracemalloc.start()

@@ -102,6 +102,17 @@ def test_the_file_knows_it_after_a_restart(tmp_path: Path) -> None:
     with_ledger(path, after)
 
 
+def test_workers_at_one_file_know_of_each_other_s(tmp_path: Path) -> None:
+    path = tmp_path / "m.db"
+
+    async def run() -> None:
+        async with Ledger(path, FakeClock()) as one, Ledger(path, FakeClock()) as other:
+            await LedgerOrigins(one).keep(["a"], ONE)
+            assert await LedgerOrigins(other).find("a") == ONE
+
+    asyncio.run(run())
+
+
 def test_the_file_keeps_the_latest_of_those_that_are_not_too_old(tmp_path: Path) -> None:
     path = tmp_path / "m.db"
 

@@ -278,6 +278,24 @@ def test_a_settlement_counts_under_a_limit_that_came_meanwhile(opening: Opening)
 
 
 @every
+def test_what_is_adopted_is_held_once_and_given_back_with_the_rest(opening: Opening) -> None:
+    async def script(stand: Stand) -> None:
+        let_in(await stand.store.admit("r1", [rpm(9)]))
+        let_in(await stand.store.reserve("r1.1", claims(30, tpm(50)), [WEB]))
+        for _ in range(2):
+            stand.store.adopt("r1", [Claim(parallel(1), 1)])
+            stand.store.adopt("r1.1", claims(30, tpm(50), tpd(20)))  # there is no room for that
+        limits = [parallel(1), tpm(50), tpd(20)]
+        assert [each.used for each in await stand.store.standings(limits)] == [1, 30, 30]
+        refused(await stand.store.admit("r2", [parallel(1)]))
+        await stand.store.settle("r1.1", Spent(tokens=5))
+        await stand.store.leave("r1")
+        assert [each.used for each in await stand.store.standings(limits)] == [0, 5, 5]
+
+    run(opening, script)
+
+
+@every
 def test_another_number_for_a_limit_holds_at_once_and_forgets_nothing(opening: Opening) -> None:
     async def script(stand: Stand) -> None:
         let_in(await stand.store.reserve("a", claims(60, tpm(100)), [WEB]))

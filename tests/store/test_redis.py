@@ -135,6 +135,45 @@ def test_two_replicas_let_in_what_one_limit_allows(server: RedisServer) -> None:
     pair(server, script)
 
 
+def test_what_is_adopted_counts_for_all_until_it_is_settled(server: RedisServer) -> None:
+    async def script(one: Replica, two: Replica) -> None:
+        let_in(await one.store.reserve("a.1", claims(30, tpm(100)), [WEB]))
+        await one.store.learn([tpd(100), parallel(1)])  # as after every edit
+        for _ in range(2):
+            one.store.adopt("a", [Claim(parallel(1), 1)])
+            one.store.adopt("a.1", claims(30, tpm(100), tpd(100)))
+        await until(lambda: uses(two, [tpm(100), tpd(100), parallel(1)], [30, 30, 1]))
+        refused(await two.store.admit("b", [parallel(1)]))
+        refused(await two.store.reserve("b.1", claims(71, tpd(100)), [WEB]))
+        await one.store.settle("a.1", Spent(tokens=10))
+        await one.store.leave("a")
+        await until(lambda: uses(two, [tpm(100), tpd(100), parallel(1)], [10, 10, 0]))
+        await agree(server.url, one, two)
+
+    pair(server, script)
+
+
+def test_a_limit_that_comes_back_has_counted_what_the_ledger_knows(server: RedisServer) -> None:
+    async def main() -> None:
+        ledger = FakeSharedHistory()
+        async with (
+            replica(server.url, "one", history=ledger, spans=PATIENT) as one,
+            replica(server.url, "two", spans=PATIENT) as two,
+        ):
+            limits = [rpd(9), rpm(9)]
+            for each in (one, two):
+                let_in(await each.store.admit(each.owner, limits))
+            one.store.forget(limits)
+            for _ in range(3):  # with the one that was counted, and two that came without a limit
+                ledger.note(WEB, Unit.REQUESTS, "one", one.store.wall(), 1)
+            assert await used(two, *limits) == [2, 2]
+            await one.store.learn(limits)
+            await until(lambda: uses(two, limits, [4, 4]))
+            await agree(server.url, one, two)
+
+    asyncio.run(main())
+
+
 def test_a_refusal_tells_what_the_other_replica_used(server: RedisServer) -> None:
     async def script(one: Replica, two: Replica) -> None:
         let_in(await one.store.admit("a", [rpm(1)]))

@@ -171,6 +171,16 @@ def test_what_litellm_has_no_word_for_is_named_or_refused(others: Others) -> Non
     assert caught.value.kind is Kind.DIALECT
 
 
+def test_a_mock_is_never_asked_for_real(others: Others) -> None:
+    mock = others.target("elevenlabs", "eleven_v3", mock_response="hello")
+    with pytest.raises(UpstreamFailure) as caught:
+        others.speak(mock)
+    assert caught.value.kind is Kind.DIALECT
+    with pytest.raises(UpstreamFailure):
+        others.listen(mock)
+    assert others.asked == []
+
+
 def test_a_recording_is_told_in_every_form_whatever_the_provider_knows(others: Others) -> None:
     target = others.target("deepgram", "nova-3")
     plain = others.listen(target)
