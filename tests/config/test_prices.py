@@ -11,7 +11,7 @@ import pytest
 
 from proxy.config import load_config
 from proxy.config.price_table import FILE, read_table, shipped_table
-from proxy.facts import FREE, STRANGER, UNKNOWN, ModelFacts, Price, Rates, SoundPrice
+from proxy.facts import FREE, STRANGER, ModelFacts, Price, Rates, SoundPrice
 from proxy.types import Lane
 from tests.config.loading import lines, load_text, mock_model, ring, targets
 
