@@ -8,7 +8,7 @@ import struct
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -130,7 +130,7 @@ class Judge:
             body = body.replace(b'"finish_reason":null', b'"finish_reason":"stop"')
         elif model is ResponseStreamEvent:
             body = body.replace(b',"usage":null', b"")
-        TypeAdapter(model).validate_json(body, strict=True)
+        _adapter(model).validate_json(body, strict=True)
         if schema is not None and self._by_schema and self._components:
             faults = list(self._validator(schema).iter_errors(json.loads(body)))
             assert not faults, [f"{f.json_path}: {f.message[:300]}" for f in faults[:5]] + [body]
@@ -161,6 +161,11 @@ class Judge:
                 for kind in schema.get("properties", {}).get("type", {}).get("enum", ())
             },
         )
+
+
+@cache
+def _adapter(model: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(model)  # of all events there are, a tenth of a second's work
 
 
 def check_arrived(

@@ -170,8 +170,10 @@ def crowd_of(place: Place, way: str, model: str) -> Ask:
     return ask
 
 
-def test_fifty_streams_at_once(place: Place) -> None:
-    cases = [(way, name) for way in WAYS for name in ("gpt", "claude")]
+# Those that share connections, which they keep for the next loop of events.
+@pytest.mark.parametrize("sharing", [("chat", "responses"), ("anthropic",)], ids=" and ".join)
+def test_fifty_streams_at_once(place: Place, sharing: tuple[str, ...]) -> None:
+    cases = [(way, name) for way in sharing for name in ("gpt", "claude")]
     all_at_once(place, *((fake_of(place, name), crowd_of(place, way, name)) for way, name in cases))
 
 
