@@ -16,6 +16,8 @@ FINISHES: Mapping[object, str] = {
     "refusal": "content_filter",
     "tool_use": "tool_calls",
 }
+# No answer has more tokens; a larger number is a mistake, and none that JSON's readers share.
+MOST_COUNT = 2**53 - 1
 SEARCHES = ("web_search_requests", "tool_search_requests")
 
 
@@ -109,7 +111,7 @@ def _kept_for(parts: Any) -> Json:
 
 def _count(usage: Json, name: str) -> int:
     count = usage.get(name)
-    return int(count) if isinstance(count, int | float) else 0
+    return int(min(count, MOST_COUNT)) if isinstance(count, int | float) else 0
 
 
 def _call(block: Json) -> Json:
