@@ -121,7 +121,7 @@ async def _spend(
 
 
 async def _request(quota: Quota | None, snapshot: Snapshot) -> None:
-    call = Call(request_id="bench", model="bench-model", stream=False, body=BODY, size_bytes=73)
+    call = Call("bench-model", stream=False, body=BODY, size_bytes=73)
     tally = Tally("bench", Surface.CHAT, "bench-model", stream=False, started_s=0.0, caller="web")
     answer = Completion(b"", ANSWER)
     if quota is None:

@@ -10,7 +10,6 @@ import os
 import queue
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -44,6 +43,7 @@ class LineWriter:
         self._clock = clock
         self._most_lines = most_lines
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._ending = threading.Event()  # from which on nothing waits for company
         self._dropped = 0  # counted by those who write lines ...
         self._failed = self._told = 0  # ... and these by the thread, so that none needs a lock
         # It may be stuck in a write for ever, which must not keep the process.
@@ -66,6 +66,7 @@ class LineWriter:
         trace: TracebackType | None,
     ) -> None:
         self._lines.put(None)
+        self._ending.set()
         self._thread.join(LAST_WAIT_S)
 
     def _run(self) -> None:
@@ -79,7 +80,7 @@ class LineWriter:
     def _batch(self) -> list[bytes | None]:
         """Wait for a line; return it and all that are queued behind it."""
         batch = [self._lines.get()]
-        time.sleep(COMPANY_S)
+        self._ending.wait(COMPANY_S)
         while batch[-1] is not None:
             try:
                 batch.append(self._lines.get_nowait())

@@ -224,9 +224,9 @@ class Prober:
         """Have the target answer as it answers requests: reserved, recorded, settled."""
         said = [{"role": "user", "content": "Hi"}]
         body = {"model": target.group, "messages": said, "stream": True, **bound}
-        call = Call(f"probe_{self._ids.next()}", target.group, True, body, wishes=NO_RETRIES)
+        call = Call(target.group, True, body, wishes=NO_RETRIES)
         tally = Tally(
-            request_id=call.request_id,
+            request_id=f"probe_{self._ids.next()}",
             surface=Surface.CHAT,
             model=target.group,
             stream=True,

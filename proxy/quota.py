@@ -251,7 +251,7 @@ class Quota:
         # By place, as `Closed` below: with names it would take three times as long.
         row = Opened(
             reservation.id,
-            call.request_id,
+            admission.tally.request_id,
             admission.attempts,
             caller.name,
             caller.team or "",

@@ -97,7 +97,6 @@ class Wishes:
 class Call:
     """One request as the caller sent it. `body` is forwarded untouched except for `model`."""
 
-    request_id: str
     model: str
     stream: bool
     body: Json = field(repr=False)

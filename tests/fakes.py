@@ -58,6 +58,9 @@ ANYBODY = Caller("web")
 UNLIMITED = Allowances()
 
 
+REQUEST_ID = "req-1"
+
+
 class FakeClock:
     """Time passes when somebody sleeps, or when a test says so."""
 
@@ -307,7 +310,7 @@ def ask(*, model: str = "m", stream: bool = False, n: int = 1, **facts: Any) -> 
         "n": n,
         **facts.pop("body", {}),
     }
-    return Call("req-1", model, stream, body, wishes=wishes, **facts)
+    return Call(model, stream, body, wishes=wishes, **facts)
 
 
 def answer(prompt_tokens: int = 7, completion_tokens: int = 3, **usage: Any) -> Json:
@@ -431,14 +434,14 @@ class Bench:
     async def run(self, call: Call | None = None) -> Reply:
         """Go round the ring, without the gateway in front of it."""
         call = call or ask()
-        self.tally = Tally(call.request_id, call.surface, "m", call.stream, self.clock.now())
+        self.tally = Tally(REQUEST_ID, call.surface, "m", call.stream, self.clock.now())
         async with self.quota.admit(call, ANYBODY, self._snapshot(), self.tally) as admission:
             return await self.attempts.run(self.ring, admission, self.policy)
 
     async def serve(self, call: Call | None = None, caller: Caller = ANYBODY) -> Reply:
         call = call or ask()
         self.tally = Tally(
-            call.request_id,
+            REQUEST_ID,
             call.surface,
             "unknown",
             call.stream,

@@ -179,7 +179,7 @@ class Asks:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def key(self, raw: str, model: str = "m") -> str:
-        call = BY_SURFACE[self.surface].parse(raw.encode(), "r", 64)
+        call = BY_SURFACE[self.surface].parse(raw.encode(), 64)
         call = replace(call, model=model, headers=self.headers)
         rings = {name: Ring(name, (Group(name, self.targets),)) for name in ("m", "m2")}
         snapshot = Snapshot(policy=MobiusPolicy(), rings=rings, caching=self.caching)

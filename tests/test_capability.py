@@ -65,7 +65,7 @@ def test_a_plain_request_needs_none_and_neither_does_another_surface() -> None:
 def test_a_request_for_a_response_needs_the_same() -> None:
     items = [{"role": "user", "content": [{"type": "input_image", "image_url": "https://x/a"}]}]
     body = {"input": items, "tools": [TOOL], "text": {"format": SCHEMA}}
-    call = Call("r", "m", False, body, surface=Surface.RESPONSES)
+    call = Call("m", False, body, surface=Surface.RESPONSES)
     assert needs_of(call, size_of(body)) == {
         "supports_vision",
         "supports_function_calling",
@@ -74,7 +74,7 @@ def test_a_request_for_a_response_needs_the_same() -> None:
 
 
 def fits(body: Json, window: int, *, surface: Surface = Surface.CHAT, raw: bytes = b"") -> bool:
-    call = Call("r", "m", False, body, surface=surface)
+    call = Call("m", False, body, surface=surface)
     return unable(call, size_of(body, len(raw)))(lacking("a", window=window)) is None
 
 

@@ -35,7 +35,7 @@ class Cached:
 
     async def ask(self, *texts: str) -> tuple[str, list[Any]]:
         body = {"model": "m", "input": list(texts)}
-        call = Call("r", "m", False, body, surface=Surface.EMBEDDINGS)
+        call = Call("m", False, body, surface=Surface.EMBEDDINGS)
         tally = Tally("r", call.surface, "unknown", False, 0.0)
         before = len(self.bench.upstream.calls)
         reply = await self.gateway.serve(call, ANYBODY, self.snapshot, tally)

@@ -47,7 +47,7 @@ class Place:
         tenant: str = WEB,
         **body: Any,
     ) -> Reply:
-        call = Call("r", "m", False, {"model": "m", "input": "a", **body}, Surface.RESPONSES)
+        call = Call("m", False, {"model": "m", "input": "a", **body}, Surface.RESPONSES)
         tally = Tally("r", Surface.RESPONSES, "m", False, 0.0)
 
         async def ask(narrowed: Ring) -> Reply:

@@ -59,7 +59,7 @@ def test_the_provider_is_believed() -> None:
 
 def responding(**body: Any) -> Reservation:
     """The reservation of a request for a Response, in a tier that costs ten times as much."""
-    call = Call("r", "m", False, {"input": "a", **body}, Surface.RESPONSES)
+    call = Call("m", False, {"input": "a", **body}, Surface.RESPONSES)
     dear = Rates(prompt=10_000_000, completion=20_000_000)
     facts = ModelFacts(price=Price(PRICE.rates, {"priority": (dear,)}))
     return Reservation("r.1", target("a", facts=facts), call, Size(400), 200, 50, 7)

@@ -27,12 +27,12 @@ BY_BOTH = replace(BY_TOKENS, sound=BY_SECONDS.sound)
 
 def speech(text: object) -> Call:
     body: Json = {"model": "m", "input": text}
-    return Call("r", "m", True, body, Surface.SPEECH)
+    return Call("m", True, body, Surface.SPEECH)
 
 
 def recording(likely_s: float, most_s: float) -> Call:
     upload = Upload((), Length(likely_s, most_s))
-    return Call("r", "m", False, {"model": "m"}, Surface.TRANSCRIPTIONS, upload=upload)
+    return Call("m", False, {"model": "m"}, Surface.TRANSCRIPTIONS, upload=upload)
 
 
 def cost(call: Call, facts: ModelFacts, **more: Any) -> int | None:
@@ -78,7 +78,7 @@ def test_what_is_charged_by_tokens_has_them_estimated() -> None:
     assert found == Usage(9, 140, audio_completion_tokens=140, estimated=True)
     found = counted(recording(1.55, 9.0), BY_TOKENS, 7.0)
     assert found == Usage(16, 3, audio_prompt_tokens=16, estimated=True)
-    chat = Call("r", "m", False, {}, Surface.CHAT)
+    chat = Call("m", False, {}, Surface.CHAT)
     assert counted(chat, BY_TOKENS) is OURS
 
 
@@ -98,7 +98,7 @@ def test_a_price_is_known_by_characters_by_seconds_or_by_tokens() -> None:
     assert not sound.is_priced(speech("a"), BY_SECONDS)
     assert not sound.is_priced(recording(1, 2), BY_CHARACTERS)
     assert not sound.is_priced(speech("a"), ModelFacts())
-    chat = Call("r", "m", False, {}, Surface.CHAT)
+    chat = Call("m", False, {}, Surface.CHAT)
     assert not sound.is_priced(chat, ModelFacts(sound=SoundPrice(1, 1)))
 
 

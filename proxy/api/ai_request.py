@@ -56,7 +56,6 @@ def _call(incoming: Incoming, *, stream: bool) -> Call:
     return make_call(
         filled,
         surface=Surface.CHAT,
-        request_id=incoming.request_id,
         size_bytes=len(incoming.raw),
     )
 

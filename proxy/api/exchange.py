@@ -131,8 +131,7 @@ class ModelEndpoint:
             raw = await read_body(receive, headers, int(limits.body_mb * _MB))
         # A slow upload is nobody's latency but the client's.
         exchange.tally.started_s = exchange.state["clock"].now()
-        request_id = exchange.tally.request_id
-        return Incoming(raw, request_id, snapshot, exchange.query, headers, form, exchange.model)
+        return Incoming(raw, snapshot, exchange.query, headers, form, exchange.model)
 
 
 async def _send(outbound: Outbound, reply: Reply) -> None:

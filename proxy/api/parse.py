@@ -28,7 +28,6 @@ class Incoming:
     """A request that has been read whole, before anybody has looked into it."""
 
     raw: bytes
-    request_id: str
     snapshot: Snapshot
     query: bytes = b""  # of its address, without the `?`
     headers: RequestHeaders = field(default_factory=dict)
@@ -57,9 +56,7 @@ def check_text(body: Json, name: str) -> None:
         raise wrong(name, "a text, or a list with at least one")
 
 
-def make_call(
-    body: dict[str, Any], *, surface: Surface, request_id: str, size_bytes: int = 0
-) -> Call:
+def make_call(body: dict[str, Any], *, surface: Surface, size_bytes: int = 0) -> Call:
     """Return the call of a parsed body, without what was meant for us. Raises RequestInvalid."""
     model = body.get("model")
     if not isinstance(model, str) or not model:
@@ -69,7 +66,6 @@ def make_call(
     check_controls(body)
     options = body.get("stream_options")
     return Call(
-        request_id=request_id,
         model=model,
         stream=stream,
         body=body,

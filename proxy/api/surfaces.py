@@ -47,18 +47,16 @@ class Row:
     file: str | None = None  # asked with a form, which has a file of this name
     body: Mapping[str, Any] = field(default_factory=dict)  # its fields, as JSON schemas
 
-    def parse(
-        self, raw: bytes, request_id: str, depth_limit: int, model: str | None = None
-    ) -> Call:
+    def parse(self, raw: bytes, depth_limit: int, model: str | None = None) -> Call:
         """
         Return the call that a body makes. Raises RequestInvalid naming the field.
 
         `model` is the one that the address names: the body's own counts for nothing then.
         """
         body = {**self.assumed, **parse_object(raw, depth_limit), **_named(model)}
-        return self._make(body, request_id, len(raw))
+        return self._make(body, len(raw))
 
-    def _make(self, body: dict[str, Any], request_id: str, size_bytes: int = 0) -> Call:
+    def _make(self, body: dict[str, Any], size_bytes: int = 0) -> Call:
         for name in self.required:
             if body.get(name) is None and any(body.get(other) for other in self.instead):
                 continue
@@ -68,7 +66,7 @@ class Row:
                 check_text(body, name)
         if body.get("stream") and not self.streams:
             raise wrong("stream", "false: this endpoint answers whole")
-        call = make_call(body, surface=self.surface, request_id=request_id, size_bytes=size_bytes)
+        call = make_call(body, surface=self.surface, size_bytes=size_bytes)
         return replace(call, stream=True) if self.always else call
 
     def read(self, incoming: Incoming) -> Call:
@@ -77,10 +75,9 @@ class Row:
             return self._read_form(incoming.form, incoming)
         raw, limit = incoming.raw, incoming.depth_limit
         if incoming.snapshot.caching.enabled and len(raw) <= REMEMBERED_BYTES:
-            known = _parsed(self.surface, raw, limit, incoming.model)
-            call = replace(known, request_id=incoming.request_id)
+            call = _parsed(self.surface, raw, limit, incoming.model)
         else:
-            call = self.parse(raw, incoming.request_id, limit, incoming.model)
+            call = self.parse(raw, limit, incoming.model)
         given = {name: incoming.headers.get(name.encode()) for name in self.passes}
         said = {name: value.decode("latin-1") for name, value in given.items() if value}
         return replace(call, headers=said) if said else call
@@ -90,7 +87,7 @@ class Row:
         if len(found) != 1 or self.file in form.fields:
             raise wrong(str(self.file), "one file")
         body = {**self.assumed, **form.fields, **_named(incoming.model)}
-        call = self._make(body, incoming.request_id)
+        call = self._make(body)
         return replace(call, upload=form.upload)
 
     @property
@@ -228,8 +225,8 @@ BY_SURFACE: Mapping[Surface, Row] = {row.surface: row for row in ROWS}
 
 @lru_cache(maxsize=REMEMBERED)
 def _parsed(surface: Surface, raw: bytes, depth_limit: int, model: str | None) -> Call:
-    """Return the call that such a body makes, of nobody's request yet; nobody may change it."""
-    return BY_SURFACE[surface].parse(raw, "", depth_limit, model)
+    """Return the call that such a body makes, which nobody may change."""
+    return BY_SURFACE[surface].parse(raw, depth_limit, model)
 
 
 def addresses(row: Row) -> Iterator[str]:

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         return 1
     try:
         row = BY_SURFACE[Surface(args.surface)]
-        call = row.parse(sys.stdin.buffer.read(), "cache-key", DEPTH)
+        call = row.parse(sys.stdin.buffer.read(), DEPTH)
         ring = ring_of(call, caller, snapshot)
     except ProxyError as error:
         print(error.message, file=sys.stderr)

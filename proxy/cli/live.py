@@ -81,7 +81,7 @@ async def _ask(
 async def _first_token_s(target: Target, upstream: Upstream, clock: Clock) -> float:
     """Return the seconds from the call that was understood to its first token."""
     body = {"model": target.model, "messages": [{"role": "user", "content": "Hi"}], "stream": True}
-    *turns, last = (Call("check-live", target.group, True, {**body, **one}) for one in ONE_TOKEN)
+    *turns, last = (Call(target.group, True, {**body, **one}) for one in ONE_TOKEN)
     for call in turns:
         try:
             return await _answered_s(target, call, upstream, clock)

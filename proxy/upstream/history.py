@@ -53,7 +53,11 @@ def _spoken(message: Json) -> Json:
     own = [message] if message.get("refusal") else []
     told = [_text(part) if part in _refusals(message) else part for part in (*parts, *own)]
     kept = {name: value for name, value in message.items() if name != "refusal"}
-    return {**kept, "content": [part for part in told if part.get("text") != ""]}
+    return {**kept, "content": [part for part in told if not _is_empty(part)]}
+
+
+def _is_empty(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("text") == ""
 
 
 def _text(part: Json) -> Json:

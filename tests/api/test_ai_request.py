@@ -18,7 +18,7 @@ MESSAGES = [{"role": "user", "content": "hi"}]
 
 def incoming(body: object, query: str = "", **ai: str) -> Incoming:
     raw = body if isinstance(body, bytes) else orjson.dumps(body)
-    return Incoming(raw, "req_1", snapshot("chat", "other", ai=ai), query.encode())
+    return Incoming(raw, snapshot("chat", "other", ai=ai), query.encode())
 
 
 def asked(body: object = MESSAGES, query: str = "", **ai: str) -> Call:
@@ -40,7 +40,7 @@ def test_a_list_of_messages_is_a_whole_request() -> None:
         "temperature": 0.7,
         "stream": False,
     }
-    assert (call.request_id, call.model, call.stream) == ("req_1", "chat", False)
+    assert (call.model, call.stream) == ("chat", False)
     assert (call.surface, call.size_bytes) == (Surface.CHAT, len(orjson.dumps(MESSAGES)))
 
 

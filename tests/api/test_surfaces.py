@@ -22,17 +22,14 @@ PLAIN = snapshot("chat")
 CHAT = {"model": "chat", "messages": [{"role": "user", "content": "again"}]}
 
 
-def read(
-    body: object, id: str = "req_1", held: Snapshot = KEEPING, surface: Surface = Surface.CHAT
-) -> Call:
-    return BY_SURFACE[surface].read(Incoming(orjson.dumps(body), id, held))
+def read(body: object, held: Snapshot = KEEPING, surface: Surface = Surface.CHAT) -> Call:
+    return BY_SURFACE[surface].read(Incoming(orjson.dumps(body), held))
 
 
-def test_the_same_bytes_make_the_same_call_of_another_request() -> None:
-    first, second = read(CHAT, "req_1"), read(CHAT, "req_2")
-    assert second.body is first.body
-    assert (first.request_id, second.request_id) == ("req_1", "req_2")
-    assert replace(second, request_id="req_1") == first == read(CHAT, "req_1", PLAIN)
+def test_the_same_bytes_make_the_same_call() -> None:
+    first = read(CHAT)
+    assert read(CHAT) is first
+    assert read(CHAT, PLAIN) == first
 
 
 def test_other_bytes_another_surface_and_another_limit_make_another_call() -> None:

@@ -11,6 +11,7 @@ import openai
 import pytest
 
 from proxy.limits import NANO
+from proxy.metrics import REMAINING
 from tests.e2e.quota_place import HI, PROMPT_USD, TOOK, Place, key, priced, secret
 from tests.e2e.stream_checks import Visitor, target
 from tests.harness import Mobius, total, wait_until
@@ -149,6 +150,30 @@ def test_a_limit_that_is_new_knows_what_was_used_before_it(place: Place) -> None
     assert headers["x-ratelimit-remaining-requests"] == str(5_000 - rows)
     assert headers["x-ratelimit-remaining-tokens"] == str(1_000_000 - 70 * rows)
     place.mobius.edit(config(place.provider.base_url), "save")
+
+
+def test_a_limit_that_is_new_counts_the_stream_that_is_under_way(place: Place) -> None:
+    gate = Gate()
+    place.provider.script(Answer(gate=gate, gate_after_tokens=1))
+    keys = [*without("bare"), key("bare", limits={"max_parallel": 1})]
+    with place.client("bare").chat.completions.create(
+        model="m", messages=HI, stream=True
+    ) as stream:
+        next(iter(stream))
+        place.mobius.edit(config(place.provider.base_url, keys), "save")
+        wait_until(lambda: _shown(place, "bare", "max_parallel"), IN_FORCE_S, "the limit")
+        assert _shown(place, "bare", "max_parallel") == {0}
+        assert "max_parallel" in str(place.refuse("bare"))
+    gate.open()
+    wait_until(lambda: _asks(place, "bare"), SETTLED_S, "the place")
+    place.mobius.edit(config(place.provider.base_url), "save")
+
+
+def _shown(place: Place, scope: str, limit: str) -> set[float]:
+    """What is told to be left under that limit."""
+    wanted = {("name", scope), ("limit", limit)}
+    found = place.mobius.metrics().items()
+    return {left for (name, has), left in found if name == REMAINING.name and wanted <= has}
 
 
 def _told(place: Place, word: str) -> bool:

@@ -36,7 +36,7 @@ def drop(
 ) -> tuple[dict[str, Any], set[str]]:
     """Return what is left of the body, and what the caller is told."""
     place = place or target("a", provider="anthropic")
-    left, call = dict(body), Call("r", "m", False, body, surface=surface)
+    left, call = dict(body), Call("m", False, body, surface=surface)
     told = set(drop_unheard(Litellm(*words), place, call, left, foreign=foreign))
     return left, told
 

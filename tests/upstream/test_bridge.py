@@ -50,7 +50,7 @@ class Lanes:
 
 def call_of(**body: Any) -> Call:
     body = {"model": "m", "input": "hello", **body}
-    return Call("r", "m", body.get("stream") is True, body, surface=Surface.RESPONSES)
+    return Call("m", body.get("stream") is True, body, surface=Surface.RESPONSES)
 
 
 @pytest.fixture(scope="module")

@@ -52,3 +52,9 @@ def test_where_nothing_is_refused_the_messages_stay_the_same_object() -> None:
     messages = [{"role": "assistant", "content": "a", "refusal": None}, assistant(TEXT, 7), 7]
     assert spoken(messages) is messages
     assert spoken("nonsense") == "nonsense"
+
+
+def test_a_part_that_is_none_stays_beside_a_refusal() -> None:
+    text = {"type": "text", "text": "no"}
+    asked = [{"role": "assistant", "content": ["bare", 5], "refusal": "no"}]
+    assert spoken(asked) == [{"role": "assistant", "content": ["bare", 5, text]}]

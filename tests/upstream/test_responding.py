@@ -18,7 +18,7 @@ from proxy.upstream.responding import AGAIN_S, TARGETS, Responding, no_such_addr
 from proxy.waiting import Waiting
 from tests.fakes import Fails, FakeClock, FakeUpstream, Script, target
 
-ASKED = Call("r", "m", False, {"model": "m", "input": "a"}, Surface.RESPONSES)
+ASKED = Call("m", False, {"model": "m", "input": "a"}, Surface.RESPONSES)
 ANSWER: dict[str, Any] = {"output": []}
 NONE = Fails(Kind.MISSING, 404)
 

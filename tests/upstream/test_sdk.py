@@ -62,7 +62,7 @@ async def main(base):
         for stream in (False, True):
             body = {"messages": [{"role": "user", "content": "hello"}], "stream": stream}
             try:
-                call, waiting = Call("r", "g", stream, body), Waiting(time.monotonic)
+                call, waiting = Call("g", stream, body), Waiting(time.monotonic)
                 reply = await unified.call(target, call, foreign=False, waiting=waiting)
                 if stream:
                     async for _ in reply: pass

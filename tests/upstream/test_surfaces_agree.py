@@ -123,7 +123,7 @@ def both() -> Iterator[Both]:
 
 def call_on(surface: Surface, body: Json, *, stream: bool = False) -> Call:
     asked = {"model": "group", **body, **({"stream": True} if stream else {})}
-    return Call("req-1", "group", stream, asked, surface)
+    return Call("group", stream, asked, surface)
 
 
 @pytest.mark.parametrize(("surface", "name"), CASES)

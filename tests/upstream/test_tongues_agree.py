@@ -139,6 +139,19 @@ ORDINARY: dict[str, Json] = {
             *HELLO,
         ]
     },
+    "an answer as it came": {
+        "messages": [
+            *HELLO,
+            {
+                **SAID,
+                "annotations": [{"type": "url_citation", "url_citation": {"url": "https://x"}}],
+                "reasoning_content": "well",
+                "thinking_blocks": [THOUGHT],
+                **dict.fromkeys(("audio", "function_call", "refusal", "tool_calls")),
+            },
+            *HELLO,
+        ]
+    },
     "prefill": {"messages": [*HELLO, {"role": "assistant", "content": "the answer is  \n"}]},
     "vision by address": {"messages": [user([image({"url": "https://x.test/a.png"})])]},
     "vision by a bare address": {"messages": [user([image("https://x.test/a.png")])]},
@@ -279,6 +292,7 @@ UNUSUAL: dict[str, Json] = {
         "messages": [*HELLO, {**SAID, "tool_calls": [CALLED, CALLED]}, RESULT],
         "tools": [TOOL],
     },
+    "calls of nothing": {"messages": [*HELLO, {**SAID, "tool_calls": []}, *HELLO]},
     "calls of no tool": {"messages": [*HELLO, {**SAID, "tool_calls": [CALLED]}, RESULT]},
     "arguments cut short": {
         "messages": [
@@ -308,6 +322,38 @@ UNUSUAL: dict[str, Json] = {
     "sound": OPENAI_S["sound"],
     "wrong types": {"temperature": "warm", "max_tokens": "ten", "tools": {}, "n": "two"},
 }
+
+
+def streamed(*events: dict[str, Any]) -> Answer:
+    """Return a stream of just these events."""
+    raw = b"".join(b"event: x\ndata: %s\n\n" % orjson.dumps(event) for event in events)
+    return Answer(raw_body=raw, content_type="text/event-stream")
+
+
+def started(model: str) -> dict[str, Any]:
+    return {"type": "message_start", "message": {"model": model, "usage": USAGE}}
+
+
+ENDED: dict[str, Any] = {
+    "type": "message_delta",
+    "delta": {"stop_reason": "tool_use"},
+    "usage": USAGE,
+}
+# A tool without parameters is called so: no piece of its arguments has anything in it.
+NOTHING_CALLED = (
+    {
+        "type": "content_block_start",
+        "index": 0,
+        "content_block": {"type": "tool_use", "id": "t1", "name": "look", "input": {}},
+    },
+    {
+        "type": "content_block_delta",
+        "index": 0,
+        "delta": {"type": "input_json_delta", "partial_json": ""},
+    },
+    {"type": "content_block_stop", "index": 0},
+)
+STOPPED: dict[str, Any] = {"type": "message_stop"}
 ANSWERS: dict[str, Step] = {
     "whole": counted(),
     "no tokens": counted(tokens=0),
@@ -322,6 +368,8 @@ ANSWERS: dict[str, Step] = {
         reasoning="well, well",
         usage={**USAGE, "output_tokens_details": {"thinking_tokens": 3}},
     ),
+    "a call of nothing": streamed(started("claude-sonnet-4-5"), *NOTHING_CALLED, ENDED, STOPPED),
+    "a stop without an end": streamed(started("claude-sonnet-4-5"), *NOTHING_CALLED, STOPPED),
     "refusal": counted(refusal="no"),
     "cut by length": counted(finish="length"),
     "at a word": counted(finish="stop_sequence"),
@@ -563,6 +611,7 @@ def test_every_model_is_asked_as_litellm_asks_it(both: Both, model: str) -> None
 
 
 @pytest.mark.proof
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("model", [*LISTED, *UNLISTED])
 def test_every_model_is_asked_anything_as_litellm_asks_it(both: Both, model: str) -> None:
     to = target(both, model)
@@ -617,6 +666,16 @@ def test_an_error_inside_a_stream_is_told_in_the_providers_words(
     assert translated.events == unified.events
     assert translated.failure is not None
     assert translated.failure[:5] == (kind, None, "Overloaded", None, "overloaded_error")
+
+
+def test_a_stream_names_the_model_that_answers(both: Both) -> None:
+    """So does LiteLLM in a whole answer; in a stream it names the one that was asked."""
+    step = streamed(started("claude-sonnet-4-5-20250929"), *NOTHING_CALLED, ENDED, STOPPED)
+    unified, translated = both.outcomes(target(both), asked({}, stream=True), step)
+    assert {event["model"] for event in translated.events} == {"claude-sonnet-4-5-20250929"}
+    assert {event["model"] for event in unified.events} == {"claude-sonnet-4-5"}
+    unnamed = [[{**e, "model": ""} for e in each.events] for each in (unified, translated)]
+    assert unnamed[0] == unnamed[1]
 
 
 @pytest.mark.parametrize("gzip", [False, True])

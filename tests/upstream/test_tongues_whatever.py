@@ -89,6 +89,7 @@ _ANSWER = st.builds(
         cache_control=st.sampled_from(_MARKS),
         refusal=st.sampled_from([None, "no"]),
         reasoning_content=st.just("hm"),
+        annotations=st.just([]),
     ),
 )
 _RESULT = st.builds(

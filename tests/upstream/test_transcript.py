@@ -14,7 +14,7 @@ TEXT = "text/plain; charset=utf-8"
 
 def call(form: str | None = None, *, stream: bool = False) -> Call:
     body: Json = {"model": "m", **({"response_format": form} if form else {})}
-    return Call("r", "m", stream, body, Surface.TRANSCRIPTIONS)
+    return Call("m", stream, body, Surface.TRANSCRIPTIONS)
 
 
 def of(raw: str, kind: str, form: str | None = None) -> Json:

@@ -56,7 +56,7 @@ def target(provider: str = "openai", model: str = "gpt-4o") -> Target:
 
 def call(**body: Any) -> Call:
     said = {"model": "m", "messages": [{"role": "user", "content": "a"}], **body}
-    return Call("r", "m", stream=False, body=said, surface=Surface.MESSAGES)
+    return Call("m", stream=False, body=said, surface=Surface.MESSAGES)
 
 
 def chat(litellm: ModuleType, place: Target, **body: Any) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def test_tokens_are_estimated_by_what_the_model_has_shown() -> None:
         providers = Providers(clock)
         try:
             lanes = providers.lanes(lambda: 1000, rates)
-            asked = Call("r", "m", False, call().body, Surface.COUNT_TOKENS)
+            asked = Call("m", False, call().body, Surface.COUNT_TOKENS)
             waiting = Waiting(clock.now)
             reply = await lanes.call(target(), asked, foreign=False, waiting=waiting)
             found: int = reply.body["input_tokens"]  # type: ignore[union-attr]

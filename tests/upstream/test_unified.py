@@ -189,7 +189,6 @@ def call_of(body: dict[str, Any], **facts: Any) -> Call:
     body = {"model": "group", "messages": HELLO, **body}
     options = body.get("stream_options")
     return Call(
-        request_id="req-1",
         model="group",
         stream=body.get("stream") is True,
         body=body,

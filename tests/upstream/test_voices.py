@@ -98,7 +98,7 @@ class Others:
     def speak(self, target: Target, **body: Any) -> tuple[str, bytes, list[Json]]:
         """The type, the bytes and the events of what is said."""
         asked = {"model": "m", "input": "hello", "voice": "alloy", **body}
-        reply = self.ask(target, Call("r", "m", True, asked, Surface.SPEECH))
+        reply = self.ask(target, Call("m", True, asked, Surface.SPEECH))
         assert isinstance(reply, ChunkStream)
 
         async def read() -> list[tuple[bytes, tuple[Json, ...]]]:
@@ -113,7 +113,7 @@ class Others:
         spool.write(b"ID3 sound")
         upload = Upload((Part("file", "a.mp3", "audio/mpeg", spool),), Length(9.0, 9.0))
         asked = {"model": "m", **body}
-        call = Call("r", "m", stream, asked, Surface.TRANSCRIPTIONS, upload=upload)
+        call = Call("m", stream, asked, Surface.TRANSCRIPTIONS, upload=upload)
         reply = self.ask(target, call)
         assert isinstance(reply, Completion)
         return reply
@@ -162,7 +162,7 @@ def test_a_voice_of_another_format_is_heard_as_it_is(others: Others) -> None:
 
 def test_what_litellm_has_no_word_for_is_named_or_refused(others: Others) -> None:
     body: Json = {"model": "m", "input": "a", "voice": "alloy", "of_others": 1}
-    call = Call("r", "m", True, body, Surface.SPEECH)
+    call = Call("m", True, body, Surface.SPEECH)
     reply = others.ask(others.target("elevenlabs", "eleven_v3"), call)
     assert reply.dropped == ("of_others",)
     strict = replace(others.target("elevenlabs", "eleven_v3"), drop_params=False)

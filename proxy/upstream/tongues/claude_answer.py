@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ FINISHES: Mapping[object, str] = {
     "refusal": "content_filter",
     "tool_use": "tool_calls",
 }
+SEARCHES = ("web_search_requests", "tool_search_requests")
 
 
 def completion_of(message: Json, *, created_s: int) -> Json:
@@ -39,7 +41,7 @@ def completion_of(message: Json, *, created_s: int) -> Json:
     finish = FINISHES.get(message["stop_reason"], "stop")
     choice = {"index": 0, "finish_reason": finish, "logprobs": None, "message": said}
     body: dict[str, Any] = {
-        "id": message["id"],
+        "id": message.get("id") or f"chatcmpl-{uuid.uuid4().hex}",
         "object": "chat.completion",
         "created": created_s,
         "model": message["model"],
@@ -76,6 +78,9 @@ def usage_of(usage: Json, *, thought: bool) -> Json:
         "cache_creation_input_tokens": written,
         "cache_read_input_tokens": cached,
     }
+    if isinstance(searches := usage.get("server_tool_use"), dict):
+        made = {name: searches[name] for name in SEARCHES if searches.get(name) is not None}
+        told |= {"server_tool_use": made} if made else {}
     for name in ("service_tier", "inference_geo", "speed"):
         if isinstance(said := usage.get(name), str):
             told[name] = said

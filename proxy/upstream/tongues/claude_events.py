@@ -12,6 +12,9 @@ from typing import Any
 from proxy.types import Json
 from proxy.upstream.tongues.claude_answer import FINISHES, usage_of
 
+CONTENT = frozenset({"content_block_start", "content_block_delta", "content_block_stop"})
+COUNTS = frozenset({"input_tokens", "output_tokens"})
+
 
 class Telling:
     """Turns the events of one stream, one after the other, into those of a chat."""
@@ -27,10 +30,12 @@ class Telling:
         self._counted = False
         self._calls = -1  # the number of the call under way
         self._calling = False
+        self._arguments: str | None = None  # of that call, once there is a piece of them
         self._thoughts = 0  # that have ended
         self._thought = False
         self.begun = False
-        self._finished = False
+        self._stopping = False  # the end has been announced, with a reason or without
+        self.finished = False
         self.ended = False
         self._steps: Mapping[object, Callable[[Json], Iterator[Json]]] = {
             "message_start": self._start,
@@ -44,8 +49,10 @@ class Telling:
 
     def feed(self, event: Json) -> Iterator[Json]:
         """Yield what `event` brings. Raises LookupError or TypeError where it cannot be read."""
-        step = self._steps.get(event.get("type"))
-        if step is not None:
+        kind = event.get("type")
+        step = self._steps.get(kind)
+        # After a reason to stop nothing belongs to the message but its end.
+        if step is not None and not (self.finished and kind in CONTENT):
             yield from step(event)
 
     def _start(self, event: Json) -> Iterator[Json]:
@@ -64,6 +71,7 @@ class Telling:
             yield self._think({"type": kind, "data": block["data"]}, None, ends=True)
         elif self._calling:
             self._calls += 1
+            self._arguments = None
             yield self._call({"name": block["name"], "arguments": ""}, {"id": block["id"]})
 
     def _extend(self, event: Json) -> Iterator[Json]:
@@ -71,6 +79,7 @@ class Telling:
         if text := delta.get("text"):
             yield self.say(text)
         elif (piece := delta.get("partial_json")) is not None and self._calling:
+            self._arguments = (self._arguments or "") + piece
             yield self._call({"arguments": piece}, {})
         elif thought := delta.get("thinking"):
             block = {"type": "thinking", "thinking": thought}
@@ -80,23 +89,26 @@ class Telling:
             yield self._think(block, "", ends=True)
 
     def _close(self, event: Json) -> Iterator[Json]:
+        if self._calling and self._arguments == "":
+            yield self._call({"arguments": "{}"}, {})  # else they would be no JSON
         self._calling = False
-        yield from ()
 
     def _end(self, event: Json) -> Iterator[Json]:
         self._count(event.get("usage"))
         reason = event["delta"].get("stop_reason")
+        self._stopping = True
         if reason is not None:
             yield from self._finish(FINISHES.get(reason, "stop"))
 
     def _stop(self, event: Json) -> Iterator[Json]:
         self.ended = True
-        yield from self._finish("stop")
+        if self._stopping:
+            yield from self._finish("stop")
 
     def _finish(self, reason: str) -> Iterator[Json]:
-        if self._finished:
+        if self.finished:
             return
-        self._finished = True
+        self.finished = True
         yield self._event({}, reason)
         if self._counted:
             usage = {**usage_of(self._usage, thought=self._thought)}
@@ -111,7 +123,7 @@ class Telling:
     def _count(self, usage: Any) -> None:
         """Take in counts: each says what has come together so far, and may leave some out."""
         if isinstance(usage, dict):
-            self._counted = True
+            self._counted = self._counted or bool(usage.keys() & COUNTS)
             self._usage |= usage
 
     def say(self, text: str) -> Json:

@@ -47,6 +47,8 @@ class Spoken:
         number = text_bytes = 0
         failure: UpstreamFailure | None = None
         for payload in payloads:
+            if self.ended:
+                break  # nothing that comes after the end belongs to it
             text = self._text(payload)
             if text is not None:
                 frames.append(text[0])
@@ -73,7 +75,7 @@ class Spoken:
     def _text(self, payload: bytes) -> tuple[bytes, int] | None:
         """Return the frame of a piece of text, and its bytes; None where it is to be read."""
         found = _TEXT.fullmatch(payload)
-        if found is None or not is_text(payload):
+        if found is None or self._telling.finished or not is_text(payload):
             return None
         if self._around is None:
             if not self._telling.begun:

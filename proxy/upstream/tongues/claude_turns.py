@@ -30,7 +30,16 @@ FIELDS: Mapping[str, frozenset[str]] = {
     "user": frozenset({"role", "content", "name", "cache_control"}),
     "tool": frozenset({"role", "content", "name", "tool_call_id"}),
     "assistant": frozenset(
-        {"role", "content", "name", "cache_control", "tool_calls", "thinking_blocks"}
+        {
+            "role",
+            "content",
+            "name",
+            "cache_control",
+            "tool_calls",
+            "thinking_blocks",
+            "annotations",
+            "reasoning_content",
+        }
     ),
 }
 _PART = frozenset({"type", "text", "cache_control"})
@@ -149,6 +158,8 @@ def _assistant(message: Json) -> Iterator[Json]:
     elif content is not None:
         for part in _many(content, _text_part):
             yield _text(part, part["text"] if part["text"].strip() else NOTHING)
+    if message.get("tool_calls") == []:
+        raise Unusual("calls of nothing")  # for LiteLLM these are calls, and want a tool
     yield from _many(message.get("tool_calls"), _call)
 
 

@@ -97,11 +97,33 @@ def test_every_thought_has_a_number_of_its_own() -> None:
 def test_without_a_reason_to_stop_nothing_has_ended() -> None:
     assert finishes(told(BEGINNING, delta(type="text_delta", text="a"), closed())) == []
     assert finishes(told(BEGINNING, ended(None))) == []
+    assert finishes(told(BEGINNING, delta(type="text_delta", text="a"), STOP)) == []
 
 
 def test_a_message_that_stops_without_a_reason_has_ended_all_the_same() -> None:
     assert finishes(told(BEGINNING, ended(None), STOP)) == ["stop"]
     assert finishes(told(BEGINNING, ended("max_tokens"), STOP)) == ["length"]
+
+
+def test_nothing_is_said_after_the_end() -> None:
+    events = told(BEGINNING, ended("end_turn"), delta(type="text_delta", text="a"), STOP)
+    assert finishes(events) == ["stop"]
+    assert not any(choice["delta"] for event in events for choice in event["choices"])
+
+
+@pytest.mark.parametrize(
+    ("pieces", "arguments"), [([], ""), ([""], "{}"), (["", ""], "{}"), (["{", "}"], "{}")]
+)
+def test_a_call_without_arguments_has_an_empty_object_of_them(
+    pieces: list[str], arguments: str
+) -> None:
+    events = told(
+        opened({"type": "tool_use", "id": "t1", "name": "look", "input": {}}),
+        *(delta(type="input_json_delta", partial_json=piece) for piece in pieces),
+        closed(),
+    )
+    calls = [call for e in events for call in e["choices"][0]["delta"]["tool_calls"]]
+    assert "".join(call["function"]["arguments"] for call in calls) == arguments
 
 
 def test_a_piece_of_json_that_is_no_call_s_is_not_told() -> None:

@@ -62,6 +62,14 @@ def test_text_is_passed_on_unread_once_the_stream_has_begun() -> None:
     ]
 
 
+def test_no_text_is_told_after_the_end() -> None:
+    chunk, _ = spoken().chunk(
+        [spelt(text("one")), spelt(text("two")), spelt(END), spelt(text("3"))]
+    )
+    assert chunk is not None
+    assert contents(list(chunk.events)) == ["one", "two"]
+
+
 @pytest.mark.parametrize("padding", [b"", b"     "])
 def test_the_spaces_that_anthropic_pads_with_are_left_out(padding: bytes) -> None:
     subject = spoken()
