@@ -131,7 +131,8 @@ class Pool:
         except BaseException:
             held.close()
             raise
-        self._open.add(connection)
+        if connection.usable:  # else it is lost already
+            self._open.add(connection)
         return connection
 
     def _security(self, scheme: str, host: str) -> dict[str, Any]:
