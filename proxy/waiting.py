@@ -7,11 +7,47 @@ loop was busy with another request counts as still waited for: nobody can tell.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from types import coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+@coroutine
+def within(seconds: float, work: Awaitable[T]) -> Generator[Any, Any, T]:
+    """
+    Await `work`, and raise TimeoutError after so long; what need not be waited for needs no timer.
+    """
+    steps = work.__await__()
+    try:
+        awaited = next(steps)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    return (yield from _timed(seconds, steps, awaited).__await__())
+
+
+async def _timed(seconds: float, steps: Generator[Any, Any, T], awaited: Any) -> T:
+    async with asyncio.timeout(seconds):
+        return await _resumed(steps, awaited)
+
+
+@coroutine
+def _resumed(steps: Generator[Any, Any, T], awaited: Any) -> Generator[Any, Any, T]:
+    """Go on with what has begun, and waits for `awaited`."""
+    try:
+        while True:
+            try:
+                yield awaited
+            except BaseException as exc:
+                awaited = steps.throw(exc)
+            else:
+                awaited = next(steps)
+    except StopIteration as done:
+        result: T = done.value
+        return result
 
 
 class Waiting:

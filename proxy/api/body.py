@@ -11,6 +11,7 @@ from starlette.types import Receive
 from proxy.api.conversation import ClientLeft
 from proxy.api.headers import RequestHeaders
 from proxy.errors import BodyTooLarge, BodyTooSlow, HeadersTooLarge, RequestInvalid
+from proxy.waiting import within
 
 # A body that is still on its way holds a place that others could have. The largest that is allowed
 # by default, 10 MB, needs a line of 1.4 Mbit/s to be here in time.
@@ -39,8 +40,7 @@ async def read_body(
     if declared.isdigit() and int(declared[:20]) > limit_bytes:
         raise _too_large(limit_bytes)
     try:
-        async with asyncio.timeout(within_s):
-            raw = await _read(receive, limit_bytes)
+        raw = await within(within_s, _read(receive, limit_bytes))
     except TimeoutError as exc:
         raise BodyTooSlow(f"the body was not here within {within_s:g} seconds") from exc
     if encoding in {b"gzip", b"x-gzip"}:

@@ -1,0 +1,72 @@
+"""A bound on waiting costs nothing where nothing is waited for, and holds where something is."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from proxy.waiting import within
+
+pytestmark = pytest.mark.anyio
+
+
+async def at_hand(value: int) -> int:
+    return value
+
+
+async def given(future: asyncio.Future[int]) -> int:
+    return await future + await future
+
+
+async def test_what_is_at_hand_is_returned_without_a_timer() -> None:
+    loop = asyncio.get_running_loop()
+    timers: list[float] = []
+    call_at = loop.call_at
+
+    def noted(when: float, *rest: Any, **more: Any) -> asyncio.TimerHandle:
+        timers.append(when)
+        return call_at(when, *rest, **more)
+
+    loop.call_at = noted  # type: ignore[method-assign]
+    assert await within(5.0, at_hand(3)) == 3
+    assert timers == []
+
+
+async def test_what_comes_in_time_is_returned() -> None:
+    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    waiting = asyncio.create_task(within(60.0, given(future)))
+    await asyncio.sleep(0)
+    future.set_result(2)
+    assert await waiting == 4
+
+
+async def test_what_does_not_come_is_cancelled_and_a_timeout() -> None:
+    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    with pytest.raises(TimeoutError):
+        await within(0.01, given(future))
+    assert future.cancelled()
+
+
+async def test_an_error_is_raised_whether_it_is_at_hand_or_comes() -> None:
+    async def fails(future: asyncio.Future[int] | None) -> int:
+        if future is not None:
+            await future
+        raise KeyError("wrong")
+
+    with pytest.raises(KeyError, match="wrong"):
+        await within(5.0, fails(None))
+    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(future.set_result, 1)
+    with pytest.raises(KeyError, match="wrong"):
+        await within(5.0, fails(future))
+
+
+async def test_one_who_is_cancelled_meanwhile_is_cancelled() -> None:
+    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    waiting = asyncio.create_task(within(60.0, given(future)))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
