@@ -29,7 +29,7 @@ async def test_what_is_at_hand_is_returned_without_a_timer() -> None:
         timers.append(when)
         return call_at(when, *rest, **more)
 
-    loop.call_at = noted  # type: ignore[method-assign]
+    loop.call_at = noted  # type: ignore[assignment, method-assign]
     assert await within(5.0, at_hand(3)) == 3
     assert timers == []
 
