@@ -7,7 +7,7 @@ import contextlib
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from proxy import __version__
+from proxy import __version__, edits
 from proxy.accounts import Accounts, Opening, open_accounts
 from proxy.answers import open_cache, open_origins
 from proxy.api import routes
@@ -27,6 +27,7 @@ from proxy.clock import Clock, SystemClock
 from proxy.config import Config, ConfigError, load_config
 from proxy.estimate import PromptRates
 from proxy.everyone import Alone, Everyone
+from proxy.exports import Exports
 from proxy.gateway import Gateway
 from proxy.headroom import Headroom
 from proxy.health import Health
@@ -45,7 +46,6 @@ from proxy.upstream.lanes import Providers
 from proxy.upstream.listing import Listing
 
 _MB = 1024 * 1024
-MOST_NAMES = 10  # of models, in a line about a reload
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,25 +233,6 @@ def _state(
     )
 
 
-class Exports:
-    """Keeps in `target` what the file in force sets, over the environment as it was at `start`."""
-
-    def __init__(self, target: MutableMapping[str, str], start: Mapping[str, str]) -> None:
-        self._target = target
-        self._start = start
-        self._set: frozenset[str] = frozenset()
-
-    def set(self, values: Mapping[str, str]) -> None:
-        """Set `values`; what was set before and is not among them is as it was at start."""
-        for name in self._set - values.keys():
-            if name in self._start:
-                self._target[name] = self._start[name]
-            else:
-                self._target.pop(name, None)
-        self._target.update(values)
-        self._set = frozenset(values)
-
-
 def _answer_limit(snapshot: Snapshot) -> int:
     return int(snapshot.policy.limits.answer_mb * _MB)
 
@@ -288,11 +269,11 @@ def _observer(parts: Parts) -> Callable[[Result, ConfigError | None], None]:
         if error is not None:
             log.line("reload", result=result.value, error=str(error))
             return
-        change = _change(before, reloader.current)
+        change = edits.change(before, reloader.current)
         before = reloader.current
         log.line("reload", result=result.value, generation=reloader.generation, **change)
         _apply(parts)
-        for setting in _waiting(started, reloader.config):
+        for setting in edits.waiting(started, reloader.config):
             log.line("waits_for_restart", level="warning", setting=setting)
         limits = reloader.current.allowances.configured()
         task = asyncio.create_task(parts.accounts.store.learn(limits), name="learn the limits")
@@ -300,33 +281,6 @@ def _observer(parts: Parts) -> Callable[[Result, ConfigError | None], None]:
         task.add_done_callback(tasks.discard)
 
     return see
-
-
-def _waiting(started: Config, now: Config) -> list[str]:
-    """Return the settings that were read at start and have changed since."""
-    paths = (started.snapshot.policy.ledger.path, now.snapshot.policy.ledger.path)
-    changed = {"router_settings.redis_url": started.redis != now.redis}
-    changed["litellm_settings.cache_params"] = _place_of(started) != _place_of(now)
-    changed["mobius.ledger.path"] = paths[0] != paths[1]
-    return [name for name, differs in changed.items() if differs]
-
-
-def _place_of(config: Config) -> tuple[object, ...]:
-    """Return where answers are kept."""
-    cache = config.cache
-    place = (cache.type, cache.folder, cache.redis, cache.namespace, cache.timeout_s)
-    return place if cache.enabled else ()
-
-
-def _change(old: Snapshot, new: Snapshot) -> dict[str, object]:
-    """Return which models came and went: how many, and the names of the first."""
-    facts: dict[str, object] = {}
-    before, after = set(old.models()), set(new.models())
-    for word, names in (("added", after - before), ("removed", before - after)):
-        facts[f"models_{word}"] = len(names)
-        if names:
-            facts[word] = sorted(names)[:MOST_NAMES]
-    return facts
 
 
 async def _watch(opened: AsyncExitStack, reloader: Reloader) -> None:

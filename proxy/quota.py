@@ -175,7 +175,7 @@ class Quota:
         answers = answers_to(body, known=None, default=0, most=None, surface=surface)
 
         def need(target: Target) -> Need:
-            if surface in FREE or _is_wordless_sound(admission.call, target):
+            if surface in FREE or sound.is_wordless(admission.call, target.facts):
                 return Need(1, 0, 0)
             tokens = answers.tokens
             if target.defaults and not answers.stated:
@@ -347,8 +347,3 @@ class Quota:
                 self._known.clear()
             found = self._known[key] = self._file.of(caller, user=user, model=model)
         return found
-
-
-def _is_wordless_sound(call: Call, target: Target) -> bool:
-    """Say whether what is spoken, or heard, takes no tokens there."""
-    return call.surface in sound.SURFACES and not sound.takes_tokens(call, target.facts)

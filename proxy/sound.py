@@ -40,6 +40,11 @@ def is_priced(call: Call, facts: ModelFacts) -> bool:
     return _by_characters(call, facts) or facts.price is not None
 
 
+def is_wordless(call: Call, facts: ModelFacts) -> bool:
+    """Say whether what is spoken, or heard, takes no tokens there."""
+    return call.surface in SURFACES and not takes_tokens(call, facts)
+
+
 def takes_tokens(call: Call, facts: ModelFacts) -> bool:
     """Say whether tokens are charged; of what has no price nobody knows, and none are counted."""
     return facts.price is not None and not _by_characters(call, facts)

@@ -11,8 +11,9 @@ from typing import Any
 import orjson
 import pytest
 
-from proxy.app import Exports, create_app
+from proxy.app import create_app
 from proxy.config import load_config
+from proxy.exports import Exports
 from tests.quiet import imported
 
 VARIABLE = "MOBIUS_TEST_PROVIDER_KEY"

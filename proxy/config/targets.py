@@ -242,11 +242,7 @@ def _build(
         responses=responses_lane(provider, handed, info, lane=lane, wish=wish),
         weight=reader.number(acted.get("weight"), "weight"),
         order=order or 0,
-        rpm=reader.integer(acted.get("rpm"), "rpm"),
-        tpm=reader.integer(acted.get("tpm"), "tpm"),
-        max_parallel=reader.integer(
-            acted.get("max_parallel_requests"), "max_parallel_requests", least=1
-        ),
+        **_limits(reader, acted),
         drop_params=above.drop_params if drop is None else drop,
         missing=reader.missing[0] if reader.missing else None,
         info=info,
@@ -255,6 +251,15 @@ def _build(
     )
     retries = reader.integer(acted.get("num_retries"), "num_retries", most=10)
     return Deployment(target, entry.place, order is not None, retries)
+
+
+def _limits(reader: Reader, acted: Mapping[str, Tree]) -> dict[str, int | None]:
+    most = "max_parallel_requests"
+    return {
+        "rpm": reader.integer(acted.get("rpm"), "rpm"),
+        "tpm": reader.integer(acted.get("tpm"), "tpm"),
+        "max_parallel": reader.integer(acted.get(most), most, least=1),
+    }
 
 
 def _handed_over(reader: Reader, place: Place, provider: str, params: _Params) -> dict[str, Any]:
