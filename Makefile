@@ -6,6 +6,8 @@
 
 PYTHON ?= python3
 ARGS ?=
+# One more than there are cores: a good part of the tests waits for a process to start.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
@@ -20,7 +22,7 @@ run: .venv/.run-stamp ## Serve on 127.0.0.1:4000 with ./litellm_config.yaml (ARG
 
 test: .venv/.dev-stamp ## Unit and end-to-end tests, with coverage (ARGS="-k quota")
 	@$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not proof" $(ARGS)
+	$(BIN)/coverage run -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile -m "not proof" $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
