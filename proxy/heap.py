@@ -11,7 +11,6 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-
 # Objects that are made and not freed before the young ones are looked over. Python's 700 are less
 # than what a few requests under way hold, which is no garbage; what is in circles waits a little.
 YOUNG = 20_000

@@ -90,6 +90,24 @@ class Owed:
                 if awaited:
                     await left
             except BaseException as exc:
+                _linked(exc, error)
                 kind, error, trace = type(exc), exc, exc.__traceback__
         if error is not None and error is not given:
             raise error
+
+
+def _linked(error: BaseException, before: BaseException | None) -> None:
+    """Have `error` say what it came after, where it does not: both belong in a log."""
+    if before is None or error in _chain(before):
+        return
+    *_, last = _chain(error)
+    if before not in _chain(error):
+        last.__context__ = before
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """Return the error and what it came after, one behind the other."""
+    found = [error]
+    while (context := found[-1].__context__) is not None and context not in found:
+        found.append(context)
+    return found

@@ -90,6 +90,29 @@ async def test_an_error_at_the_end_of_a_good_block_is_told_to_the_rest_and_raise
     assert journal.lines == ["second", "first: 'late'"]
 
 
+async def test_the_last_of_several_errors_says_what_came_before() -> None:
+    class Fails:
+        def __init__(self, error: Exception) -> None:
+            self._error = error
+
+        def __enter__(self) -> None: ...
+
+        def __exit__(self, *how: object) -> None:
+            raise self._error
+
+    first, second = KeyError("first"), ValueError("second")
+
+    async def work() -> None:
+        async with Owed() as owed:
+            owed.enter_context(Fails(second))
+            owed.enter_context(Fails(first))
+
+    with pytest.raises(ValueError, match="second") as raised:
+        await work()
+    assert raised.value is second
+    assert second.__context__ is first
+
+
 async def test_what_is_moved_is_paid_where_it_was_moved_to_and_once(journal: Journal) -> None:
     async with Owed() as owed:
         owed.enter_context(journal.block("first"))

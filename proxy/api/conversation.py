@@ -20,7 +20,7 @@ Work: TypeAlias = Callable[[], Awaitable[None]]
 # What runs beside a request begins after this: an answer that is at hand is sent before.
 SOON_S = 0.01
 # The server's extension of the ASGI scope: `watch(work)` has `work` done when the client leaves,
-# `watch(None)` nothing. Without it a task has to wait for the message that says so.
+# and returns what ends that. Without it a task has to wait for the message that says so.
 DEPARTURE = "mobius.departure"
 
 
@@ -62,8 +62,7 @@ class Conversation:
         if watch is None:
             self.beside(lambda: _until_departure(receive, finished))
             return
-        self._forget = lambda: watch(None)
-        watch(lambda: None if finished() else self.end(ClientLeft()))
+        self._forget = watch(lambda: None if finished() else self.end(ClientLeft()))
 
     def _start(self, work: Work) -> None:
         self._beside.append(asyncio.create_task(self._run(work)))

@@ -43,15 +43,24 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._leaving is not None:
             self._leaving()
 
-    def _on_departure(self, work: Callable[[], object] | None) -> None:
-        """Have `work` done when the client leaves: of the request being served, there is one."""
+    def _on_departure(self, work: Callable[[], object]) -> Callable[[], None]:
+        """
+        Have `work` done when the client leaves, and return what makes that be forgotten.
+
+        Of the request being served, there is one. The former may still be settling, and forgets
+        only what was its own.
+        """
         self._leaving = work
-        if work is None:
-            return
+
+        def forget() -> None:
+            if self._leaving is work:
+                self._leaving = None
+
         # The end of a large body stops the reading, and nobody who wanted more begins it again.
         self.flow.resume_reading()
         if self.parser is None:
             work()
+        return forget
 
     def data_received(self, data: bytes) -> None:
         self._went_on = False
@@ -112,9 +121,9 @@ class Corked:
         self._transport.close()
 
     def _flush(self) -> None:
-        if self._head:
-            self._transport.write(self._head)
-            self._head = b""
+        head, self._head = self._head, b""
+        if head and not self._transport.is_closing():  # else there is nobody to hear it
+            self._transport.write(head)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

@@ -150,6 +150,8 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._paused = False
         self._pouring = False  # more of the request is to follow
+        self._full = False  # what was written has not been taken
+        self._aborted = False
         self._drained = asyncio.Event()
         self._drained.set()
         self.usable = False
@@ -203,7 +205,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once, whatever is under way."""
-        self.usable = False
+        self.usable, self._aborted = False, True
         if self._transport is not None:
             self._transport.abort()
 
@@ -214,10 +216,15 @@ class Connection(asyncio.Protocol):
         self.usable = True
 
     def pause_writing(self) -> None:
+        self._full = True
         self._drained.clear()
 
     def resume_writing(self) -> None:
+        self._full = False
         self._drained.set()
+
+    def eof_received(self) -> None:
+        self.usable = False  # it is being closed, and takes no more requests
 
     def data_received(self, data: bytes) -> None:
         if self._arrival is None:
@@ -229,7 +236,10 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
             self._break(ConnectionBroken(f"what came is no answer: {exc}"))
             return
-        if self._arrival is not None and not self._arrival.status:
+        if self._arrival is None:
+            if not self.usable:  # more came than was asked for
+                self.abort()
+        elif not self._arrival.status:
             self._head_bytes += len(data)
             if self._head_bytes > MOST_HEAD_BYTES:
                 self._break(ConnectionBroken("the head of the answer is too long"))
@@ -242,7 +252,7 @@ class Connection(asyncio.Protocol):
         arrival, self._arrival = self._arrival, None
         if arrival is None:
             return
-        if exc is None and arrival.status and self._ends_with_connection:
+        if exc is None and not self._aborted and arrival.status and self._ends_with_connection:
             arrival.ends()
         else:
             arrival.ends(ConnectionBroken("the connection was closed"))
@@ -282,12 +292,18 @@ class Connection(asyncio.Protocol):
         self._arrival = None
         arrival.ends()
         self.resume()
-        if self._pouring or not self._parser.should_keep_alive():
+        if self._pouring or not self._taken or not self._parser.should_keep_alive():
             self.usable = False
         if self.usable:
             self._owner.freed(self)
         else:
             self.abort()
+
+    @property
+    def _taken(self) -> bool:
+        """All of the request has left: what is still to be sent would stand before the next."""
+        transport = self._transport
+        return not self._full and transport is not None and not transport.get_write_buffer_size()
 
     @property
     def _ends_with_connection(self) -> bool:

@@ -37,6 +37,7 @@ class Pool:
         self._open: set[Connection] = set()
         self._tls: ssl.SSLContext | None = None
         self._sweeper: asyncio.TimerHandle | None = None
+        self._closed = False
 
     async def post(
         self,
@@ -77,6 +78,7 @@ class Pool:
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
+        self._closed = True
         for connection in tuple(self._open):
             connection.abort()
         self._idle.clear()
@@ -98,6 +100,7 @@ class Pool:
             connection = idle.pop()
             if connection.usable:
                 return connection
+            connection.abort()
         return None
 
     def _sweep(self) -> None:
@@ -131,7 +134,9 @@ class Pool:
         except BaseException:
             held.close()
             raise
-        if connection.usable:  # else it is lost already
+        if self._closed:
+            connection.abort()
+        elif connection.usable:  # else it is lost already
             self._open.add(connection)
         return connection
 

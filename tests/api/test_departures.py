@@ -64,19 +64,23 @@ async def test_a_departure_that_the_server_tells_of_ends_the_request_without_a_t
     gateway.may_clean_up.set()
     edge = Edge(gateway.serve)
     client = edge.post()
-    told: list[Callable[[], object] | None] = []
-    client._scope["extensions"] = {DEPARTURE: {"watch": told.append}}
+    told: list[Callable[[], object]] = []
+    forgotten: list[bool] = []
+
+    def watch(work: Callable[[], object]) -> Callable[[], None]:
+        told.append(work)
+        return lambda: forgotten.append(True)
+
+    client._scope["extensions"] = {DEPARTURE: {"watch": watch}}
     before = asyncio.all_tasks()
     request = client.start()
     await gateway.asked.wait()
     await asyncio.sleep(SOON_S * 2)
     assert asyncio.all_tasks() - before == {request}
-    leave = told[0]
-    assert leave is not None
-    leave()
+    told[0]()
     await request
     assert (client.sent, edge.drain.in_flight) == ([], 0)
-    assert told[1:] == [None]  # and nobody is told of it after the end
+    assert (len(told), forgotten) == (1, [True])  # and nobody is told of it after the end
 
 
 async def test_a_client_that_leaves_a_silent_stream_closes_it() -> None:

@@ -40,6 +40,10 @@ class Socket:
         self.written = b""
         self.reading = True
         self.aborted = False
+        self.unsent_bytes = 0
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent_bytes
 
     def write(self, data: bytes) -> None:
         self.written += data
@@ -215,6 +219,42 @@ async def test_a_head_without_an_end_is_not_kept() -> None:
     assert line.socket.aborted
 
 
+@pytest.mark.parametrize("backlog", ["in the buffer", "told"])
+async def test_a_connection_with_a_request_still_to_be_sent_takes_no_other(backlog: str) -> None:
+    line = Line()
+    arrival = line.ask()
+    if backlog == "told":
+        line.connection.pause_writing()
+    else:
+        line.socket.unsent_bytes = 1
+    line.feed(SIZED)  # a refusal, say, of a body that nobody wants to read
+    assert await whole(arrival) == b"hello"
+    assert line.keeper.free == []
+    assert line.socket.aborted
+
+
+async def test_a_connection_that_the_provider_is_closing_takes_no_request() -> None:
+    line = Line()
+    arrival = line.ask()
+    line.feed(SIZED)
+    assert await whole(arrival) == b"hello"
+    line.connection.eof_received()
+    with pytest.raises(ConnectionBroken):
+        await line.ask().head()
+    assert line.socket.written == HEAD + BODY
+
+
+async def test_an_answer_without_a_length_that_we_cut_is_not_whole() -> None:
+    line = Line()
+    arrival = line.ask()
+    line.feed(UNTIL_CLOSED)
+    line.connection.abort()
+    line.connection.connection_lost(None)
+    assert await arrival.read() == b"hello"
+    with pytest.raises(ConnectionBroken):
+        await arrival.read()
+
+
 async def test_a_connection_that_says_it_closes_is_not_used_again() -> None:
     line = Line()
     arrival = line.ask()
@@ -233,6 +273,7 @@ async def test_bytes_that_nobody_asked_for_end_the_connection_and_not_the_answer
     line.feed(SIZED + more)
     assert await whole(arrival) == b"hello"
     assert not line.connection.usable
+    assert line.socket.aborted
     later = Line()
     later.feed(SIZED)
     assert later.socket.aborted
