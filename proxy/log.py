@@ -10,8 +10,7 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from types import TracebackType
@@ -102,6 +101,25 @@ class LineWriter:
             self._told += lost
 
 
+class Closing:
+    """A block at whose end something is done; a generator would cost every request more."""
+
+    __slots__ = ("_work",)
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self._work = work
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._work()
+
+
 class Log:
     """Writes whole lines through `write`; what may stand in them is decided by its callers."""
 
@@ -113,32 +131,31 @@ class Log:
         """Write one line: the time, what happened, and the facts about it."""
         self._write(_as_line(self._clock, event, **facts))
 
-    @contextmanager
-    def request(self, tally: Tally) -> Iterator[None]:
+    def request(self, tally: Tally) -> Closing:
         """Write the line of one model request when the block ends, however it ends."""
-        try:
-            yield
-        finally:
-            now_s = self._clock.now()
-            first_s = tally.first_content_s
-            self.line(
-                "request",
-                request_id=tally.request_id,
-                surface=tally.surface,
-                model=tally.model,
-                caller=tally.caller,
-                stream=tally.stream,
-                outcome=tally.outcome,
-                status=tally.status,
-                target=tally.target,
-                attempts=tally.trail,
-                cache=tally.cache,
-                total_s=round(now_s - tally.started_s, 6),
-                upstream_s=round(tally.upstream_s, 6),
-                first_token_s=None if first_s is None else round(first_s - tally.started_s, 6),
-                prompt_tokens=tally.usage.prompt_tokens if tally.usage else None,
-                completion_tokens=tally.usage.completion_tokens if tally.usage else None,
-            )
+        return Closing(lambda: self._request(tally))
+
+    def _request(self, tally: Tally) -> None:
+        now_s = self._clock.now()
+        first_s = tally.first_content_s
+        self.line(
+            "request",
+            request_id=tally.request_id,
+            surface=tally.surface,
+            model=tally.model,
+            caller=tally.caller,
+            stream=tally.stream,
+            outcome=tally.outcome,
+            status=tally.status,
+            target=tally.target,
+            attempts=tally.trail,
+            cache=tally.cache,
+            total_s=round(now_s - tally.started_s, 6),
+            upstream_s=round(tally.upstream_s, 6),
+            first_token_s=None if first_s is None else round(first_s - tally.started_s, 6),
+            prompt_tokens=tally.usage.prompt_tokens if tally.usage else None,
+            completion_tokens=tally.usage.completion_tokens if tally.usage else None,
+        )
 
 
 def write_lines(lines: bytes) -> None:

@@ -7,41 +7,21 @@ invents becomes a series.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import accumulate
+from types import TracebackType
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client import Metric as Page
-from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from proxy.clock import Clock
 from proxy.errors import ProxyError, UpstreamFailure, status_of
 from proxy.leeway import Leeway
 from proxy.limits import NANO, Limit, Standing, Unit
 from proxy.numbers import FamilyOf, Numbers, Together
+from proxy.spans import Family, Spans
 from proxy.types import Surface, Tally, Target, Usage
-
-# Seconds, half a millisecond to a quarter of an hour: our own time and a model's in one scale.
-BUCKETS_S = (
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
-    1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0,
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """One metric: its name, what it says, and the labels of its series."""
-
-    name: str
-    text: str
-    labels: tuple[str, ...] = ()
-
 
 REQUEST = Family(
     "mobius_request_seconds",
@@ -153,20 +133,23 @@ class Metrics:
     def _gauge(self, family: Family) -> Gauge:
         return Gauge(family.name, family.text, family.labels, registry=self.registry)
 
-    @contextmanager
-    def measure(self, tally: Tally) -> Iterator[None]:
+    def measure(self, tally: Tally) -> Measuring:
         """Observe one model request from here to the end of the block, however it ends."""
+        return Measuring(self, tally)
+
+    def begins(self, tally: Tally) -> None:
+        """Take note of a request that is under way."""
         self._under_way += 1
         tally.outcome = "cancelled"
-        try:
-            yield
+
+    def ends(self, tally: Tally, error: BaseException | None) -> None:
+        """Take note of how it ended; one who is cancelled has told so by being it."""
+        if error is None:
             tally.outcome = "ok"
-        except Exception as exc:
-            tally.outcome, tally.status = outcome_of(exc, tally.surface)
-            raise
-        finally:
-            self._under_way -= 1
-            self._observe(tally)
+        elif isinstance(error, Exception):
+            tally.outcome, tally.status = outcome_of(error, tally.surface)
+        self._under_way -= 1
+        self._observe(tally)
 
     def _observe(self, tally: Tally) -> None:
         total_s = self._clock.now() - tally.started_s
@@ -286,35 +269,25 @@ class Metrics:
         return generate_latest(self.registry if numbers is None else _Shown(numbers))
 
 
-class Spans(Collector):
-    """
-    A histogram of seconds that is cheap to add to, several at a time: every word of every stream
-    is one. For the event loop alone, so it needs no lock. A bucket holds what is no longer than its
-    bound.
-    """
+class Measuring:
+    """The block of one model request."""
 
-    def __init__(self, family: Family) -> None:
-        self._family = family
-        self._series: dict[tuple[str, ...], tuple[list[int], list[float]]] = {}
+    __slots__ = ("_metrics", "_tally")
 
-    def add(self, series: tuple[str, ...], span_s: float, count: int = 1) -> None:
-        """Observe `count` spans of the same length."""
-        held = self._series.get(series)
-        if held is None:
-            held = self._series[series] = ([0] * (len(BUCKETS_S) + 1), [0.0])
-        counts, total_s = held
-        counts[bisect_left(BUCKETS_S, span_s)] += count
-        total_s[0] += span_s * count
+    def __init__(self, metrics: Metrics, tally: Tally) -> None:
+        self._metrics = metrics
+        self._tally = tally
 
-    def collect(self) -> Iterator[Page]:
-        family = HistogramMetricFamily(
-            self._family.name, self._family.text, labels=self._family.labels
-        )
-        bounds = [*map(floatToGoString, BUCKETS_S), "+Inf"]
-        for series, (counts, total_s) in self._series.items():
-            buckets = list(zip(bounds, accumulate(counts), strict=True))
-            family.add_metric(series, buckets, total_s[0])
-        yield family
+    def __enter__(self) -> None:
+        self._metrics.begins(self._tally)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._metrics.ends(self._tally, error)
 
 
 class _Shown:

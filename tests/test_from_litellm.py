@@ -15,7 +15,7 @@ from proxy.config import ConfigError, load_config
 from proxy.config.names import known
 from proxy.controls import check_controls
 from proxy.errors import RequestInvalid
-from proxy.metrics import Family
+from proxy.spans import Family
 from proxy.types import Strategy
 from tests.config.loading import load_text, mock_model, names, ring, targets
 
