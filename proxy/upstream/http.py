@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import ssl
 import zlib
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Protocol, Self
@@ -85,9 +87,7 @@ class Http:
         except TimeoutError as exc:
             raise UpstreamFailure("no connection in time", kind=Kind.UNREACHABLE) from exc
         except (OSError, ValueError) as exc:
-            raise UpstreamFailure(
-                "no connection, or reset before an answer", kind=Kind.UNREACHABLE
-            ) from exc
+            raise _failure(exc) from exc
         return Answer(arriving)
 
     def _proxy(self, url: URL) -> str | None:
@@ -108,6 +108,25 @@ class Http:
         self._pool.close()
         if self._proxied is not None:
             await self._proxied.aclose()
+
+
+def _failure(exc: OSError | ValueError) -> UpstreamFailure:
+    """Return why there is no answer, in the words of whoever has to mend it."""
+    match exc:
+        case ssl.SSLCertVerificationError():  # which is a ValueError too
+            said = f"its certificate is not trusted: {exc.verify_message}"
+        case ssl.SSLError():
+            said = "it does not speak TLS as we do"
+        case socket.gaierror():
+            said = "its name is not known to DNS"
+        case ConnectionRefusedError():
+            said = "it refuses connections"
+        case OSError():
+            said = "no connection, or reset before an answer"
+        case _:
+            # A fault of the file, and none of the target's.
+            return UpstreamFailure(str(exc), kind=Kind.DIALECT)
+    return UpstreamFailure(said, kind=Kind.UNREACHABLE)
 
 
 class Answer:
