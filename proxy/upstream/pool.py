@@ -38,6 +38,7 @@ class Pool:
         self._tls: ssl.SSLContext | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
+        self._lookups: dict[tuple[str, int], asyncio.Future[Any]] = {}
 
     async def post(
         self,
@@ -121,7 +122,7 @@ class Pool:
     async def _connect(self, origin: Origin) -> Connection:
         scheme, host, port = origin
         loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await self._addresses(host, port)
         held = await aiohappyeyeballs.start_connection(
             found, happy_eyeballs_delay=NEXT_ADDRESS_S, interleave=1, loop=loop
         )
@@ -139,6 +140,21 @@ class Pool:
         elif connection.usable:  # else it is lost already
             self._open.add(connection)
         return connection
+
+    async def _addresses(self, host: str, port: int) -> Any:
+        """Return where the host is: those who ask at once wait for one look-up."""
+        looking = self._lookups.get((host, port))
+        if looking is None:
+            loop = asyncio.get_running_loop()
+            looking = asyncio.ensure_future(loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+            self._lookups[host, port] = looking
+            looking.add_done_callback(lambda done: self._looked((host, port), done))
+        return await asyncio.shield(looking)
+
+    def _looked(self, place: tuple[str, int], done: asyncio.Future[Any]) -> None:
+        self._lookups.pop(place, None)
+        if not done.cancelled():
+            done.exception()  # heard, also where everybody has left meanwhile
 
     def _security(self, scheme: str, host: str) -> dict[str, Any]:
         if scheme != "https":

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 import trustme
@@ -114,6 +115,20 @@ async def test_requests_at_once_have_a_connection_each() -> None:
         assert provider.connections == 5
         await asyncio.gather(*(ask(pool, provider.url()) for _ in range(5)))
         assert provider.connections == 5
+
+
+async def test_those_who_connect_at_once_look_the_name_up_once() -> None:
+    loop = asyncio.get_running_loop()
+    getaddrinfo, looked_up = loop.getaddrinfo, list[object]()
+
+    async def counted(host: object, *rest: Any, **more: Any) -> Any:
+        looked_up.append(host)
+        return await getaddrinfo("127.0.0.1", *rest, **more)
+
+    loop.getaddrinfo = counted  # type: ignore[method-assign]
+    async with Provider().listening() as provider, pooled() as pool:
+        await asyncio.gather(*(ask(pool, provider.url(host="somewhere")) for _ in range(5)))
+        assert (provider.connections, looked_up) == (5, ["somewhere"])
 
 
 async def test_a_large_body_arrives_whole() -> None:
