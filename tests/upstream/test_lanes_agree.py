@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -228,12 +229,14 @@ class Both:
         self._provider.reset_script()
         self._provider.always(step)
         outcomes, sent = [], []
+        before = copy.deepcopy(call.body)
         for lane in (Lane.UNIFIED, Lane.DIRECT):
             self._provider.journal.clear()
             asked = replace(target, lane=lane)
             outcomes.append(self._runner.run(self._ask(asked, call, foreign)))
             (entry,) = self._provider.journal.requests()
             sent.append(entry)
+        assert call.body == before, "the next target is asked with it, and the next request perhaps"
         unified, direct = sent
         # LiteLLM sends a project, which is a header, as a field too.
         unsaid = {"project"} if "project" in target.params else set()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -89,7 +90,10 @@ class Both:
         return outcome, sent.json, sent.path
 
     def run(self, target: Target, call: Call) -> Outcome:
-        return self._runner.run(self._ask(target, call))
+        before = copy.deepcopy(call.body)
+        outcome = self._runner.run(self._ask(target, call))
+        assert call.body == before, "the next target is asked with it, and the next request perhaps"
+        return outcome
 
     async def _ask(self, target: Target, call: Call) -> Outcome:
         grammar = GRAMMARS[call.surface]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -503,7 +504,9 @@ class Both:
         self.provider.reset_script()
         self.provider.always(step)
         self.provider.journal.clear()
+        before = copy.deepcopy(call.body)
         outcome = self._runner.run(self._ask(target, call, foreign))
+        assert call.body == before, "the next target is asked with it, and the next request perhaps"
         return outcome, list(self.provider.journal.requests())
 
     async def _ask(self, target: Target, call: Call, foreign: bool) -> Outcome:
