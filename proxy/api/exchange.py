@@ -66,7 +66,11 @@ class ModelEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = self._open(scope, receive, send)
         try:
-            await self._serve(exchange, scope)
+            try:
+                await self._serve(exchange, scope)
+            finally:  # before an error is told: whoever hears of it finds nothing left
+                if exchange.kept is not None:
+                    exchange.kept.close()
         except ClientLeft:
             _note(exchange, "cancelled")
         except Exception as exc:
@@ -75,9 +79,6 @@ class ModelEndpoint:
                 exchange.state["metrics"].rejected(error.code or error.type)
             _note(exchange, error.code or error.type, status_of(error, self._surface))
             await exchange.outbound.fail(error)
-        finally:
-            if exchange.kept is not None:
-                exchange.kept.close()
 
     def _open(self, scope: Scope, receive: Receive, send: Send) -> Exchange:
         state, headers = state_of(scope), dict(scope["headers"])
