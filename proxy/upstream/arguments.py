@@ -20,7 +20,7 @@ from proxy.errors import UpstreamFailure
 from proxy.parameters import EXTRAS, OPENAI
 from proxy.retry import Kind
 from proxy.types import Call, Json, Surface, Target
-from proxy.upstream.as_chat import drop_unheard
+from proxy.upstream.completions_as_chats import drop_unheard
 from proxy.upstream.fields import (
     NATIVE,
     OURS,

@@ -15,7 +15,7 @@ from proxy.upstream.bridge import Bridge
 from proxy.upstream.direct import Direct
 from proxy.upstream.exchange import Exchange
 from proxy.upstream.http import Http
-from proxy.upstream.interpreted import Interpreted
+from proxy.upstream.messages_as_chats import MessagesAsChats
 from proxy.upstream.responding import Responding
 from proxy.upstream.sdk import Sdk
 from proxy.upstream.stored import Stored
@@ -61,9 +61,9 @@ class Providers:
         chat: dict[Lane, Upstream] = {
             Lane.UNIFIED: unified,
             Lane.DIRECT: direct,
-            Lane.TRANSLATED: Interpreted(exchange, unified, self._clock),
+            Lane.TRANSLATED: Translated(exchange, unified, self._clock),
         }
-        as_chat = Translated(Lanes(chat), self.sdk, rates or PromptRates())
+        as_chat = MessagesAsChats(Lanes(chat), self.sdk, rates or PromptRates())
         bridge = Bridge(Lanes(chat), self.sdk, self._clock)
         responding = Responding(direct, bridge, self._clock)
         return Lanes(

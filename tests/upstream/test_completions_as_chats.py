@@ -9,7 +9,7 @@ import pytest
 
 from proxy.facts import ModelFacts
 from proxy.types import Call, Surface, Target
-from proxy.upstream.as_chat import drop_unheard
+from proxy.upstream.completions_as_chats import drop_unheard
 from tests.fakes import target
 
 CLAUDE = ("max_tokens", "reasoning_effort", "response_format", "stop", "temperature", "tools")

@@ -17,7 +17,7 @@ from proxy.estimate import PromptRates, Size
 from proxy.retry import Kind
 from proxy.types import Call, Json, Surface, Target
 from proxy.upstream.lanes import Providers
-from proxy.upstream.translated import ADAPTER, chat_of
+from proxy.upstream.messages_as_chats import ADAPTER, chat_of
 from proxy.waiting import Waiting
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
