@@ -261,7 +261,7 @@ class Both:
             else:
                 raw = reply.raw
         except UpstreamFailure as exc:
-            failure = _facts(exc)
+            failure = facts_of(exc)
         headers = {} if reply is None else _timeless(dict(reply.headers))
         return Outcome(NUMBERED.sub(b"", raw), reply.dropped if reply else (), headers, failure)
 
@@ -270,7 +270,8 @@ def _spelt(payload: bytes) -> bytes:
     return orjson.dumps(orjson.loads(payload))
 
 
-def _facts(failure: UpstreamFailure) -> tuple[Any, ...]:
+def facts_of(failure: UpstreamFailure) -> tuple[Any, ...]:
+    """What two lanes have to say alike of a failure."""
     return (
         failure.kind,
         failure.provider_status,

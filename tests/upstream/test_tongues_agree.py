@@ -45,7 +45,7 @@ from tests.providers import (
     html_page,
     redirects,
 )
-from tests.upstream.test_lanes_agree import PIXEL, SCHEMA
+from tests.upstream.test_lanes_agree import PIXEL, SCHEMA, facts_of
 from tests.upstream.test_lanes_agree import REQUESTS as OPENAI_S
 from tests.upstream.test_unified import HELLO, MB, TOOL, call_of, target_of, watched
 
@@ -522,7 +522,7 @@ class Both:
             else:
                 events = [reply.body]
         except UpstreamFailure as exc:
-            failure = _facts(exc)
+            failure = facts_of(exc)
         headers = {} if reply is None else dict(reply.headers)
         told = [_told(event) for event in events]
         return Outcome(told, reply.dropped if reply else (), headers, failure)
@@ -530,20 +530,6 @@ class Both:
 
 def _told(event: Json) -> Json:
     return {name: value for name, value in event.items() if name not in ALLOWED}
-
-
-def _facts(failure: UpstreamFailure) -> tuple[Any, ...]:
-    return (
-        failure.kind,
-        failure.provider_status,
-        failure.provider_message,
-        failure.provider_code,
-        failure.provider_type,
-        failure.param,
-        failure.retry_after_s,
-        failure.tokens_spent,
-        tuple(leeway.unit for leeway in failure.leeways),
-    )
 
 
 def _headers(entry: Entry) -> dict[str, str]:
