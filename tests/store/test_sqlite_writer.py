@@ -89,12 +89,13 @@ def test_a_full_disk_refuses_to_open_and_keeps_what_is_closed_until_there_is_roo
         rows = await fill_up(ledger)
         with pytest.raises(LedgerUnavailable, match=r"m\.db .* full.*make room"):
             await ledger.open(opened("more"), admitted=True)
-        assert "make room" in str(ledger.trouble)
         for row_id in rows:
             await ledger.close(closed(row_id))
             await ledger.close(closed(row_id, nano_usd=1))
         ledger.admit(**WHO, at=T0)
         ledger.admit(**WHO, at=T0)
+        # A try that had nothing to write may have found room for it.
+        await until(lambda: "make room" in str(ledger.trouble))
         assert closed_ids(path) == []
         disk.most_pages = 1_000_000
         await until(lambda: ledger.trouble is None)
