@@ -86,8 +86,10 @@ class Conversation:
 
     async def _unwind(self, exc: BaseException | None) -> None:
         task, self._task = self._task, None
-        if self._forget is not None:
-            self._forget()
+        # What makes it be forgotten knows this conversation: kept, it would be garbage in a circle.
+        forget, self._forget = self._forget, None
+        if forget is not None:
+            forget()
         for each in self._waiting:
             each.cancel()
         for work in self._beside:
