@@ -152,8 +152,8 @@ class Attempts:
             if self._clock.now() >= walk.deadline_s:
                 walk.exhausted = True
                 return None
-            standing = self._health.standing(target, walk.policy)
-            if standing.away_s > 0:
+            if self._health.away_s(target, walk.policy) > 0:
+                standing = self._health.standing(target, walk.policy)
                 walk.failures[target.identity] = verdict.resting(standing)
                 passed = True
                 continue
