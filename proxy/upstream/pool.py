@@ -12,6 +12,7 @@ import socket
 import ssl
 from collections import defaultdict
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import aiohappyeyeballs
@@ -21,6 +22,7 @@ from yarl import URL
 from proxy.upstream.connection import Arrival, Body, Connection, Origin
 from proxy.waiting import Waiting
 
+HEADS = 1024  # that are remembered
 KEEP_ALIVE_S = 90.0  # so that a quiet minute costs no handshake
 # RFC 8305, section 5: how long one address is waited for before the next is tried beside it.
 NEXT_ADDRESS_S = 0.25
@@ -58,7 +60,10 @@ class Pool:
         breaks, ValueError where a header cannot be sent.
         """
         length = len(body) if isinstance(body, bytes) else body.size_bytes
-        head = _head(method, url, headers, length)
+        head = b"%bcontent-length: %d\r\n\r\n" % (
+            _head(method, url, tuple(headers.items())),
+            length,
+        )
         origin = (url.scheme, url.raw_host or "", url.port or 0)
         connection = self._waiting(origin)
         if connection is None:
@@ -182,15 +187,20 @@ async def _poured(connection: Connection, head: bytes, body: Body, waiting: Wait
     return arrival
 
 
-def _head(method: str, url: URL, headers: Mapping[str, str], length: int) -> bytes:
-    """Return the head of a request. Raises ValueError where a header would end its own line."""
+@lru_cache(maxsize=HEADS)
+def _head(method: str, url: URL, named: tuple[tuple[str, str], ...]) -> bytes:
+    """
+    Return the head of a request but for its length, which one target has the same for most.
+
+    Raises ValueError where a header would end its own line.
+    """
+    headers = dict(named)
     lines = [
         f"{method} {url.raw_path_qs} HTTP/1.1",
         f"host: {headers.get('host') or url.host_port_subcomponent}",
         *(f"{name}: {value}" for name, value in headers.items() if name not in FRAMING),
-        f"content-length: {length}",
     ]
-    text = "\r\n".join(lines)
-    if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1 or "\0" in text:
+    text = "".join(f"{line}\r\n" for line in lines)
+    if text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text:
         raise ValueError("a header of this target holds a line break")
-    return text.encode("utf-8", "surrogateescape") + b"\r\n\r\n"
+    return text.encode("utf-8", "surrogateescape")
