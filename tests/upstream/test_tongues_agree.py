@@ -257,8 +257,14 @@ UNUSUAL: dict[str, Json] = {
     "a developer's kept message": {
         "messages": [{"role": "developer", "content": "x", "cache_control": EPHEMERAL}, *HELLO]
     },
-    "a system message kept by nothing": {
-        "messages": [{"role": "system", "content": "x", "cache_control": None}, *HELLO]
+    "a part of a system message that is kept by nothing": {
+        "messages": [
+            {
+                "role": "system",
+                "content": [{"type": "text", "text": "x", "cache_control": None}],
+            },
+            *HELLO,
+        ]
     },
     "a schema": {"response_format": {"type": "json_schema", "json_schema": SCHEMA}},
     "json": {"response_format": {"type": "json_object"}},
