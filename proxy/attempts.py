@@ -8,7 +8,6 @@ one target, `_once` makes one call. Nothing here knows of HTTP, LiteLLM or Redis
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import count
 
 from proxy import capability, verdict
@@ -213,7 +212,7 @@ class Attempts:
         )
         if not plan.steps:
             return None
-        walk.plan = replace(walk.plan, steps=plan.steps)
+        walk.plan = walk.plan._replace(steps=plan.steps)
         return list(plan.targets)
 
     async def _begins_again(self, walk: Walk) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -30,8 +29,7 @@ class Step(NamedTuple):
         return ", ".join(each for each in (self.standing.word(), fact) if each)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """The targets to ask, best first, and those left out, each with the reason."""
 
     steps: tuple[Step, ...]
@@ -140,4 +138,7 @@ def _once(standing: Callable[[Target], Standing]) -> Callable[[Target], Standing
 
 
 def _home(groups: Sequence[Group]) -> str:
-    return next((target.provider for group in groups for target in group.targets), "")
+    for group in groups:
+        if group.targets:
+            return group.targets[0].provider
+    return ""

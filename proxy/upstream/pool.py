@@ -8,6 +8,7 @@ failed, and whoever sent it decides.
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
 from collections import defaultdict
@@ -23,9 +24,10 @@ from proxy.upstream.connection import Arrival, Body, Connection, Origin
 from proxy.waiting import Waiting
 
 HEADS = 1024  # that are remembered
-KEEP_ALIVE_S = 90.0  # so that a quiet minute costs no handshake
+KEEP_ALIVE_S = 90.0  # so that a quiet minute costs no handshake; less where the provider says so
 # RFC 8305, section 5: how long one address is waited for before the next is tried beside it.
 NEXT_ADDRESS_S = 0.25
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 # Headers that say where a request goes and how long it is: that is ours to know.
 FRAMING = frozenset({"host", "content-length", "transfer-encoding"})
 
@@ -91,7 +93,7 @@ class Pool:
 
     def freed(self, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
-        connection.free_since_s = loop.time()
+        connection.free_until_s = loop.time() + min(self._keep_alive_s, connection.keeps_s)
         self._idle[connection.origin].append(connection)
         if self._sweeper is None:
             self._sweeper = loop.call_later(self._keep_alive_s, self._sweep)
@@ -102,9 +104,10 @@ class Pool:
     def _waiting(self, origin: Origin) -> Connection | None:
         """Return the one that has waited least, which is the least likely to be closed by now."""
         idle = self._idle.get(origin)
+        now_s = asyncio.get_running_loop().time() if idle else 0.0
         while idle:
             connection = idle.pop()
-            if connection.usable:
+            if connection.usable and now_s < connection.free_until_s:
                 return connection
             connection.abort()
         return None
@@ -112,9 +115,9 @@ class Pool:
     def _sweep(self) -> None:
         """Close what has waited too long, and look again while anything waits."""
         loop = asyncio.get_running_loop()
-        oldest_s = loop.time() - self._keep_alive_s
+        now_s = loop.time()
         for origin, idle in tuple(self._idle.items()):
-            kept = [each for each in idle if each.usable and each.free_since_s > oldest_s]
+            kept = [each for each in idle if each.usable and now_s < each.free_until_s]
             for connection in set(idle).difference(kept):
                 connection.abort()
             if kept:
@@ -192,9 +195,11 @@ def _head(method: str, url: URL, named: tuple[tuple[str, str], ...]) -> bytes:
     """
     Return the head of a request but for its length, which one target has the same for most.
 
-    Raises ValueError where a header would end its own line.
+    Raises ValueError where a header would end its own line, or has a name that is none.
     """
     headers = dict(named)
+    if (name := next((name for name in headers if not TOKEN.fullmatch(name)), None)) is not None:
+        raise ValueError(f"a header of this target has a name that is none: {name!r}")
     lines = [
         f"{method} {url.raw_path_qs} HTTP/1.1",
         f"host: {headers.get('host') or url.host_port_subcomponent}",
