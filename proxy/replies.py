@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import NamedTuple, Self, TypeAlias
+from typing import NamedTuple, Protocol, Self, TypeAlias
 
 import orjson
 
@@ -72,7 +72,7 @@ class Chunk:
     them are known to be `plain`, `told` are the others: all that there is to learn from the chunk.
     """
 
-    __slots__ = ("_events", "_odd", "_payloads", "_told", "plain", "raw")
+    __slots__ = ("_came", "_events", "_odd", "_payloads", "_told", "plain", "raw")
 
     def __init__(
         self,
@@ -82,9 +82,10 @@ class Chunk:
     ) -> None:
         self.raw = raw
         self.plain: Plain | None = None
-        self._payloads = payloads  # None: they are read from `raw`
+        self._came = raw  # with what is hidden
+        self._payloads = payloads  # None: they are read from what came
         self._events = events
-        self._odd: Sequence[bytes] = ()
+        self._odd: Sequence[bytes] | None = None  # all of them
         self._told: tuple[Json, ...] | None = None
 
     @classmethod
@@ -123,30 +124,32 @@ class Chunk:
     def events(self) -> tuple[Json, ...]:
         """The JSON of each event. Raises ValueError when one is not a JSON object."""
         if self._events is None:
-            payloads = _payloads_of(self.raw) if self._payloads is None else self._payloads
+            payloads = _payloads_of(self._came) if self._payloads is None else self._payloads
             self._events = _read(payloads)
         return self._events
 
     @property
     def told(self) -> tuple[Json, ...]:
         """The JSON of each event that is not plain. Raises ValueError likewise."""
-        if self.plain is None:
+        if self._odd is None:
             return self.events
         if self._told is None:
             self._told = _read([frame[len(_HEAD) :] for frame in self._odd])
+            if self.plain is None:
+                self._events = self._told
         return self._told
 
     def without(self, hidden: Sequence[Json]) -> Chunk:
         """A chunk that sends all but `hidden`, some of its own events; they stay in `events`."""
-        if self.plain is None:
+        if self._odd is None:
             kept = [event for event in self.events if not any(event is h for h in hidden)]
             return Chunk(Chunk.of_events(kept).raw, events=self.events)
         raw, told = self.raw, self.told
         for frame, event in zip(self._odd, told, strict=True):
             if any(event is h for h in hidden):
                 raw = raw.replace(frame + b"\n\n", b"", 1)
-        chunk = Chunk(raw, _payloads_of(self.raw))
-        chunk.plain, chunk._odd, chunk._told = self.plain, self._odd, told
+        chunk = Chunk(raw, events=self._events)
+        chunk._came, chunk.plain, chunk._odd, chunk._told = self._came, self.plain, self._odd, told
         return chunk
 
 
@@ -172,6 +175,16 @@ def _name_in(payload: bytes) -> bytes:
     return name_of(event) if isinstance(event, dict) else b""
 
 
+class Source(Protocol):
+    """Chunks as they come, of which there are none any more once it has failed or is closed."""
+
+    def __aiter__(self) -> AsyncIterator[Chunk]: ...
+
+    def __anext__(self) -> Awaitable[Chunk]: ...
+
+    def aclose(self) -> Awaitable[None]: ...
+
+
 class ChunkStream:
     """
     A reply that is still arriving, with its first content already in hand.
@@ -185,7 +198,7 @@ class ChunkStream:
     def __init__(
         self,
         first: Sequence[Chunk],
-        rest: AsyncGenerator[Chunk, None],
+        rest: Source,
         *,
         now: Callable[[], float] = time.monotonic,
         headers: Mapping[str, str] = NO_HEADERS,
