@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxy.grammar import GRAMMARS
-from proxy.replies import EVENTS, Chunk, Completion, Reply, Source
+from proxy.replies import EVENTS, Completion, Reply, Source
 from proxy.types import ANTHROPIC, HEARD, Call, Surface, Target
 from proxy.upstream.address import ANTHROPIC_VERSION, VERSION, address_of
 from proxy.upstream.events import chunks_of

@@ -18,7 +18,7 @@ from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.grammar import GRAMMARS, Grammar
 from proxy.owed import Owed
-from proxy.replies import Chunk, ChunkStream, Completion, Reply, Source
+from proxy.replies import ChunkStream, Completion, Reply, Source
 from proxy.retry import Kind
 from proxy.types import Call, Json, Target
 from proxy.upstream import failures
