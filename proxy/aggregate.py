@@ -264,10 +264,7 @@ def has_content(event: Json) -> bool:
 
 
 def _says(delta: Json) -> bool:
-    for name, value in delta.items():
-        if value and (name in _SAID or _brings(name, value)):
-            return True
-    return False
+    return any(value and (name in _SAID or _brings(name, value)) for name, value in delta.items())
 
 
 def _brings(name: str, value: object) -> bool:
@@ -300,13 +297,12 @@ def text_bytes(event: Json) -> int:
         # By far the commonest event; the general way takes ten times as long.
         case {"choices": [{"delta": {"content": str(said)} as delta}]} if len(delta) == 1:
             return len(said.encode(errors="surrogatepass"))
-    return sum(
-        len(text.encode(errors="surrogatepass"))
-        for _, choice in choices_of(event)
-        for said in _generated(choice)
-        if said  # most fields are there and empty
-        for text in _texts(said)
-    )
+    number = 0
+    for _, choice in choices_of(event):
+        for said in _generated(choice):
+            if said:  # most fields are there and empty
+                number += sum(len(each.encode(errors="surrogatepass")) for each in _texts(said))
+    return number
 
 
 def _generated(choice: Json) -> list[object]:

@@ -216,7 +216,7 @@ class ChunkStream:
         self._rest = rest
         self._taps: list[Callable[[Chunk], None]] = []
         self._owed = Owed()
-        self._closing: asyncio.Future[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
         # How it ended, as the exit stack wants to hear it; None only after a full read.
         self._outcome: BaseException | None = asyncio.CancelledError("the reader left early")
 
@@ -232,7 +232,7 @@ class ChunkStream:
 
     def owe(self, unfinished: Owed) -> Self:
         """Take over `unfinished`: unwound when the stream closes, after what it had before."""
-        unfinished.push_async_exit(self._owed.__aexit__)
+        unfinished.take(self._owed)
         self._owed = unfinished
         return self
 
@@ -269,18 +269,19 @@ class ChunkStream:
         A task that is cancelled meanwhile is cancelled afterwards: what is owed is paid in full,
         because the tokens were spent all the same.
         """
-        if self._closing is None:
+        closing = self._closing
+        if closing is None:
             # A task of its own: a cancel scope holds off anyio's cancellations, not asyncio's.
-            self._closing = asyncio.ensure_future(self._close())
+            closing = self._closing = asyncio.get_running_loop().create_task(self._close())
         cancelled: asyncio.CancelledError | None = None
-        while not self._closing.done():
+        while not closing.done():
             try:
-                await asyncio.wait((self._closing,))
+                await _end_of(closing)
             except asyncio.CancelledError as exc:
                 cancelled = exc
         if cancelled is not None:
-            raise cancelled from self._closing.exception()
-        self._closing.result()
+            raise cancelled from closing.exception()
+        closing.result()
 
     async def _pay(self) -> None:
         """
@@ -296,6 +297,13 @@ class ChunkStream:
             await self._rest.aclose()
         finally:
             await self._owed.__aexit__(*_exit_of(self._outcome))
+
+
+def _end_of(task: asyncio.Task[None]) -> asyncio.Future[None]:
+    """Return what is done when the task is, whatever came of it; to cancel it cancels no task."""
+    end = task.get_loop().create_future()
+    task.add_done_callback(lambda _: None if end.done() else end.set_result(None))
+    return end
 
 
 def _exit_of(

@@ -21,6 +21,7 @@ END = b"\n\n"
 MOST_LESSONS = 8  # in vain, one after the other; then a stream is not of this kind
 _DONE = b"data: [DONE]"
 _FIELD = b'"content":"'
+_OBFUSCATION = b'"obfuscation":"'
 _PADDING_END = b'"}\n\n'
 
 # As many frames as have the same around their texts as the first: what is before it, and after.
@@ -103,7 +104,7 @@ class PlainText:
         if self._lessons >= MOST_LESSONS or b"\\" in frame or frame.count(_FIELD) != 1:
             return False
         whole = frame + END
-        run = _PADDED.match(whole) or _BARE.match(whole)
+        run = (_PADDED if _OBFUSCATION in frame else _BARE).match(whole)
         if run is None:
             return False  # a role, an end or a usage: it teaches nothing
         self._lessons += 1
@@ -123,15 +124,16 @@ def _only_text(payload: bytes, text: bytes) -> Json | None:
         return None
     match event:
         case {"choices": [{"index": 0, "delta": {"content": str(said)} as delta} as choice]}:
-            beside = [value for name, value in event.items() if name != "choices"]
-            beside += [value for name, value in choice.items() if name not in ("index", "delta")]
+            pass
         case _:
             return None
+    if len(delta) > 1 or said.encode(errors="surrogatepass") != text:
+        return None
     # An end, a usage, an error, logprobs: each of them would stand beside it.
-    if len(delta) > 1 or choice.get("finish_reason") or event.get("error"):
+    if choice.get("finish_reason") or event.get("error"):
         return None
-    if said.encode(errors="surrogatepass") != text:
-        return None
-    if any(isinstance(value, dict | list) for value in beside):
-        return None
+    for fields, own in ((event, "choices"), (choice, "delta")):
+        for name, value in fields.items():
+            if name != own and isinstance(value, dict | list):
+                return None
     return event
