@@ -8,7 +8,7 @@ time, what is an error and what an end is judged here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.grammar import GRAMMARS, Grammar
 from proxy.owed import Owed
-from proxy.replies import Chunk, ChunkStream, Completion, Reply
+from proxy.replies import ChunkStream, Completion, Reply, Source
 from proxy.retry import Kind
 from proxy.types import Call, Json, Target
 from proxy.upstream import failures
@@ -39,7 +39,7 @@ class Reading(Protocol):
         """Say whether the answer is a stream, where one was asked for."""
         ...
 
-    def source(self, answer: Answer) -> tuple[AsyncGenerator[Chunk, None], str]:
+    def source(self, answer: Answer) -> tuple[Source, str]:
         """
         Return the chunks of a stream for the caller, and the type of their content.
 
