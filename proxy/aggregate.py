@@ -299,9 +299,9 @@ def text_bytes(event: Json) -> int:
             return len(said.encode(errors="surrogatepass"))
     number = 0
     for _, choice in choices_of(event):
-        for said in _generated(choice):
-            if said:  # most fields are there and empty
-                number += sum(len(each.encode(errors="surrogatepass")) for each in _texts(said))
+        for part in _generated(choice):
+            if part:  # most fields are there and empty
+                number += sum(len(each.encode(errors="surrogatepass")) for each in _texts(part))
     return number
 
 
