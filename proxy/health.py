@@ -189,7 +189,7 @@ class Rests:
 
     def stands(self, target: Target) -> bool:
         """Say whether a rest of the target is in the log, and its return is not."""
-        known = self._logged.get(_place(target))
+        known = self._logged.get(_place(target)) if self._logged else None
         return known is not None and known.identity == target.identity
 
     def ends(self, target: Target) -> None:

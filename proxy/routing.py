@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
+from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 from proxy.standing import Standing
@@ -39,7 +40,7 @@ class Plan(NamedTuple):
 
     @property
     def targets(self) -> tuple[Target, ...]:
-        return tuple(step.target for step in self.steps)
+        return tuple(map(attrgetter("target"), self.steps))
 
 
 class Turn(IntEnum):
@@ -87,9 +88,9 @@ def plan_ring(
             seen.add(target.identity)
             now = standing(target)
             found.append((_turn(now), Step(target, standing=now, strategy=strategy)))
-    ordered = sorted(found, key=lambda pair: pair[0])
+    ordered = sorted(found, key=itemgetter(0))
     passed_over = bool(ordered) and ordered[0] is not found[0] and ordered[0][0][0] < Turn.RESTING
-    steps = tuple(step for _, step in ordered)
+    steps = tuple(map(itemgetter(1), ordered))
     return Plan(steps, tuple(left_out), _home(groups), passed_over)
 
 

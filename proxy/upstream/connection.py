@@ -119,13 +119,15 @@ class Arrival:
         """Take a piece of the body; say whether more is held than need be."""
         self._pieces.append(piece)
         self._held_bytes += len(piece)
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
         return self._held_bytes > BUFFER_BYTES
 
     def ends(self, error: ConnectionBroken | None = None) -> None:
         """Take note that nothing more comes; without an error, that all is here."""
         self.complete, self._error, self._connection = error is None, error, None
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
 
 
 class Owner(Protocol):
@@ -280,7 +282,7 @@ class Connection(asyncio.Protocol):
             self._headers = {}
         elif self._arrival is not None:
             self._arrival.begins(status, self._headers)
-            if self._arrival.refuses:
+            if status >= LEAST_REFUSAL:
                 self._drained.set()  # nobody who is still pouring need wait
 
     def on_body(self, body: bytes) -> None:
@@ -297,11 +299,13 @@ class Connection(asyncio.Protocol):
             return  # of what came before the answer itself
         self._arrival = None
         arrival.ends()
-        self.resume()
+        if self._paused:
+            self.resume()
         if self._pouring or not self._taken or not self._parser.should_keep_alive():
             self.usable = False
         if self.usable:
-            self.keeps_s = _keeps_s(self._headers.get("keep-alive"))
+            if "keep-alive" in self._headers:
+                self.keeps_s = _keeps_s(self._headers["keep-alive"])
             self._owner.freed(self)
         else:
             self.abort()
@@ -324,7 +328,7 @@ class Connection(asyncio.Protocol):
         self.abort()
 
 
-def _keeps_s(header: str | None) -> float:
+def _keeps_s(header: str) -> float:
     """Return what `Keep-Alive: timeout=5` says (RFC 2068, section 19.7.1), with time to spare."""
-    found = KEEPS.search(header) if header else None
+    found = KEEPS.search(header)
     return inf if found is None else float(found[1]) - CROSSING_S
