@@ -299,9 +299,9 @@ def text_bytes(event: Json) -> int:
             return len(said.encode(errors="surrogatepass"))
     number = 0
     for _, choice in choices_of(event):
-        for said in _generated(choice):
-            if said:  # most fields are there and empty
-                number += sum(len(each.encode(errors="surrogatepass")) for each in _texts(said))
+        for value in _generated(choice):
+            if value:  # most fields are there and empty
+                number += sum(len(text.encode(errors="surrogatepass")) for text in _texts(value))
     return number
 
 
