@@ -96,11 +96,13 @@ class Progress:
         """Take note of one event; say whether it carries nothing but the usage."""
         grammar = self.grammar
         self.begun = self.begun or grammar.begins(event)
-        self.usage = self.usage or grammar.reports(event)
         for index, ended in grammar.endings(event):
             self.seen.add(index)
             if ended:
                 self.finished.add(index)
+        if not grammar.reports(event):
+            return False
+        self.usage = True
         return grammar.only_usage(event)
 
 
