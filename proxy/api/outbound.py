@@ -24,7 +24,7 @@ from proxy.log import Log
 from proxy.replies import EVENTS as EVENT_STREAM
 from proxy.replies import ChunkStream, Completion
 from proxy.types import Tally
-from proxy.waiting import Waiting
+from proxy.waiting import counted
 
 JSON_TYPE = JSON[1]
 OVERHEAD = b"x-mobius-overhead-ms"
@@ -147,17 +147,16 @@ class Outbound:
                 await self._open([], asking=True)
                 await self._frames(sse.COMMENT_FRAME)
 
-    async def _patiently(self, sending: Awaitable[None]) -> None:
+    def _patiently(self, sending: Awaitable[None]) -> Awaitable[None]:
         """
         Wait until it is sent; what that takes is the reader's time.
 
         Only for who reads the reply: while a pulse is sent, it is the provider who is waited for.
         """
-        waiting = Waiting(self._clock.now)
-        try:
-            await waiting.through(sending)
-        finally:
-            self._tally.waits_s += waiting.total_s
+        return counted(sending, self._clock.now, self._add_wait)
+
+    def _add_wait(self, seconds: float) -> None:
+        self._tally.waits_s += seconds
 
     async def _open(
         self, headers: RawHeaders, *, content_type: str = EVENT_STREAM, asking: bool = False
