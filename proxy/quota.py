@@ -256,7 +256,6 @@ class Quota:
             caller.name,
             caller.team or "",
             call.user or "",
-            call.tags,
             admission.model,
             target.label,
             target.provider,
@@ -265,6 +264,7 @@ class Quota:
             reservation.prompt_tokens,
             reservation.completion_tokens,
             reservation.nano_usd,
+            call.tags,
         )
         first, admission.recorded = not admission.recorded, True
         try:

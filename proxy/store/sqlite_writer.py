@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from proxy.clock import Clock
-from proxy.store import Admitted, LedgerUnavailable, Opened
-from proxy.store.sqlite import Book
+from proxy.store import Admitted, LedgerUnavailable
+from proxy.store.sqlite import Book, Columns
 from proxy.store.sqlite_owner import Owner
 from proxy.store.sqlite_schema import connect, unavailable
 
@@ -78,7 +78,7 @@ class Writer:
         self._gathered: list[Job] = []  # in this turn of the event loop
         self._admitted: dict[Admitted, int] = {}  # in the last moments
         self._jobs: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
-        self._rows: dict[str, Opened] = {}  # that are open
+        self._rows: dict[str, Columns] = {}  # that are open
         self._kept: dict[str, Job] = {}  # what ends a row, by the row's id: no more than are open
         self._uncounted: dict[Admitted, int] = {}
         self._book: Book | None = None
