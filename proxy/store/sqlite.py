@@ -104,8 +104,7 @@ class Book:
     ) -> None:
         self.origins = OriginTable(connection)
         self._connection = connection
-        # One cursor: no two statements are under way, and to make one costs as much as some of them.
-        self._run = connection.cursor().execute
+        self._run = connection.execute
         self._owner = owner
         self._rows = rows
         self._changes: dict[str, Columns | None] = {}  # to `rows`, by this transaction
@@ -113,11 +112,11 @@ class Book:
         self._counts: dict[tuple[Any, ...], list[tuple[int, ...]]] = {}
 
     def begin(self) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
+        self._run("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
         self._write_sums()
-        self._connection.execute("COMMIT")
+        self._run("COMMIT")
         for row_id, row in self._changes.items():
             if row is None:
                 self._rows.pop(row_id, None)
@@ -129,7 +128,7 @@ class Book:
         self._changes.clear()
         self._counts.clear()
         if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+            self._run("ROLLBACK")
 
     def probe(self) -> None:
         """Write something that changes nothing, to see whether writing is possible."""
@@ -268,7 +267,7 @@ def columns_of(row: Opened, owner: str) -> Columns:
 def opened_from(columns: tuple[Any, ...]) -> Opened:
     """Return the beginning of a row as it was given; takes the columns of either table."""
     *plain, tags, _ = columns[:OPENED_WIDTH]
-    return Opened(*plain, tuple(orjson.loads(tags)))
+    return Opened._make((*plain, tuple(orjson.loads(tags))))
 
 
 def closed_from(columns: tuple[Any, ...]) -> Closed:

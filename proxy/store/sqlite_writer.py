@@ -97,9 +97,11 @@ class Writer:
         Waking the thread costs more than most jobs do, so all that one turn of the event loop puts
         is handed over together at the end of the turn.
         """
-        idle = not self._gathered
-        self._gather_admitted()
-        self._gathered.append(job)
+        gathered = self._gathered
+        idle = not gathered
+        if self._admitted:
+            self._gather_admitted()
+        gathered.append(job)
         if idle:
             try:
                 asyncio.get_running_loop().call_soon(self._hand_over)
@@ -117,15 +119,15 @@ class Writer:
                 self._hand_over()
 
     def _hand_over(self) -> None:
-        self._gather_admitted()
+        if self._admitted:
+            self._gather_admitted()
         gathered, self._gathered = self._gathered, []
         for start in range(0, len(gathered), MOST_JOBS):
             self._jobs.put(gathered[start : start + MOST_JOBS])
 
     def _gather_admitted(self) -> None:
-        if self._admitted:
-            admitted, self._admitted = self._admitted, {}
-            self._gathered += [admission(*each) for each in admitted.items()]
+        admitted, self._admitted = self._admitted, {}
+        self._gathered += [admission(*each) for each in admitted.items()]
 
     def stop(self, wait_s: float) -> None:
         """Have all written that was put before, and the file closed, or have waited that long."""
