@@ -75,7 +75,8 @@ class Writer:
         self._retry_s = retry_s
         self._patience_s = patience_s
         self._connect = connect
-        self._gathered: list[Job] = []  # in this turn of the event loop
+        self._gathered: list[Job] = []  # in this turn of the event loop, or two
+        self._crowded = False  # more than one was handed over the last time
         self._admitted: dict[Admitted, int] = {}  # in the last moments
         self._jobs: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
         self._rows: dict[str, Columns] = {}  # that are open
@@ -94,8 +95,9 @@ class Writer:
         """
         Have the job done after those that were put before.
 
-        Waking the thread costs more than most jobs do, so all that one turn of the event loop puts
-        is handed over together at the end of the turn.
+        Waking the thread and a transaction cost more than most jobs do, so all that one turn of
+        the event loop puts is handed over together at its end; and where that was several the last
+        time, all that two turns put.
         """
         gathered = self._gathered
         idle = not gathered
@@ -104,7 +106,11 @@ class Writer:
         gathered.append(job)
         if idle:
             try:
-                asyncio.get_running_loop().call_soon(self._hand_over)
+                loop = asyncio.get_running_loop()
+                if self._crowded:
+                    loop.call_soon(loop.call_soon, self._hand_over)
+                else:
+                    loop.call_soon(self._hand_over)
             except RuntimeError:  # no loop, no turn
                 self._hand_over()
 
@@ -122,6 +128,7 @@ class Writer:
         if self._admitted:
             self._gather_admitted()
         gathered, self._gathered = self._gathered, []
+        self._crowded = len(gathered) > 1
         for start in range(0, len(gathered), MOST_JOBS):
             self._jobs.put(gathered[start : start + MOST_JOBS])
 
