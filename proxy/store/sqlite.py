@@ -41,8 +41,10 @@ _OPEN = _insert("open_attempts", OPENED_WIDTH)
 _END = "DELETE FROM open_attempts WHERE id = ?"
 _CLOSE = _insert("attempts", OPENED_WIDTH + CLOSED_WIDTH).replace("ABORT", "IGNORE")
 _COUNT = f"{_insert('totals', len(GROUP) + len(COUNTS))} ON CONFLICT DO UPDATE SET {_add(COUNTS)}"
-_NAMES = slice(Opened._fields.index("key"), Opened._fields.index("surface"))
+_WHO = slice(Opened._fields.index("key"), Opened._fields.index("target"))
+_NAMES = slice(_WHO.start, Opened._fields.index("surface"))  # who, the target and the provider
 _NO_ATTEMPT = (0,) * (len(COUNTS) - 1)  # what an admitted request counts, but for itself
+_ADMITTED = (1, *_NO_ATTEMPT)
 
 _AMOUNT = {
     Unit.REQUESTS: "admitted",
@@ -106,6 +108,7 @@ class Book:
         self._connection = connection
         self._run = connection.execute
         self._owner = owner
+        self._nowhere = ("", "", "[]", owner)  # the target, provider and tags of no attempt
         self._rows = rows
         self._changes: dict[str, Columns | None] = {}  # to `rows`, by this transaction
         # What it adds to the totals: mostly of a few groups, whose sums are written once.
@@ -141,8 +144,7 @@ class Book:
     def open(self, row: Opened, *, admitted: bool) -> None:
         self._open(columns_of(row, self._owner))
         if admitted:
-            hour = hour_of(row.opened_at)
-            self.admit(Admitted(hour, row.key, row.team, row.user, row.model))
+            self._add((hour_of(row.opened_at), *row[_WHO], *self._nowhere), _ADMITTED)
 
     def _open(self, row: Columns) -> None:
         try:
@@ -168,7 +170,7 @@ class Book:
             self._finish(opened, row)
 
     def admit(self, who: Admitted, requests: int = 1) -> None:
-        self._add((*who, "", "", "[]", self._owner), (requests, *_NO_ATTEMPT))
+        self._add((*who, *self._nowhere), (requests, *_NO_ATTEMPT))
 
     def used(self, scope: Scope, unit: Unit, since: float) -> dict[str, int]:
         """Return what each owner used."""
