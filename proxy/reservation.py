@@ -10,7 +10,7 @@ from proxy.errors import UpstreamFailure
 from proxy.estimate import PromptRates, Size
 from proxy.facts import Price
 from proxy.grammar import GRAMMARS, Grammar
-from proxy.limits import Claim, Limit, Scope, ScopeKind, Unit, Window
+from proxy.limits import NANO_USD, OF_TARGET, TOKENS, Claim, Limit, Scope, Unit, Window
 from proxy.pricing import cost_nano_usd
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.retry import Kind
@@ -54,11 +54,10 @@ class Reservation:
 
     def spends(self, allowance: Allowance) -> list[Claim]:
         """Return what the attempt wants of these limits of its caller's."""
-        tokens, nano_usd = self.tokens, self.nano_usd
-        return [
-            Claim(limit, tokens if limit.unit is Unit.TOKENS else nano_usd)
-            for limit in allowance.spending
-        ]
+        if not allowance.spending:
+            return []
+        amounts = {TOKENS: self.tokens, NANO_USD: self.nano_usd}
+        return [Claim(limit, amounts[limit.unit]) for limit in allowance.spending]
 
     def claims(self, allowance: Allowance) -> list[Claim]:
         """Return the same, and after it what it wants of the deployment's own limits."""
@@ -160,4 +159,4 @@ def model_of(target: Target) -> str:
 
 
 def scope_of(target: Target) -> Scope:
-    return Scope(ScopeKind.TARGET, target.identity)
+    return Scope(OF_TARGET, target.identity)
