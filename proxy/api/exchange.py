@@ -6,7 +6,7 @@ The order of the lines is the order of the path: headers, key, a place, body, ca
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -130,12 +130,12 @@ class ModelEndpoint:
         return Incoming(raw, snapshot, exchange.query, headers, form, exchange.model)
 
 
-async def _send(outbound: Outbound, reply: Reply) -> None:
+def _send(outbound: Outbound, reply: Reply) -> Awaitable[None]:
     match reply:
         case Completion():
-            await outbound.completion(reply)
+            return outbound.completion(reply)
         case ChunkStream():
-            await outbound.stream(reply)
+            return outbound.stream(reply)
         case _:
             assert_never(reply)
 
