@@ -74,11 +74,7 @@ class ModelEndpoint:
         except ClientLeft:
             _note(exchange, "cancelled")
         except Exception as exc:
-            error = error_of(exc, exchange.state["log"])
-            if not exchange.asked:
-                exchange.state["metrics"].rejected(error.code or error.type)
-            _note(exchange, error.code or error.type, status_of(error, self._surface))
-            await exchange.outbound.fail(error)
+            await _fail(exchange, exc)
 
     def _open(self, scope: Scope, receive: Receive, send: Send) -> Exchange:
         state, headers = state_of(scope), dict(scope["headers"])
@@ -138,6 +134,15 @@ def _send(outbound: Outbound, reply: Reply) -> Awaitable[None]:
             return outbound.stream(reply)
         case _:
             assert_never(reply)
+
+
+async def _fail(exchange: Exchange, exc: Exception) -> None:
+    """Tell the caller. Named where it is caught, an error would be garbage in a circle."""
+    error = error_of(exc, exchange.state["log"])
+    if not exchange.asked:
+        exchange.state["metrics"].rejected(error.code or error.type)
+    _note(exchange, error.code or error.type, status_of(error, exchange.tally.surface))
+    await exchange.outbound.fail(error)
 
 
 def _note(exchange: Exchange, outcome: str, status: int = 200) -> None:
