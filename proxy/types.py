@@ -93,6 +93,9 @@ class Wishes:
     cache: CacheWishes = NO_WISHES
 
 
+NONE_WISHED = Wishes()
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One request as the caller sent it. `body` is forwarded untouched except for `model`."""
@@ -102,7 +105,7 @@ class Call:
     body: Json = field(repr=False)
     surface: Surface = Surface.CHAT
     wants_usage: bool = False  # the caller asked for the usage chunk of a stream
-    wishes: Wishes = Wishes()
+    wishes: Wishes = NONE_WISHED
     size_bytes: int = 0  # of the body's JSON as it came; 0 where nobody has measured
     tags: tuple[str, ...] = ()  # `agent=planner`: for the ledger
     # Of the caller's own, those that a provider of the same surface is to get; in lower case.

@@ -6,7 +6,7 @@ The order of the lines is the order of the path: headers, key, a place, body, ca
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -74,11 +74,7 @@ class ModelEndpoint:
         except ClientLeft:
             _note(exchange, "cancelled")
         except Exception as exc:
-            error = error_of(exc, exchange.state["log"])
-            if not exchange.asked:
-                exchange.state["metrics"].rejected(error.code or error.type)
-            _note(exchange, error.code or error.type, status_of(error, self._surface))
-            await exchange.outbound.fail(error)
+            await _fail(exchange, exc)
 
     def _open(self, scope: Scope, receive: Receive, send: Send) -> Exchange:
         state, headers = state_of(scope), dict(scope["headers"])
@@ -130,14 +126,23 @@ class ModelEndpoint:
         return Incoming(raw, snapshot, exchange.query, headers, form, exchange.model)
 
 
-async def _send(outbound: Outbound, reply: Reply) -> None:
+def _send(outbound: Outbound, reply: Reply) -> Awaitable[None]:
     match reply:
         case Completion():
-            await outbound.completion(reply)
+            return outbound.completion(reply)
         case ChunkStream():
-            await outbound.stream(reply)
+            return outbound.stream(reply)
         case _:
             assert_never(reply)
+
+
+async def _fail(exchange: Exchange, exc: Exception) -> None:
+    """Tell the caller. Named where it is caught, an error would be garbage in a circle."""
+    error = error_of(exc, exchange.state["log"])
+    if not exchange.asked:
+        exchange.state["metrics"].rejected(error.code or error.type)
+    _note(exchange, error.code or error.type, status_of(error, exchange.tally.surface))
+    await exchange.outbound.fail(error)
 
 
 def _note(exchange: Exchange, outcome: str, status: int = 200) -> None:

@@ -33,9 +33,9 @@ class Cycle(RequestResponseCycle):
             return
         if self.response_started:
             raise RuntimeError("there is an answer already")
+        head = self._head(message["status"], message["headers"])
         self.response_started = self.response_complete = True
         self.waiting_for_100_continue = False
-        head = self._head(message["status"], message["headers"])
         self.transport.write_whole(head + message["body"])
         self.message_event.set()
         if not self.keep_alive:

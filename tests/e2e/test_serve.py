@@ -128,7 +128,7 @@ def test_who_reloads_and_who_may_not_is_in_the_log_and_polls_are_not() -> None:
                 mobius.http.get(path)
             assert mobius.log == before_polls
             for key, status in ((MASTER, 200), ("sk-guessed", 401)):
-                headers = {"authorization": f"Bearer {key}"}
+                headers = {"authorization": f"Bearer {key}", "x-forwarded-for": "203.0.113.9"}
                 assert mobius.http.post("/admin/reload", headers=headers).status_code == status
             asked = mobius.wait_until(lambda: lines(mobius, "admin")[1:] and lines(mobius, "admin"))
             assert [(line["level"], line["asked"]) for line in asked] == [
@@ -136,3 +136,4 @@ def test_who_reloads_and_who_may_not_is_in_the_log_and_polls_are_not() -> None:
                 ("warning", "POST /admin/reload"),
             ]
             assert (asked[0]["caller"], asked[1]["status"]) == ("master", 401)
+            assert asked[1]["client"] == "203.0.113.9", "a proxy on this machine is believed"
