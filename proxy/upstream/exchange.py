@@ -78,22 +78,27 @@ class Exchange:
         """Send what is written, once, and return its answer, as `Upstream.call` says."""
         limit_s, late = limit_of(target, call)
         try:
-            async with Owed() as owed:
-                async with asyncio.timeout(limit_s):
-                    answer = await self._http.post(
-                        written.address.url,
-                        written.body,
-                        _headers(written),
-                        connect_s=target.timeouts.connect_s,
-                        waiting=waiting,
-                    )
-                    owed.callback(answer.close)
+            async with asyncio.timeout(limit_s):
+                answer = await self._http.post(
+                    written.address.url,
+                    written.body,
+                    _headers(written),
+                    connect_s=target.timeouts.connect_s,
+                    waiting=waiting,
+                )
+                try:
                     reply = await self._read(answer, target, call, written, waiting)
-                if isinstance(reply, ChunkStream):
-                    return reply.owe(owed.pop_all())
-                return reply
+                except BaseException:
+                    answer.close()
+                    raise
         except TimeoutError as exc:
             raise UpstreamFailure(f"no answer within {limit_s:g} s", kind=late) from exc
+        if isinstance(reply, ChunkStream):
+            owed = Owed()
+            owed.callback(answer.close)
+            return reply.owe(owed)
+        answer.close()
+        return reply
 
     async def _read(
         self, answer: Answer, target: Target, call: Call, written: Written, waiting: Waiting
