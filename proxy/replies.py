@@ -164,9 +164,8 @@ def _payloads_of(raw: bytes) -> list[bytes]:
 
 def _read(payloads: Sequence[bytes]) -> tuple[Json, ...]:
     events = tuple(map(orjson.loads, payloads))
-    for event in events:
-        if not isinstance(event, dict):
-            raise ValueError("an event is not a JSON object")
+    if not all(isinstance(event, dict) for event in events):
+        raise ValueError("an event is not a JSON object")
     return events
 
 

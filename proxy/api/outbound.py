@@ -31,6 +31,8 @@ OVERHEAD = b"x-mobius-overhead-ms"
 # The server's extension of the ASGI scope: a message of this type is a whole answer, with `status`,
 # `headers` and `body`. Each message costs more than to render what is in it.
 WHOLE = "mobius.whole"
+# With it comes another: ASGI's own start of an answer, of one whose length nobody knows yet.
+START = "mobius.start"
 
 
 class Outbound:
@@ -46,7 +48,7 @@ class Outbound:
         form: Form | None = None,
         in_one: bool = False,
     ) -> None:
-        """`in_one`: the server takes a whole answer in one message."""
+        """`in_one`: the server takes a whole answer in one message, and knows our START."""
         self.started = False
         self.finished = False
         self._form = form or AsItCame(tally)
@@ -178,7 +180,8 @@ class Outbound:
         known = tally_headers(self._tally, self._clock.now())
         # While a target is being asked, nobody can tell yet how much of the time was ours.
         headers += [pair for pair in known if not (asking and pair[0] == OVERHEAD)]
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        kind = START if self._in_one else "http.response.start"
+        await self._send({"type": kind, "status": status, "headers": headers})
         self.started = True
 
     async def _send(self, message: Message) -> None:
