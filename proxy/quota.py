@@ -29,11 +29,11 @@ from proxy.estimate import (
 from proxy.headroom import Headroom
 from proxy.ids import Ids
 from proxy.leeway import Need
-from proxy.limits import NOTHING, OF_TARGET, Claim, Refusal, Spent, Unit
+from proxy.limits import NOTHING, OF_TARGET, REQUESTS, Claim, Refusal, Spent, Unit
 from proxy.metrics import Metrics
 from proxy.pricing import bound_nano_usd
 from proxy.reservation import OK, Reservation, model_of, scope_of
-from proxy.snapshot import Snapshot
+from proxy.snapshot import Snapshot, is_at
 from proxy.store import MOST_AMOUNT, Closed, LedgerUnavailable, Opened, Records
 from proxy.store.port import QuotaStore, Standings, StoreUnavailable
 from proxy.types import Call, Caller, Tally, Target
@@ -58,6 +58,7 @@ class Quota:
         self._rates = rates or PromptRates()
         self._file = Allowances()  # that is in force
         self._generation = 0
+        self._targets: dict[str, Target] = {}  # of that file, by label
         # What is under way: requests that were let in, and attempts as long as they are open.
         self._inside: dict[str, Admission] = {}
         self._aside: dict[str, tuple[Admission, Reservation]] = {}
@@ -103,6 +104,7 @@ class Quota:
             return
         before, self._file = self._file, snapshot.allowances
         self._generation, self._known = snapshot.generation, {}
+        self._targets = {target.label: target for target in snapshot.targets()}
         # Whoever is let in without such a limit is not counted under it: only in the ledger.
         now = {limit.counter for limit in self._file.configured()}
         gone = [limit for limit in before.configured() if limit.counter not in now]
@@ -318,7 +320,13 @@ class Quota:
             admission.holds = True
 
     def _count_attempt(self, admission: Admission, reservation: Reservation) -> None:
-        if claims := reservation.spends(self._now(admission)):
+        claims = reservation.spends(self._now(admission))
+        written = self._targets.get(reservation.target.label)
+        if written is not None and is_at(reservation.target, written):
+            # It was a request when it began, which its deployment's minute has seen or has not.
+            own = reservation.takes(written)
+            claims += [claim for claim in own if claim.limit.unit is not REQUESTS]
+        if claims:
             self._store.adopt(reservation.id, claims)
 
     def _now(self, admission: Admission) -> Allowance:

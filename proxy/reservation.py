@@ -61,18 +61,23 @@ class Reservation:
 
     def claims(self, allowance: Allowance) -> list[Claim]:
         """Return the same, and after it what it wants of the deployment's own limits."""
-        claims, target = self.spends(allowance), self.target
+        return self.spends(allowance) + self.takes(self.target)
+
+    def takes(self, target: Target) -> list[Claim]:
+        """Return what it wants of the limits that its deployment has of its own by this target."""
         if target.rpm is target.tpm is target.max_parallel is None:
-            return claims
+            return []
         own = (
             (target.rpm, Unit.REQUESTS, Window.MINUTE, "rpm", 1),
             (target.tpm, Unit.TOKENS, Window.MINUTE, "tpm", self.tokens),
             (target.max_parallel, Unit.PARALLEL, Window.NOW, "max_parallel_requests", 1),
         )
-        for most, unit, window, word, amount in own:
-            if most is not None:
-                claims.append(Claim(Limit(scope_of(target), unit, window, most, word), amount))
-        return claims
+        scope = scope_of(self.target)
+        return [
+            Claim(Limit(scope, unit, window, most, word), amount)
+            for most, unit, window, word, amount in own
+            if most is not None
+        ]
 
     def watch(self, reply: Reply) -> Reply:
         """Return `reply`; what it reports is taken note of, now or as it is read."""

@@ -86,10 +86,10 @@ class MemoryStore:
 
     def adopt(self, id: str, claims: Sequence[Claim]) -> None:
         for limit, amount in claims:
-            if limit.unit is Unit.PARALLEL:
-                held = self._slots.setdefault(id, [])
-            elif id in self._reserved:
+            if id in self._reserved:
                 held = self._reserved[id].held
+            elif limit.unit is Unit.PARALLEL:
+                held = self._slots.setdefault(id, [])
             else:
                 continue
             counter = self._counter(limit)

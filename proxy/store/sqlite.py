@@ -41,8 +41,8 @@ _OPEN = _insert("open_attempts", OPENED_WIDTH)
 _END = "DELETE FROM open_attempts WHERE id = ?"
 _CLOSE = _insert("attempts", OPENED_WIDTH + CLOSED_WIDTH).replace("ABORT", "IGNORE")
 _COUNT = f"{_insert('totals', len(GROUP) + len(COUNTS))} ON CONFLICT DO UPDATE SET {_add(COUNTS)}"
-_WHO = slice(Opened._fields.index("key"), Opened._fields.index("target"))
-_NAMES = slice(_WHO.start, Opened._fields.index("surface"))  # who, the target and the provider
+# Who asked for what, the target and its provider.
+_NAMES = slice(Opened._fields.index("key"), Opened._fields.index("surface"))
 _NO_ATTEMPT = (0,) * (len(COUNTS) - 1)  # what an admitted request counts, but for itself
 _ADMITTED = (1, *_NO_ATTEMPT)
 
@@ -144,7 +144,8 @@ class Book:
     def open(self, row: Opened, *, admitted: bool) -> None:
         self._open(columns_of(row, self._owner))
         if admitted:
-            self._add((hour_of(row.opened_at), *row[_WHO], *self._nowhere), _ADMITTED)
+            who = (hour_of(row.opened_at), row.key, row.team, row.user, row.model)
+            self._add((*who, *self._nowhere), _ADMITTED)
 
     def _open(self, row: Columns) -> None:
         try:
