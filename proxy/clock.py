@@ -24,7 +24,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    # As they are: a request looks at the clock a dozen times, and a call more is what that costs.
+    # Asked some thirty times a request, so without a call of Python's in between.
     now = staticmethod(time.monotonic)
     wall = staticmethod(time.time)
 

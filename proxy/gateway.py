@@ -116,10 +116,11 @@ class Gateway:
     def _see(self, call: Call, tally: Tally, chunk: Chunk) -> None:
         if chunk.plain is not None:
             self._metrics.content(tally, chunk.plain.number)
-        begins = GRAMMARS[call.surface].begins
-        for event in chunk.told:
-            if begins(event):
-                self._metrics.content(tally)
+        if told := chunk.told:
+            begins = GRAMMARS[call.surface].begins
+            for event in told:
+                if begins(event):
+                    self._metrics.content(tally)
 
 
 def _add_wait(tally: Tally, stream: ChunkStream) -> None:

@@ -64,6 +64,11 @@ class Owed:
         """Await what `leave` returns at the end; it is told of the error."""
         self._exits.append((True, leave))
 
+    def take(self, other: Owed) -> None:
+        """Take over all that is owed there, to be done before what is owed here."""
+        self._exits += other._exits
+        other._exits = []
+
     def pop_all(self) -> Owed:
         """Return all that is owed; nothing is owed here any more."""
         moved = Owed()
