@@ -36,6 +36,19 @@ async def _timed(seconds: float, steps: Generator[Any, Any, T], awaited: Any) ->
 
 
 @coroutine
+def watched(work: Awaitable[T], watch: Callable[[], object]) -> Generator[Any, Any, T]:
+    """Await `work`, and call `watch` once there is something to be waited for."""
+    steps = work.__await__()
+    try:
+        awaited = next(steps)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    watch()
+    return (yield from _resumed(steps, awaited))
+
+
+@coroutine
 def _resumed(steps: Generator[Any, Any, T], awaited: Any) -> Generator[Any, Any, T]:
     """Go on with what has begun, and waits for `awaited`."""
     try:
@@ -45,10 +58,11 @@ def _resumed(steps: Generator[Any, Any, T], awaited: Any) -> Generator[Any, Any,
             except BaseException as exc:
                 awaited = steps.throw(exc)
             else:
-                awaited = next(steps)
+                break
     except StopIteration as done:
         result: T = done.value
         return result
+    return (yield from steps)
 
 
 class Bound:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from proxy.waiting import Bound, counted, within
+from proxy.waiting import Bound, counted, watched, within
 
 pytestmark = pytest.mark.anyio
 
@@ -181,3 +181,43 @@ async def test_only_what_is_waited_for_is_counted() -> None:
         async with asyncio.timeout(0.001):
             await counted(given(future), now, spans.append)
     assert spans == [10.0, 10.0]
+
+
+async def test_what_is_at_hand_is_not_watched_and_what_is_waited_for_is_from_then_on() -> None:
+    seen: list[str] = []
+
+    async def work(future: asyncio.Future[int]) -> int:
+        seen.append("begun")
+        first = await future
+        await asyncio.sleep(0)
+        seen.append("done")
+        return first
+
+    assert await watched(at_hand(3), lambda: seen.append("watched")) == 3
+    assert seen == []
+    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    waiting = asyncio.create_task(watched(work(future), lambda: seen.append("watched")))
+    await asyncio.sleep(0)
+    assert seen == ["begun", "watched"]
+    future.set_result(2)
+    assert await waiting == 2
+    assert seen == ["begun", "watched", "done"]
+
+
+async def test_one_who_is_watched_may_take_a_cancellation_and_go_on() -> None:
+    async def stubborn(future: asyncio.Future[int]) -> list[str]:
+        heard = []
+        for _ in range(3):
+            try:
+                await future
+            except asyncio.CancelledError:
+                heard.append("cancelled")
+                future = asyncio.get_running_loop().create_future()
+        return heard
+
+    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    waiting = asyncio.create_task(watched(stubborn(future), lambda: None))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        waiting.cancel()
+    assert await waiting == ["cancelled"] * 3

@@ -82,8 +82,10 @@ class Conversation:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            await self._unwind(exc)
+            if self._errors or self._forget is not None or self._waiting or self._beside:
+                await self._unwind(exc)
         finally:
+            self._task = None
             self._left(self)
 
     async def _unwind(self, exc: BaseException | None) -> None:
