@@ -14,10 +14,11 @@ from typing import Any
 
 import uvloop
 
-from bench import machine, record, report
+from bench import machine, peer, record, report
 from bench.campaign import PARTS, Campaign, Options, Results, steps
 from bench.child import NotServing
 from bench.payload import WrongAnswer
+from bench.peer import OtherVersion
 from bench.progress import Progress
 
 LATEST = Path(__file__).parent / "results" / "latest.json"
@@ -27,18 +28,20 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Return 0; 1 when something answered wrongly or not at all; 130 when interrupted."""
     args = _parser().parse_args(argv)
-    options = Options(args.rounds, args.seconds, args.within, frozenset(args.only or PARTS))
     facts = machine.facts()
     try:
+        found = peer.find(args.litellm)
+        only = frozenset(args.only or PARTS)
+        options = Options(args.rounds, args.seconds, args.within, only, found)
         results = _run(options)
-    except (WrongAnswer, NotServing, ConnectionError, TimeoutError) as error:
+    except (WrongAnswer, NotServing, OtherVersion, ConnectionError, TimeoutError) as error:
         notes = getattr(error, "__notes__", [])
         print(f"nothing was measured: {error!r}", *notes, sep="\n", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("interrupted; every process it started has ended", file=sys.stderr)
         return INTERRUPTED
-    print(report.render(results, facts))
+    print(report.render(results, facts, found))
     record.write(args.json, results, options, facts)
     return 0
 
@@ -74,6 +77,12 @@ def _parser() -> argparse.ArgumentParser:
         help="no new round after the third would end later (default %(default)g)",
     )
     add("--only", action="append", choices=PARTS, help="leave out the other parts; may be repeated")
+    add(
+        "--litellm",
+        type=Path,
+        metavar="COMMAND",
+        help="LiteLLM's proxy, in an environment of its own (default: that of make bench-litellm)",
+    )
     add("--json", type=Path, default=LATEST, metavar="PATH", help="where the raw rounds go")
     return parser
 

@@ -8,16 +8,19 @@ the machine does meanwhile hits all of them; a ratio is only ever taken within a
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import cast
+from bench import cast, peer
 from bench.cache import measure_cache
-from bench.cast import Start
+from bench.cast import Server, Start
 from bench.child import Child
 from bench.load import LEAST_CPU_S, Case, Sample, measure
+from bench.loading import LoadingStart, measure_loading
 from bench.payload import Kind, WrongAnswer
+from bench.peer import Peer
 from bench.progress import Progress
 from bench.quota import QuotaSample, measure_quota
 from bench.ring import RingTimes, measure_ring
@@ -33,7 +36,7 @@ CASES = (
 SERVERS = (cast.floor, cast.mobius, cast.translated)
 PARTS = ("unary", "stream", "paced", "ring", "cache", "quota", "start")
 EXTRA_STARTS = 2
-WARM_UP = 16  # connections
+WARM_UP = 16  # connections; more than that only the floor and Mobius are asked on
 LEAST_ROUNDS = 3
 RING_S = 15.0  # what is left of the time for the ring, which comes last
 
@@ -46,6 +49,7 @@ class Options:
     seconds: float
     within_s: float
     only: frozenset[str]
+    peer: Peer
 
     @property
     def cases(self) -> tuple[Case, ...]:
@@ -58,6 +62,7 @@ class Results:
 
     samples: list[Sample] = field(default_factory=list)
     starts: list[Start] = field(default_factory=list)
+    loading: list[LoadingStart] = field(default_factory=list)
     memory_mib: dict[str, float] = field(default_factory=dict)  # after the load
     ring: RingTimes | None = None
     cache: list[Sample] = field(default_factory=list)
@@ -104,19 +109,27 @@ class Campaign:
                 self._progress.step("start", server.__name__)
                 with server(origin, self._folder) as (_child, start):
                     self.results.starts.append(start)
+            self._progress.step("start", "mixed")
+            self.results.loading.append(measure_loading(origin, self._folder))
 
     async def _measure_load(self, origin: Child) -> None:
         with ExitStack() as running:
-            children = {origin.name: origin}
+            servers = [Server(origin.name, origin)]
             self._progress.step("start")
             for server in SERVERS:
                 child, start = running.enter_context(server(origin, self._folder))
-                children[child.name] = child
+                servers.append(Server(child.name, child))
                 self.results.starts.append(start)
-            rig = Rig(self._options, children, self._progress)
+            if self._options.peer.command is not None:
+                self._progress.step("start", peer.NAME)
+                serving = peer.serving(self._options.peer.command, origin, self._folder)
+                child, start = running.enter_context(serving)
+                servers += peer.servers(child)
+                self.results.starts.append(start)
+            rig = Rig(self._options, servers, self._progress)
             await rig.warm_up()
             await self._measure_rounds(rig)
-            self.results.memory_mib = {name: each.memory_mib() for name, each in children.items()}
+            self.results.memory_mib = {each.child.name: each.child.memory_mib() for each in servers}
 
     async def _measure_rounds(self, rig: Rig) -> None:
         """Measure as many rounds as were asked for and as there is time for."""
@@ -132,56 +145,67 @@ class Campaign:
 
 
 class Rig:
-    """The servers under load."""
+    """The servers under load, in the order of the tables."""
 
-    def __init__(self, options: Options, children: dict[str, Child], progress: Progress) -> None:
-        self._options, self._children, self._progress = options, children, progress
+    def __init__(self, options: Options, servers: Sequence[Server], progress: Progress) -> None:
+        self._options, self._servers, self._progress = options, servers, progress
+        self._origin = servers[0].child
 
     async def warm_up(self) -> None:
         """Every server has answered every kind of request for a while."""
         for kind in sorted({case.kind for case in self._options.cases}):
-            for name in _order(Case(kind, WARM_UP), 0):
-                self._progress.step("warm-up", f"{kind}, {name}")
-                await self._measure(0, Case(kind, WARM_UP), name)
+            case = Case(kind, WARM_UP)
+            for server in self._servers:
+                if is_asked(server.name, case):
+                    self._progress.step("warm-up", f"{kind}, {server.name}")
+                    await self._measure(0, case, server)
 
     async def measure_round(self, number: int) -> list[Sample]:
         samples = []
         for case in self._options.cases:
-            for name in _order(case, number):
-                what = f"{case.kind} on {case.concurrency}, {name}"
+            asked = [server for server in self._servers if is_asked(server.name, case)]
+            for server in asked[::-1] if number % 2 else asked:
+                what = f"{case.kind} on {case.concurrency}, {server.name}"
                 self._progress.step(f"round {number} of {self._options.rounds}", what)
-                samples.append(await self._measure(number, case, name))
+                samples.append(await self._measure(number, case, server))
         return samples
 
-    async def _measure(self, number: int, case: Case, name: str) -> Sample:
+    async def _measure(self, number: int, case: Case, server: Server) -> Sample:
         """Measure one server. Raises WrongAnswer unless the provider served just as many."""
-        served = await cast.served(self._children["direct"], case.kind)
+        served = await cast.served(self._origin, case.kind)
         sample = await measure(
             number,
             case,
-            self._children[name],
-            cast.request(case.kind),
+            server,
+            cast.request(case.kind, server.model),
             seconds=self._options.seconds,
-            least_cpu_s=0.0 if name == "direct" else LEAST_CPU_S,
+            least_cpu_s=0.0 if server.child is self._origin else LEAST_CPU_S,
         )
-        served = await cast.served(self._children["direct"], case.kind) - served
+        served = await cast.served(self._origin, case.kind) - served
         if served != len(sample.latencies_ms):
-            raise WrongAnswer(f"{name}: {len(sample.latencies_ms)} answers of {served} served")
+            raise WrongAnswer(f"{server.name}: {len(sample.latencies_ms)} answers, {served} served")
         return sample
 
 
 def steps(options: Options) -> int:
     """Return how many steps a campaign reports."""
-    starts = len(SERVERS) * EXTRA_STARTS if "start" in options.only else 0
-    kinds = len({case.kind for case in options.cases})
-    load = sum(len(_order(case, 0)) for case in options.cases) * options.rounds
-    return starts + bool(kinds) + 3 * kinds + load + len({"ring", "cache", "quota"} & options.only)
+    starts = (len(SERVERS) + 1) * EXTRA_STARTS if "start" in options.only else 0
+    kinds = {case.kind for case in options.cases}
+    load = sum(_asked(case, options) for case in options.cases) * options.rounds
+    warm_up = sum(_asked(Case(kind, WARM_UP), options) for kind in kinds)
+    return (
+        starts + 2 * bool(kinds) + warm_up + load + len({"ring", "cache", "quota"} & options.only)
+    )
 
 
-def _order(case: Case, number: int) -> list[str]:
-    names = ["floor", "mobius"]
-    if case.concurrency <= WARM_UP:
-        names = ["direct", *names]
-        if case.kind is not Kind.PACED:
-            names.append("translated")
-    return names[::-1] if number % 2 else names
+def _asked(case: Case, options: Options) -> int:
+    peers = peer.OPPOSITE if options.peer.command is not None else ()
+    names = ("direct", "floor", "mobius", "translated", *peers)
+    return sum(is_asked(name, case) for name in names)
+
+
+def is_asked(server: str, case: Case) -> bool:
+    """Say whether a server is measured in that case."""
+    if server in peer.OPPOSITE and case.kind is Kind.PACED:
+        return False  # it holds one such stream: many would only wait for one another
+    return server in {"floor", "mobius"} or case.concurrency <= WARM_UP

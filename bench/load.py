@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bench.cast import Server
 from bench.child import Child
 from bench.client import Connection, connected
 from bench.payload import Kind, check
@@ -54,13 +55,14 @@ class Sample:
 
 
 async def measure(
-    number: int, case: Case, child: Child, request: bytes, *, seconds: float, least_cpu_s: float
+    number: int, case: Case, server: Server, request: bytes, *, seconds: float, least_cpu_s: float
 ) -> Sample:
     """
     Ask for at least `seconds`, and until the server has used `least_cpu_s` of CPU time.
 
     Every answer is checked. What the server does after its last answer is still counted.
     """
+    child = server.child
     async with connected(child.port, case.concurrency) as connections:
         before_s = await settled_cpu_s(child)
         clients = [_Client(connection, case.kind, request) for connection in connections]
@@ -71,7 +73,7 @@ async def measure(
         cpu_s = await settled_cpu_s(child) - before_s
     latencies_ms = sorted(each for client in clients for each in client.latencies_ms)
     gaps_ms = sorted(each for client in clients for each in client.gaps_ms)
-    return Sample(number, case, child.name, wall_s, cpu_s, tuple(latencies_ms), tuple(gaps_ms))
+    return Sample(number, case, server.name, wall_s, cpu_s, tuple(latencies_ms), tuple(gaps_ms))
 
 
 class _Client:
