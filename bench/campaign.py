@@ -8,7 +8,7 @@ the machine does meanwhile hits all of them; a ratio is only ever taken within a
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from bench.cast import Server, Start
 from bench.child import Child
 from bench.load import LEAST_CPU_S, Case, Sample, measure
 from bench.loading import LoadingStart, measure_loading
+from bench.memory import MemorySample, measure_memory
 from bench.payload import Kind, WrongAnswer
 from bench.peer import Peer
 from bench.progress import Progress
@@ -34,11 +35,11 @@ CASES = (
     Case(Kind.PACED, 64),
 )
 SERVERS = (cast.floor, cast.mobius, cast.translated)
-PARTS = ("unary", "stream", "paced", "ring", "cache", "quota", "start")
+MEMORY_SERVERS = (cast.mobius,)
+PARTS = ("unary", "stream", "paced", "memory", "ring", "cache", "quota", "start")
 EXTRA_STARTS = 2
 WARM_UP = 16  # connections; more than that only the floor and Mobius are asked on
 LEAST_ROUNDS = 3
-RING_S = 15.0  # what is left of the time for the ring, which comes last
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class Results:
     starts: list[Start] = field(default_factory=list)
     loading: list[LoadingStart] = field(default_factory=list)
     memory_mib: dict[str, float] = field(default_factory=dict)  # after the load
+    streams: list[MemorySample] = field(default_factory=list)
     ring: RingTimes | None = None
     cache: list[Sample] = field(default_factory=list)
     quota: list[QuotaSample] = field(default_factory=list)
@@ -82,28 +84,26 @@ class Campaign:
     async def run(self) -> Results:
         """Return what was measured. Raises WrongAnswer, ConnectionError or NotServing."""
         start_s = time.monotonic()
-        only = self._options.only
         with cast.provider(self._folder) as origin:
-            if "start" in only:
-                self._measure_starts(origin)
+            for name, part in self._parts().items():
+                if name in self._options.only:
+                    await part(origin)
             if self._options.cases:
                 await self._measure_load(origin)
-            if "ring" in only:
-                self._progress.step("ring")
-                with cast.ring(origin, self._folder) as child:
-                    self.results.ring = await measure_ring(child)
-            if "cache" in only:
-                self._progress.step("cache")
-                rounds, seconds = self._options.rounds, self._options.seconds
-                self.results.cache = await measure_cache(origin, rounds, seconds, self._folder)
-        if "quota" in only:
-            self._progress.step("quota")
-            rounds, seconds = self._options.rounds, self._options.seconds
-            self.results.quota = await measure_quota(rounds, seconds, self._folder)
         self.results.took_s = time.monotonic() - start_s
         return self.results
 
-    def _measure_starts(self, origin: Child) -> None:
+    def _parts(self) -> Mapping[str, Callable[[Child], Awaitable[None]]]:
+        """Return what takes a time known before; the rounds of the load have what is left."""
+        return {
+            "start": self._measure_starts,
+            "memory": self._measure_memory,
+            "ring": self._measure_ring,
+            "cache": self._measure_cache,
+            "quota": self._measure_quota,
+        }
+
+    async def _measure_starts(self, origin: Child) -> None:
         for _ in range(EXTRA_STARTS):
             for server in SERVERS:
                 self._progress.step("start", server.__name__)
@@ -111,6 +111,29 @@ class Campaign:
                     self.results.starts.append(start)
             self._progress.step("start", "mixed")
             self.results.loading.append(measure_loading(origin, self._folder))
+
+    async def _measure_memory(self, origin: Child) -> None:
+        for server in MEMORY_SERVERS:
+            self._progress.step("memory", server.__name__)
+            self.results.streams.append(await measure_memory(server(origin, self._folder)))
+
+    async def _measure_ring(self, origin: Child) -> None:
+        self._progress.step("ring")
+        with cast.ring(origin, self._folder) as child:
+            self.results.ring = await measure_ring(child)
+
+    async def _measure_cache(self, origin: Child) -> None:
+        self._progress.step("cache")
+        rounds, seconds = self._few_rounds(), self._options.seconds
+        self.results.cache = await measure_cache(origin, rounds, seconds, self._folder)
+
+    async def _measure_quota(self, _origin: Child) -> None:
+        self._progress.step("quota")
+        rounds, seconds = self._few_rounds(), self._options.seconds
+        self.results.quota = await measure_quota(rounds, seconds, self._folder)
+
+    def _few_rounds(self) -> int:
+        return min(self._options.rounds, LEAST_ROUNDS)
 
     async def _measure_load(self, origin: Child) -> None:
         with ExitStack() as running:
@@ -134,10 +157,9 @@ class Campaign:
     async def _measure_rounds(self, rig: Rig) -> None:
         """Measure as many rounds as were asked for and as there is time for."""
         longest_s = 0.0
-        end_s = self._end_s - (RING_S if "ring" in self._options.only else 0.0)
         for number in range(1, self._options.rounds + 1):
             start_s = time.monotonic()
-            if number > LEAST_ROUNDS and start_s + longest_s > end_s:
+            if number > LEAST_ROUNDS and start_s + longest_s > self._end_s:
                 break
             self.results.samples += await rig.measure_round(number)
             self.results.rounds = number
@@ -189,13 +211,17 @@ class Rig:
 
 def steps(options: Options) -> int:
     """Return how many steps a campaign reports."""
-    starts = (len(SERVERS) + 1) * EXTRA_STARTS if "start" in options.only else 0
-    kinds = {case.kind for case in options.cases}
+    steps_of = {
+        "start": (len(SERVERS) + 1) * EXTRA_STARTS,
+        "memory": len(MEMORY_SERVERS),
+        **dict.fromkeys(("ring", "cache", "quota"), 1),
+    }
     load = sum(_asked(case, options) for case in options.cases) * options.rounds
-    warm_up = sum(_asked(Case(kind, WARM_UP), options) for kind in kinds)
-    return (
-        starts + 2 * bool(kinds) + warm_up + load + len({"ring", "cache", "quota"} & options.only)
-    )
+    kinds = {case.kind for case in options.cases}
+    if kinds:
+        starts = 1 if options.peer.command is None else 2
+        load += starts + sum(_asked(Case(kind, WARM_UP), options) for kind in kinds)
+    return load + sum(steps_of.get(part, 0) for part in options.only)
 
 
 def _asked(case: Case, options: Options) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from bench.child import HOST, Child, held_port
-from bench.client import connected, post
+from bench.client import Connection, connected, post
 from bench.payload import CLAUDE, Kind, check, question
 
 PATH = "/v1/chat/completions"
@@ -125,7 +125,7 @@ def keeping(place: str, url: str | None, origin: Child, folder: Path) -> Iterato
 
 async def served(origin: Child, kind: Kind) -> int:
     """Return how many answers of that kind the provider has given so far."""
-    async with connected(origin.port, 1) as (connection,):
+    async with connected(origin.port, 1, Connection) as (connection,):
         answer = await connection.ask(b"GET /served HTTP/1.1\r\n\r\n")
     count: int = json.loads(answer.body)[kind]
     return count

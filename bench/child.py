@@ -116,7 +116,11 @@ class Child:
 
     def memory_mib(self) -> float:
         """Return the resident memory, with that of every child process."""
-        return sum(_resident_kib(pid) for pid in _family(self._running.pid)) / 1024
+        return sum(_kib(pid, "VmRSS:") for pid in _family(self._running.pid)) / 1024
+
+    def peak_memory_mib(self) -> float:
+        """Return the most that was ever resident, of each process at its own time."""
+        return sum(_kib(pid, "VmHWM:") for pid in _family(self._running.pid)) / 1024
 
 
 def _family(pid: int) -> list[int]:
@@ -133,6 +137,6 @@ def _ticks(pid: int) -> int:
     return int(fields[11]) + int(fields[12])
 
 
-def _resident_kib(pid: int) -> int:
+def _kib(pid: int, name: str) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0])
+    return int(status.partition(name)[2].split()[0])

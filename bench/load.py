@@ -63,7 +63,7 @@ async def measure(
     Every answer is checked. What the server does after its last answer is still counted.
     """
     child = server.child
-    async with connected(child.port, case.concurrency) as connections:
+    async with connected(child.port, case.concurrency, Connection) as connections:
         before_s = await settled_cpu_s(child)
         clients = [_Client(connection, case.kind, request) for connection in connections]
         start_s = time.monotonic()

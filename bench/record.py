@@ -36,6 +36,10 @@ def write(path: Path, results: Results, options: Options, machine: dict[str, Any
         "starts": [dataclasses.asdict(start) for start in results.starts],
         "starts_while_litellm_loads": [dataclasses.asdict(start) for start in results.loading],
         "memory_mib_after_load": results.memory_mib,
+        "streams": [
+            dataclasses.asdict(each) | {"stream_kib": round(each.stream_kib, 1)}
+            for each in results.streams
+        ],
         "cache": [_sample(sample) for sample in results.cache],
         "quota": [dataclasses.asdict(sample) for sample in results.quota],
         "ring": None if results.ring is None else dataclasses.asdict(results.ring),

@@ -11,6 +11,7 @@ from bench.campaign import CASES, Results
 from bench.child import TICK_S
 from bench.load import LEAST_CPU_S, Case, Sample, percentile
 from bench.loading import LoadingStart
+from bench.memory import MemorySample
 from bench.payload import Kind
 from bench.peer import CLAUDE_NAME, NAME, Peer
 from bench.quota import QuotaSample, stores_of
@@ -46,6 +47,7 @@ def render(results: Results, machine: dict[str, Any], peer: Peer) -> str:
         "" if results.ring is None else _ring(results.ring),
         _cache(results.cache),
         _quota(results.quota),
+        _streams(results.streams),
         _starts(results),
         _loading(results.loading),
     )
@@ -164,6 +166,22 @@ def _ring(times: RingTimes) -> str:
             added = "" if took_ms is times.alone_ms else f"{p50_ms - alone_ms:+.2f}"
             rows.append((name, str(len(took_ms)), f"{p50_ms:.2f}", f"{p99_ms:.2f}", added))
     return table("Ring: the first provider refuses connections (unary, one at a time)", head, rows)
+
+
+def _streams(samples: Sequence[MemorySample]) -> str:
+    head = ("server", "streams", "events of each", "before MiB", "at most MiB", "KiB a stream")
+    rows = [
+        (
+            each.server,
+            str(each.streams),
+            str(each.events),
+            f"{each.before_mib:.0f}",
+            f"{each.peak_mib:.0f}",
+            f"{each.stream_kib:.0f}",
+        )
+        for each in samples
+    ]
+    return table("Memory: long streams, all under way at once", head, rows)
 
 
 def _starts(results: Results) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.campaign import Options, is_asked, steps
+from bench.campaign import PARTS, Options, is_asked, steps
 from bench.load import Case
 from bench.payload import Kind
 from bench.peer import Peer
@@ -30,7 +30,11 @@ def test_litellm_is_asked_for_no_paced_streams() -> None:
 
 def test_the_bar_has_room_for_litellm_only_where_it_is_measured() -> None:
     without = steps(options("unary"))
-    assert without == 2 + 4 + 3 * (4 + 4 + 2)
+    assert without == 1 + 4 + 3 * (4 + 4 + 2)
     found = Peer(Path("litellm"))
-    assert steps(options("unary", peer=found)) == without + 2 + 3 * (2 + 2)
+    assert steps(options("unary", peer=found)) == without + 1 + 2 + 3 * (2 + 2)
     assert steps(options("ring", peer=found)) == steps(options("ring")) == 1
+
+
+def test_every_part_alone_moves_the_bar() -> None:
+    assert all(steps(options(part)) > 0 for part in PARTS)
