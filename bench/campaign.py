@@ -13,10 +13,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import cast, peer
+from bench import cast, held, peer
 from bench.cache import measure_cache
 from bench.cast import Server, Start
 from bench.child import Child
+from bench.held import Held, measure_held
 from bench.load import LEAST_CPU_S, Case, Sample, measure
 from bench.loading import LoadingStart, measure_loading
 from bench.memory import MemorySample, measure_memory
@@ -36,7 +37,7 @@ CASES = (
 )
 SERVERS = (cast.floor, cast.mobius, cast.translated)
 MEMORY_SERVERS = (cast.mobius,)
-PARTS = ("unary", "stream", "paced", "memory", "ring", "cache", "quota", "start")
+PARTS = ("unary", "stream", "paced", "held", "memory", "ring", "cache", "quota", "start")
 EXTRA_STARTS = 2
 WARM_UP = 16  # connections; more than that only the floor and Mobius are asked on
 LEAST_ROUNDS = 3
@@ -56,6 +57,11 @@ class Options:
     def cases(self) -> tuple[Case, ...]:
         return tuple(case for case in CASES if case.kind in self.only)
 
+    @property
+    def loads(self) -> bool:
+        """Whether the servers are needed all at once."""
+        return bool(self.cases) or "held" in self.only
+
 
 @dataclass(slots=True)
 class Results:
@@ -65,6 +71,7 @@ class Results:
     starts: list[Start] = field(default_factory=list)
     loading: list[LoadingStart] = field(default_factory=list)
     memory_mib: dict[str, float] = field(default_factory=dict)  # after the load
+    held: list[Held] = field(default_factory=list)
     streams: list[MemorySample] = field(default_factory=list)
     ring: RingTimes | None = None
     cache: list[Sample] = field(default_factory=list)
@@ -88,7 +95,7 @@ class Campaign:
             for name, part in self._parts().items():
                 if name in self._options.only:
                     await part(origin)
-            if self._options.cases:
+            if self._options.loads:
                 await self._measure_load(origin)
         self.results.took_s = time.monotonic() - start_s
         return self.results
@@ -151,13 +158,15 @@ class Campaign:
                 self.results.starts.append(start)
             rig = Rig(self._options, servers, self._progress)
             await rig.warm_up()
+            if "held" in self._options.only:
+                self.results.held = await rig.measure_held()
             await self._measure_rounds(rig)
             self.results.memory_mib = {each.child.name: each.child.memory_mib() for each in servers}
 
     async def _measure_rounds(self, rig: Rig) -> None:
         """Measure as many rounds as were asked for and as there is time for."""
         longest_s = 0.0
-        for number in range(1, self._options.rounds + 1):
+        for number in range(1, self._options.rounds + 1 if self._options.cases else 1):
             start_s = time.monotonic()
             if number > LEAST_ROUNDS and start_s + longest_s > self._end_s:
                 break
@@ -181,6 +190,15 @@ class Rig:
                 if is_asked(server.name, case):
                     self._progress.step("warm-up", f"{kind}, {server.name}")
                     await self._measure(0, case, server)
+
+    async def measure_held(self) -> list[Held]:
+        found = []
+        for turn in range(1, held.TURNS + 1):
+            for server in self._servers:
+                if server.name in held.FIRST:
+                    self._progress.step("held", server.name)
+                    found.append(await measure_held(turn, server))
+        return found
 
     async def measure_round(self, number: int) -> list[Sample]:
         samples = []
@@ -216,18 +234,25 @@ def steps(options: Options) -> int:
         "memory": len(MEMORY_SERVERS),
         **dict.fromkeys(("ring", "cache", "quota"), 1),
     }
-    load = sum(_asked(case, options) for case in options.cases) * options.rounds
-    kinds = {case.kind for case in options.cases}
-    if kinds:
-        starts = 1 if options.peer.command is None else 2
-        load += starts + sum(_asked(Case(kind, WARM_UP), options) for kind in kinds)
-    return load + sum(steps_of.get(part, 0) for part in options.only)
-
-
-def _asked(case: Case, options: Options) -> int:
-    peers = peer.OPPOSITE if options.peer.command is not None else ()
-    names = ("direct", "floor", "mobius", "translated", *peers)
-    return sum(is_asked(name, case) for name in names)
+    names = ["direct", *(server.__name__ for server in SERVERS)]
+    if options.peer.command is not None:
+        names += peer.OPPOSITE
+    if "held" in options.only:
+        steps_of["held"] = held.TURNS * len(set(names) & set(held.FIRST))
+    asked = [case for case in options.cases for name in names if is_asked(name, case)]
+    warm_up = {
+        (case.kind, name)
+        for case in asked
+        for name in names
+        if is_asked(name, Case(case.kind, WARM_UP))
+    }
+    starts = (1 if options.peer.command is None else 2) * options.loads
+    return (
+        starts
+        + len(warm_up)
+        + len(asked) * options.rounds
+        + sum(steps_of.get(part, 0) for part in options.only)
+    )
 
 
 def is_asked(server: str, case: Case) -> bool:

@@ -36,6 +36,7 @@ def write(path: Path, results: Results, options: Options, machine: dict[str, Any
         "starts": [dataclasses.asdict(start) for start in results.starts],
         "starts_while_litellm_loads": [dataclasses.asdict(start) for start in results.loading],
         "memory_mib_after_load": results.memory_mib,
+        "held": [dataclasses.asdict(each) for each in results.held],
         "streams": [
             dataclasses.asdict(each) | {"stream_kib": round(each.stream_kib, 1)}
             for each in results.streams

@@ -9,6 +9,7 @@ from typing import Any
 from bench import cache, versus
 from bench.campaign import CASES, Results
 from bench.child import TICK_S
+from bench.held import STALL_S, Held
 from bench.load import LEAST_CPU_S, Case, Sample, percentile
 from bench.loading import LoadingStart
 from bench.memory import MemorySample
@@ -47,6 +48,7 @@ def render(results: Results, machine: dict[str, Any], peer: Peer) -> str:
         "" if results.ring is None else _ring(results.ring),
         _cache(results.cache),
         _quota(results.quota),
+        _held(results.held),
         _streams(results.streams),
         _starts(results),
         _loading(results.loading),
@@ -166,6 +168,19 @@ def _ring(times: RingTimes) -> str:
             added = "" if took_ms is times.alone_ms else f"{p50_ms - alone_ms:+.2f}"
             rows.append((name, str(len(took_ms)), f"{p50_ms:.2f}", f"{p99_ms:.2f}", added))
     return table("Ring: the first provider refuses connections (unary, one at a time)", head, rows)
+
+
+def _held(samples: Sequence[Held]) -> str:
+    floors = [each.streams for each in samples if each.server == "floor"]
+    rows = []
+    for server in SERVERS:
+        if own := [each for each in samples if each.server == server]:
+            streams = [each.streams for each in own]
+            over = [mine / least for mine, least in zip(streams, floors, strict=True)]
+            more = "" if all(each.ended for each in own) else "no more were tried"
+            rows.append((server, spread(streams, 0), spread(over, 2), more))
+    head = ("server", "streams", "x floor", "")
+    return table(f"Held: paced streams without a silence over {STALL_S * 1000:.0f} ms", head, rows)
 
 
 def _streams(samples: Sequence[MemorySample]) -> str:
