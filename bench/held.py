@@ -24,7 +24,12 @@ STALL_S = 0.1
 STEP_S = 0.6
 GROWTH = 1.15
 MOST = 1500
-FIRST = {"direct": MOST, "floor": 96, "mobius": 96, "litellm": 1}  # who is measured, and from where
+FIRST = {
+    "direct": MOST,
+    "floor": 192,
+    "mobius": 96,
+    "litellm": 1,
+}  # who is measured, and from where
 TURNS = 2
 
 

@@ -78,6 +78,7 @@ PACED = {
     Kind.PACED: _paced(EVENTS, 1, PACE_S),
     Kind.LONG: _paced(LONG, LONG_WRITE_EVENTS, LONG_PACE_S),
 }
+CLAUDES_PACED = {Kind.PACED: _paced(CLAUDE_EVENTS, 1, PACE_S)}
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
@@ -111,12 +112,11 @@ class Provider(asyncio.Protocol):
         else:
             kind = _kind(body)
             self._served[kind] += 1
-            if head.startswith(MESSAGES):
-                self._transport.write(CLAUDES[kind])
-            elif kind in PACED:
-                self._pace(PACED[kind], 0, asyncio.get_running_loop().time())
+            is_claude = head.startswith(MESSAGES)
+            if (paced := (CLAUDES_PACED if is_claude else PACED).get(kind)) is not None:
+                self._pace(paced, 0, asyncio.get_running_loop().time())
             else:
-                self._transport.write(ANSWERS[kind])
+                self._transport.write((CLAUDES if is_claude else ANSWERS)[kind])
 
     def _pace(self, paced: Paced, number: int, start_s: float) -> None:
         """Make write `number`, and the later ones when their time has come."""

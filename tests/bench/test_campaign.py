@@ -23,9 +23,9 @@ def test_on_many_connections_only_the_floor_and_mobius_are_asked() -> None:
     assert all(is_asked(name, Case(Kind.STREAM, 16)) for name in names)
 
 
-def test_litellm_is_asked_for_no_paced_streams() -> None:
-    assert not is_asked("litellm", Case(Kind.PACED, 1))
-    assert is_asked("translated", Case(Kind.PACED, 1))
+def test_litellm_is_asked_for_no_crowd_of_paced_streams() -> None:
+    assert not is_asked("litellm", Case(Kind.PACED, 64))
+    assert is_asked("translated", Case(Kind.PACED, 64))
 
 
 def test_the_bar_has_room_for_litellm_only_where_it_is_measured() -> None:

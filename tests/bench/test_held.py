@@ -1,0 +1,37 @@
+"""In which steps more and more streams begin, and what counts as a stall."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from bench.held import FIRST, GROWTH, MOST, Watcher, levels
+
+
+def test_every_step_has_more_streams_and_the_last_has_the_most() -> None:
+    for first in FIRST.values():
+        found = list(levels(first))
+        assert found[0] == first
+        assert found[-1] == MOST
+        assert found == sorted(set(found))
+
+
+def test_few_streams_become_one_more_and_many_a_share_more() -> None:
+    assert list(levels(1))[:4] == [1, 2, 3, 4]
+    found = list(levels(100))
+    assert all(new <= old * GROWTH for old, new in pairwise(found))
+
+
+def test_a_silence_is_told_once() -> None:
+    watcher = Watcher()
+    watcher.on_message_begin()
+    watcher.on_body(b"data: a")
+    watcher.on_body(b"data: b")
+    assert watcher.silent_s() > 0
+    assert watcher.silent_s() == 0
+
+
+def test_what_comes_before_a_stream_begins_is_no_silence_within_it() -> None:
+    watcher = Watcher()
+    watcher.on_message_begin()
+    watcher.on_body(b"data: a")
+    assert watcher.silent_s() == 0
