@@ -20,9 +20,10 @@ install: .venv/.dev-stamp ## Create .venv with everything that development needs
 run: .venv/.run-stamp ## Serve on 127.0.0.1:4000 with ./litellm_config.yaml (ARGS="--port 4001")
 	@exec $(BIN)/mobius serve $(ARGS)
 
+# The examples of Hypothesis are the same in each run; `make proof` looks for others.
 test: .venv/.dev-stamp ## Unit and end-to-end tests, with coverage (ARGS="-k quota")
 	@$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile -m "not proof" $(ARGS)
+	$(BIN)/coverage run -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile -m "not proof" --hypothesis-profile ci $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -24,9 +24,11 @@ _FIRST = frozenset({"id", "created", "model", "service_tier"})
 _NOT_OF_THE_BODY = frozenset({"choices", "object", "obfuscation"})
 _NOT_OF_A_CHOICE = frozenset({"index", "delta", "message"})
 
-_SAID = (
-    *("content", "refusal", "reasoning_content", "reasoning"),
-    *("reasoning_details", "thinking_blocks", "images"),  # lists
+_SAID = frozenset(
+    (
+        *("content", "refusal", "reasoning_content", "reasoning"),
+        *("reasoning_details", "thinking_blocks", "images"),  # lists
+    )
 )
 
 
@@ -224,13 +226,16 @@ def aggregate(events: Iterable[Json]) -> Json:
     return {**body, "choices": [choices[index].whole(index) for index in sorted(choices)]}
 
 
-def choices_of(event: Json) -> Iterator[tuple[int, Json]]:
-    """Yield the choices of an event, or of a whole answer, each with its index."""
+def choices_of(event: Json) -> list[tuple[int, Json]]:
+    """Return the choices of an event, or of a whole answer, each with its index."""
     choices = event.get("choices")
-    for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, dict):
-            index = choice.get("index")
-            yield (index if type(index) is int else 0), choice
+    if not choices or not isinstance(choices, list):
+        return []
+    return [
+        (index if type(index := choice.get("index")) is int else 0, choice)
+        for choice in choices
+        if isinstance(choice, dict)
+    ]
 
 
 def _message(fields: dict[str, Any]) -> dict[str, Any]:
@@ -252,24 +257,29 @@ def _called(call: dict[str, Any]) -> dict[str, Any]:
 
 def has_content(event: Json) -> bool:
     """Say whether `event` brings anything of an answer: the least piece of it, or its end."""
-    return any(
-        choice.get("finish_reason") or choice.get("text") or _says(_of(choice.get("delta")))
-        for _, choice in choices_of(event)
-    )
+    for _, choice in choices_of(event):
+        if choice.get("finish_reason") or choice.get("text") or _says(_of(choice.get("delta"))):
+            return True
+    return False
 
 
 def _says(delta: Json) -> bool:
-    audio = _of(delta.get("audio"))
-    calls = [*_calls(delta), {"function": delta.get("function_call")}]
-    return (
-        any(delta.get(key) for key in _SAID)
-        or any(audio.get(key) for key in ("data", "transcript"))
-        or any(call.get("id") or any(_asked(call).values()) for call in calls)
-    )
+    return any(value and (name in _SAID or _brings(name, value)) for name, value in delta.items())
 
 
-def _calls(delta: Json) -> list[Json]:
-    calls = delta.get("tool_calls")
+def _brings(name: str, value: object) -> bool:
+    """Say whether a field of a delta that is built of others has any of those."""
+    match name:
+        case "audio":
+            return any(_of(value).get(key) for key in ("data", "transcript"))
+        case "tool_calls" | "function_call":
+            calls = _calls(value) if name == "tool_calls" else [{"function": value}]
+            return any(call.get("id") or any(_asked(call).values()) for call in calls)
+        case _:
+            return False
+
+
+def _calls(calls: object) -> list[Json]:
     return [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
 
 
@@ -287,32 +297,36 @@ def text_bytes(event: Json) -> int:
         # By far the commonest event; the general way takes ten times as long.
         case {"choices": [{"delta": {"content": str(said)} as delta}]} if len(delta) == 1:
             return len(said.encode(errors="surrogatepass"))
-    return sum(
-        len(text.encode(errors="surrogatepass"))
-        for _, choice in choices_of(event)
-        for text in _generated(choice)
-    )
+    number = 0
+    for _, choice in choices_of(event):
+        for part in _generated(choice):
+            if part:  # most fields are there and empty
+                number += sum(len(each.encode(errors="surrogatepass")) for each in _texts(part))
+    return number
 
 
-def _generated(choice: Json) -> Iterator[str]:
+def _generated(choice: Json) -> list[object]:
+    """Return what a choice says: a text each, its parts, or nothing."""
     delta = _of(choice.get("delta"))
-    yield from _texts(choice.get("text"))  # of the older completions
-    yield from _texts(delta.get("content"))
-    yield from _texts(delta.get("refusal"))
-    # Some providers send both names with the same text.
-    yield from _texts(delta.get("reasoning_content") or delta.get("reasoning"))
-    yield from _texts(_of(delta.get("function_call")).get("arguments"))
-    yield from _texts(_of(delta.get("audio")).get("transcript"))
-    for call in _calls(delta):
-        yield from _texts(_asked(call).get("arguments") or _asked(call).get("input"))
+    asked = map(_asked, _calls(delta.get("tool_calls")))
+    return [
+        choice.get("text"),  # of the older completions
+        delta.get("content"),
+        delta.get("refusal"),
+        # Some providers send both names with the same text.
+        delta.get("reasoning_content") or delta.get("reasoning"),
+        _of(delta.get("function_call")).get("arguments"),
+        _of(delta.get("audio")).get("transcript"),
+        *(each.get("arguments") or each.get("input") for each in asked),
+    ]
 
 
-def _texts(value: object) -> Iterator[str]:
+def _texts(said: object) -> Iterator[str]:
     """The text itself, or that of its parts (Mistral's content is a list of those)."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list):
-        for part in map(_of, value):
+    if isinstance(said, str):
+        yield said
+    elif isinstance(said, list):
+        for part in map(_of, said):
             yield from _texts(part.get("text"))
             yield from _texts(part.get("thinking"))
 

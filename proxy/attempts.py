@@ -7,9 +7,7 @@ one target, `_once` makes one call. Nothing here knows of HTTP, LiteLLM or Redis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from itertools import count
 
 from proxy import capability, verdict
@@ -28,7 +26,7 @@ from proxy.retry import RULES, Budget, Kind, backoff_s
 from proxy.routing import Plan, plan_ring
 from proxy.standing import Standing
 from proxy.turns import Turns
-from proxy.types import Call, Group, Ring, Tally, Target
+from proxy.types import Call, Group, Ring, Target
 from proxy.upstream import Upstream
 from proxy.waiting import Waiting
 from proxy.walk import Walk
@@ -152,8 +150,8 @@ class Attempts:
             if self._clock.now() >= walk.deadline_s:
                 walk.exhausted = True
                 return None
-            standing = self._health.standing(target, walk.policy)
-            if standing.away_s > 0:
+            if self._health.away_s(target, walk.policy) > 0:
+                standing = self._health.standing(target, walk.policy)
                 walk.failures[target.identity] = verdict.resting(standing)
                 passed = True
                 continue
@@ -214,7 +212,7 @@ class Attempts:
         )
         if not plan.steps:
             return None
-        walk.plan = replace(walk.plan, steps=plan.steps)
+        walk.plan = walk.plan._replace(steps=plan.steps)
         return list(plan.targets)
 
     async def _begins_again(self, walk: Walk) -> bool:
@@ -302,11 +300,7 @@ class Attempts:
             )
             walk.first_asked = walk.first_asked or target.provider
             owed.enter_context(self._metrics.attempt(target))
-            with self._noted(target, walk.tally) as waiting:
-                foreign = target.provider != walk.plan.home
-                reply = await self._upstream.call(
-                    target, reservation.call, foreign=foreign, waiting=waiting
-                )
+            reply = await self._call(target, reservation.call, walk)
             hear(reply.leeways)
             reservation.watch(reply)
             watch.answered(streamed=isinstance(reply, ChunkStream))
@@ -316,13 +310,13 @@ class Attempts:
                 return reply.owe(owed.pop_all())
             return reply
 
-    @contextmanager
-    def _noted(self, target: Target, tally: Tally) -> Iterator[Waiting]:
-        """Add one physical call to the tally's trail, and its time at the wire to that upstream."""
+    async def _call(self, target: Target, call: Call, walk: Walk) -> Reply:
+        """Have `target` asked, an entry of the tally's trail, whose time is that of the wire."""
         start_s, outcome = self._clock.now(), "cancelled"
         waiting = Waiting(self._clock.now)
+        foreign = target.provider != walk.plan.home
         try:
-            yield waiting
+            reply = await self._upstream.call(target, call, foreign=foreign, waiting=waiting)
             outcome = "200"
         except UpstreamFailure as failure:
             outcome = str(failure.provider_status or failure.kind)
@@ -330,5 +324,6 @@ class Attempts:
         finally:
             # A provider that is asked over no wire of ours (boto3, gRPC, a mock) is all that time.
             took_s = waiting.total_s if waiting.used else self._clock.now() - start_s
-            tally.upstream_s += took_s
-            tally.trail.append(f"{target.label}:{outcome}")
+            walk.tally.upstream_s += took_s
+            walk.tally.trail.append(f"{target.label}:{outcome}")
+        return reply

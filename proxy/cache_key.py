@@ -8,7 +8,7 @@ JSON (order of keys, white space, `1.0` for `1`) have the same key; nothing else
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
@@ -103,15 +103,6 @@ def spelt_apart(body: Json, inputs: Sequence[object]) -> tuple[bytes, tuple[byte
     return None if rest is None else (rest, each)
 
 
-def spelt_again(
-    body: Json, size_bytes: int, inputs: Callable[[Json], Sequence[object]]
-) -> tuple[bytes, tuple[bytes, ...]] | None:
-    """Return what `spelt_apart` does, remembered for a small body that is the very same one."""
-    if 0 < size_bytes <= REMEMBERED_BYTES:
-        return _spelt_once(_This(body), inputs)
-    return spelt_apart(body, inputs(body))
-
-
 def _spelt(value: object) -> bytes:
     return orjson.dumps(_plain(value), option=orjson.OPT_SORT_KEYS)
 
@@ -134,13 +125,6 @@ class _This(Generic[T]):
 
     def __hash__(self) -> int:
         return id(self.thing)
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _spelt_once(
-    this: _This[Json], inputs: Callable[[Json], Sequence[object]]
-) -> tuple[bytes, tuple[bytes, ...]] | None:
-    return spelt_apart(this.thing, inputs(this.thing))
 
 
 @lru_cache(maxsize=100)

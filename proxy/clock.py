@@ -24,11 +24,9 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    def now(self) -> float:
-        return time.monotonic()
-
-    def wall(self) -> float:
-        return time.time()
+    # Asked some thirty times a request, so without a call of Python's in between.
+    now = staticmethod(time.monotonic)
+    wall = staticmethod(time.time)
 
     async def sleep(self, seconds: float) -> None:
         # uvloop counts in milliseconds and goes off early; what is waited for must be there then.

@@ -14,14 +14,13 @@ from typing import assert_never
 
 from proxy.access import check_model, model_unknown, tenant_for
 from proxy.admission import Admission
-from proxy.allowance import Allowance
 from proxy.attempts import Attempts
 from proxy.batches import answer_each
 from proxy.cache import Cache
-from proxy.cache_key import KeyParts, key_of_all, keys_of, ring_digests, spelt_again
-from proxy.cacheable import may_be_kept, row_of
+from proxy.cacheable import may_be_kept
 from proxy.flights import Asked
 from proxy.grammar import GRAMMARS
+from proxy.keys import KnownKeys
 from proxy.log import Log
 from proxy.metrics import Metrics
 from proxy.origins import Origins
@@ -29,8 +28,7 @@ from proxy.owed import Owed
 from proxy.quota import Quota
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.snapshot import Snapshot
-from proxy.types import Call, Caller, Group, Json, Ring, Surface, Tally
-from proxy.vectors import inputs_of
+from proxy.types import Call, Caller, Group, Ring, Surface, Tally
 
 
 class Gateway:
@@ -45,6 +43,7 @@ class Gateway:
         log: Log,
     ) -> None:
         self._cache = cache
+        self._keys = KnownKeys()
         self._origins = origins
         self._attempts = attempts
         self._quota = quota
@@ -58,7 +57,7 @@ class Gateway:
         `snapshot` is the configuration for the whole of this request, whatever is saved meanwhile.
         """
         async with Owed() as owed:
-            owed.enter_context(self._log.request(tally))
+            owed.callback(partial(self._log.request, tally))
             owed.enter_context(self._metrics.measure(tally))
 
             ring = ring_of(call, caller, snapshot)
@@ -93,12 +92,11 @@ class Gateway:
 
         if self._cache is None or not may_be_kept(call, caching):
             return await ask()
-        parts = key_parts(call, admission.caller, ring, snapshot, admission.allowance)
-        if parts is None:
+        keys = self._keys.of(call, admission.caller, ring, snapshot, admission.allowance)
+        if keys is None:
             return await ask()
-        keys = keys_of(parts)
-        inputs, wishes = keys if parts.inputs else (), call.wishes.cache
-        asked = Asked(key_of_all(keys), call, tally.model, caching, wishes, tally, inputs)
+        whole, inputs = keys
+        asked = Asked(whole, call, tally.model, caching, call.wishes.cache, tally, inputs)
         if inputs:
             return await answer_each(self._cache, asked, ask)
         return await self._cache.answer(asked, ask)
@@ -118,41 +116,11 @@ class Gateway:
     def _see(self, call: Call, tally: Tally, chunk: Chunk) -> None:
         if chunk.plain is not None:
             self._metrics.content(tally, chunk.plain.number)
-        begins = GRAMMARS[call.surface].begins
-        for event in chunk.told:
-            if begins(event):
-                self._metrics.content(tally)
-
-
-def key_parts(
-    call: Call, caller: Caller, ring: Ring, snapshot: Snapshot, allowance: Allowance | None = None
-) -> KeyParts | None:
-    """Return what the key of an answer to `call` is made of; None for one that has no key."""
-    caching, model = snapshot.caching, ring.groups[0].name  # of an alias, what it stands for
-    row = row_of(call.surface)
-    said = spelt_again(call.body, call.size_bytes, inputs_of if row.each else _no_inputs)
-    if said is None:
-        return None
-    if allowance is None:
-        allowance = snapshot.allowances.of(caller, user=call.user, model=model)
-    most = allowance.most_tokens[1] if allowance.most_tokens else None
-    bounded = bool(allowance.spending or most)
-    return KeyParts(
-        surface=call.surface,
-        tenant=tenant_for(caller, snapshot),
-        namespace=call.wishes.cache.namespace or caching.namespace,
-        model=model,
-        ring=ring_digests(ring),
-        body=said[0],
-        bound=(snapshot.policy.quota.default_max_tokens, most) if bounded else None,
-        headers=tuple(sorted(call.headers.items())),
-        streamed=call.stream and row.apart,
-        inputs=said[1],
-    )
-
-
-def _no_inputs(body: Json) -> tuple[object, ...]:
-    return ()
+        if told := chunk.told:
+            begins = GRAMMARS[call.surface].begins
+            for event in told:
+                if begins(event):
+                    self._metrics.content(tally)
 
 
 def _add_wait(tally: Tally, stream: ChunkStream) -> None:

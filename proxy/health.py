@@ -11,10 +11,9 @@ bounded by the rests, never by the requests.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import inf
+from types import TracebackType
 
 from proxy.breaker import Breaker, Permit, State
 from proxy.clock import Clock
@@ -54,46 +53,97 @@ class Record:
     pace: Pace = field(default_factory=Pace)
 
 
-@dataclass(slots=True)
 class Watch:
-    """One attempt under watch; `answered` is told when its first content is in hand."""
+    """
+    One call under watch: a block that lets it through, and learns from how it ends.
 
-    record: Record
-    permit: Permit
-    policy: RingPolicy
-    clock: Clock
-    started_s: float
-    number: int  # of the call, among those of its target
-    log_return: Callable[[], None]
-    log_rest: Callable[[str], None]
-    slow: bool = field(default=False)
-    heard: bool = field(default=False)
+    It is None inside where the breaker does not admit the call, which must not be made then.
+    `answered` is told when its first content is in hand.
+    """
+
+    __slots__ = (
+        "_clock", "_health", "_heard", "_number", "_slow", "_streamed", "permit", "policy",
+        "record", "started_s", "target",
+    )  # fmt: skip
+
+    def __init__(
+        self, health: Health, clock: Clock, target: Target, policy: RingPolicy, *, streamed: bool
+    ) -> None:
+        self._health = health
+        self._clock = clock
+        self._streamed = streamed  # a stream is asked for
+        self._number = 0  # of the call, among those of its target
+        self._slow = False
+        self._heard = False
+        self.target = target
+        self.policy = policy
+        self.record = health.record(target, policy)
+        self.started_s = clock.now()
+        self.permit: Permit | None = None
+
+    def __enter__(self) -> Watch | None:
+        self.permit = self.record.breaker.enter(self.started_s)
+        if self.permit is None:
+            return None
+        self._number = self.record.pace.begins(self.started_s, streamed=self._streamed)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.permit is None:
+            return
+        now_s = self._clock.now()
+        record = self.record
+        ok: bool | None = None  # leaving by cancellation says nothing about the target
+        failure = error if isinstance(error, UpstreamFailure) else None
+        if error is None:
+            ok, record.pace.told_s = True, now_s
+            if self.started_s >= record.cooled_s:
+                record.cooldowns = 0
+        elif failure is not None and failure.kind not in UNASKED:
+            ok, record.pace.told_s = self._health.learn(self, failure), now_s
+        if failure is not None and failure.kind is Kind.SILENT:
+            # It would have taken longer yet.
+            record.pace.awaited(record.pace.told_s - self.started_s, streamed=self._streamed)
+        record.pace.under_way -= 1
+        self._hears()
+        # A slow one has been counted already.
+        record.breaker.leave(self.permit, ok=None if self._slow else ok, now_s=now_s)
+        if failure is not None and failure.kind not in UNASKED:
+            self._health.rests(self.target, self.policy, failure.kind)
 
     def answered(self, *, streamed: bool) -> None:
-        now_s = self.record.pace.told_s = self.clock.now()
-        self.hears()
-        self.record.pace.overtook(self.number)
+        record, permit = self.record, self.permit
+        if permit is None:
+            return
+        now_s = record.pace.told_s = self._clock.now()
+        self._hears()
+        record.pace.overtook(self._number)
         took_s = now_s - self.started_s
-        self.record.pace.took(took_s, streamed=streamed)
+        record.pace.took(took_s, streamed=streamed)
         limit_s = self.policy.breaker.slow
         # A whole answer has no first token: it takes as long as the model has to say.
-        self.slow = streamed and limit_s is not None and took_s > limit_s
-        if self.slow:
+        self._slow = streamed and limit_s is not None and took_s > limit_s
+        if self._slow:
             # Told now: who waited that long for a first token may not stay for the last.
-            self.record.breaker.leave(self.permit, ok=False, now_s=now_s)
-            self.log_rest(SLOW)
+            record.breaker.leave(permit, ok=False, now_s=now_s)
+            self._health.rests(self.target, self.policy, SLOW)
             return
-        if self.permit.probe:
+        if permit.probe:
             # The probe has its answer: a long stream need not end before the others come back.
-            self.record.breaker.leave(self.permit, ok=True, now_s=now_s)
-            if self.record.breaker.state(now_s) is State.CLOSED:
-                self.permit = self.record.breaker.enter(now_s) or self.permit
-        self.log_return()
+            record.breaker.leave(permit, ok=True, now_s=now_s)
+            if record.breaker.state(now_s) is State.CLOSED:
+                self.permit = record.breaker.enter(now_s) or permit
+        self._health.returns(self.target, self.policy)
 
-    def hears(self) -> None:
+    def _hears(self) -> None:
         """Take note that this call waits no longer, for whatever reason."""
-        self.record.pace.hears(self.number, heard=self.heard)
-        self.heard = True
+        self.record.pace.hears(self._number, heard=self._heard)
+        self._heard = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +187,15 @@ class Rests:
             reason=standing.word(),
         )
 
-    def ends(self, target: Target, standing: Callable[[], Standing]) -> None:
-        """Log that the target, which has just answered, is back, if its rest was logged."""
-        known = self._logged.get(_place(target))
-        if self._log is None or known is None or known.identity != target.identity:
-            return
-        if standing().healthy:
-            del self._logged[_place(target)]
+    def stands(self, target: Target) -> bool:
+        """Say whether a rest of the target is in the log, and its return is not."""
+        known = self._logged.get(_place(target)) if self._logged else None
+        return known is not None and known.identity == target.identity
+
+    def ends(self, target: Target) -> None:
+        """Log that the target is back, whose rest stands there."""
+        known = self._logged.pop(_place(target), None)
+        if self._log is not None and known is not None:
             away_s = round(self._clock.now() - known.since_s, 3)
             self._log.line("target_returns", level="info", target=target.label, away_s=away_s)
 
@@ -164,7 +216,7 @@ class Health:
     def standing(self, target: Target, policy: RingPolicy, room: Room = ROOM_UNKNOWN) -> Standing:
         """Return what the plan needs to know of `target`, frozen at this moment."""
         now_s = self._clock.now()
-        record = self._record(target, policy)
+        record = self.record(target, policy)
         cooldown, breaker = self._cooldown(target, record, now_s), record.breaker
         closed = breaker.state(now_s) is State.CLOSED
         return Standing(
@@ -187,76 +239,50 @@ class Health:
 
         While one is under way it is 0: there will be news.
         """
-        record = self._record(target, policy)
+        record = self.record(target, policy)
         return 0.0 if record.pace.under_way else self._clock.now() - record.pace.told_s
 
-    @contextmanager
-    def watch(
-        self, target: Target, policy: RingPolicy, *, streamed: bool = False
-    ) -> Iterator[Watch | None]:
-        """
-        Let one call through and learn from how the block ends. `streamed`: a stream is asked for.
-
-        Yields None when the breaker does not admit it: the call must not be made.
-        """
-        record = self._record(target, policy)
+    def away_s(self, target: Target, policy: RingPolicy) -> float:
+        """Return the seconds until `target` may be asked; 0 when it may be now."""
         now_s = self._clock.now()
-        permit = record.breaker.enter(now_s)
-        if permit is None:
-            yield None
-            return
-        watch = Watch(
-            record,
-            permit,
-            policy,
-            self._clock,
-            now_s,
-            record.pace.begins(now_s, streamed=streamed),
-            log_return=lambda: self._rests.ends(target, lambda: self.standing(target, policy)),
-            log_rest=lambda kind: self._log_rest(target, policy, kind),
-        )
-        ok: bool | None = None  # leaving by cancellation says nothing about the target
-        kind: Kind | None = None
-        try:
-            yield watch
-            ok, record.pace.told_s = True, self._clock.now()
-            if watch.started_s >= record.cooled_s:
-                record.cooldowns = 0
-        except UpstreamFailure as failure:
-            if failure.kind not in UNASKED:
-                ok, kind = self._learn(target, watch, failure), failure.kind
-                record.pace.told_s = self._clock.now()
-            if failure.kind is Kind.SILENT:
-                # It would have taken longer yet.
-                record.pace.awaited(record.pace.told_s - watch.started_s, streamed=streamed)
-            raise
-        finally:
-            record.pace.under_way -= 1
-            watch.hears()
-            # A slow one has been counted already.
-            ok = None if watch.slow else ok
-            record.breaker.leave(watch.permit, ok=ok, now_s=self._clock.now())
-            if kind is not None:
-                watch.log_rest(kind)
+        record = self.record(target, policy)
+        cooldown, breaker = self._cooldown(target, record, now_s), record.breaker
+        cooling_s = cooldown.until_s - now_s if cooldown else 0.0
+        return cooling_s if breaker.admits(now_s) else max(cooling_s, breaker.returns_in_s(now_s))
 
-    def _learn(self, target: Target, watch: Watch, failure: UpstreamFailure) -> bool | None:
+    def watch(self, target: Target, policy: RingPolicy, *, streamed: bool = False) -> Watch:
+        """Return a block that is one call of `target`. `streamed`: a stream is asked for."""
+        return Watch(self, self._clock, target, policy, streamed=streamed)
+
+    def returns(self, target: Target, policy: RingPolicy) -> None:
+        """Take note that `target` has answered: where its rest is in the log, so is its return."""
+        if self._rests.stands(target) and self.standing(target, policy).healthy:
+            self._rests.ends(target)
+
+    def rests(self, target: Target, policy: RingPolicy, kind: str) -> None:
+        """Take note that a failure of this kind may have sent `target` to rest."""
+        breaker, now_s = self.record(target, policy).breaker, self._clock.now()
+        # Half open it is away too, while somebody probes it, but that is no rest.
+        open_s = breaker.returns_in_s(now_s) if breaker.state(now_s) is State.OPEN else 0.0
+        self._rests.begins(target, self.standing(target, policy), kind, open_s=open_s)
+
+    def learn(self, watch: Watch, failure: UpstreamFailure) -> bool | None:
+        """
+        Remember a failure, and for how long it asks for a rest.
+
+        Returns False where the target is to blame, None where it says nothing about it.
+        """
         rule, record = RULES[failure.kind], watch.record
         known = failure.remembered()
         if rule.blame:
             record.last_failure = known
         until_s = self._clock.now() + self._rest_s(failure, watch)
         if rule.rest is Rest.CREDENTIAL:
-            self._credentials[target.credential] = Cooldown(until_s, known)
+            self._credentials[watch.target.credential] = Cooldown(until_s, known)
         elif record.cooldown is None or until_s > record.cooldown.until_s:
             # Never shortened: the answers to calls made together come in any order.
             record.cooldown = Cooldown(until_s, known)
         return False if rule.blame else None
-
-    def _log_rest(self, target: Target, policy: RingPolicy, kind: str) -> None:
-        breaker, now_s = self._record(target, policy).breaker, self._clock.now()
-        # Half open it is away too, while somebody probes it, but that is no rest.
-        open_s = breaker.returns_in_s(now_s) if breaker.state(now_s) is State.OPEN else 0.0
-        self._rests.begins(target, self.standing(target, policy), kind, open_s=open_s)
 
     def _rest_s(self, failure: UpstreamFailure, watch: Watch) -> float:
         rule, record, policy = RULES[failure.kind], watch.record, watch.policy
@@ -282,7 +308,8 @@ class Health:
         cooling = [cooldown for cooldown in known if cooldown and cooldown.until_s > now_s]
         return max(cooling, key=lambda cooldown: cooldown.until_s, default=None)
 
-    def _record(self, target: Target, policy: RingPolicy) -> Record:
+    def record(self, target: Target, policy: RingPolicy) -> Record:
+        """Return what is known of `target`."""
         # Taken out and put back: the first of them is the one that was not used for longest.
         record = self._records.pop(target.identity, None) or Record(Breaker(policy.breaker))
         if len(self._records) >= RECORDS:

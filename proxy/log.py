@@ -101,25 +101,6 @@ class LineWriter:
             self._told += lost
 
 
-class Closing:
-    """A block at whose end something is done; a generator would cost every request more."""
-
-    __slots__ = ("_work",)
-
-    def __init__(self, work: Callable[[], object]) -> None:
-        self._work = work
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._work()
-
-
 class Log:
     """Writes whole lines through `write`; what may stand in them is decided by its callers."""
 
@@ -131,31 +112,29 @@ class Log:
         """Write one line: the time, what happened, and the facts about it."""
         self._write(_as_line(self._clock, event, **facts))
 
-    def request(self, tally: Tally) -> Closing:
-        """Write the line of one model request when the block ends, however it ends."""
-        return Closing(lambda: self._request(tally))
-
-    def _request(self, tally: Tally) -> None:
-        now_s = self._clock.now()
-        first_s = tally.first_content_s
-        self.line(
-            "request",
-            request_id=tally.request_id,
-            surface=tally.surface,
-            model=tally.model,
-            caller=tally.caller,
-            stream=tally.stream,
-            outcome=tally.outcome,
-            status=tally.status,
-            target=tally.target,
-            attempts=tally.trail,
-            cache=tally.cache,
-            total_s=round(now_s - tally.started_s, 6),
-            upstream_s=round(tally.upstream_s, 6),
-            first_token_s=None if first_s is None else round(first_s - tally.started_s, 6),
-            prompt_tokens=tally.usage.prompt_tokens if tally.usage else None,
-            completion_tokens=tally.usage.completion_tokens if tally.usage else None,
-        )
+    def request(self, tally: Tally) -> None:
+        """Write the line of one model request, which has come to its end."""
+        now_s, first_s, usage = self._clock.now(), tally.first_content_s, tally.usage
+        line = {
+            "time": _stamp(self._clock.wall()),
+            "event": "request",
+            "request_id": tally.request_id,
+            "surface": tally.surface,
+            "model": tally.model,
+            "caller": tally.caller,
+            "stream": tally.stream,
+            "outcome": tally.outcome,
+            "status": tally.status,
+            "target": tally.target,
+            "attempts": tally.trail,
+            "cache": tally.cache,
+            "total_s": round(now_s - tally.started_s, 6),
+            "upstream_s": round(tally.upstream_s, 6),
+            "first_token_s": None if first_s is None else round(first_s - tally.started_s, 6),
+            "prompt_tokens": None if usage is None else usage.prompt_tokens,
+            "completion_tokens": None if usage is None else usage.completion_tokens,
+        }
+        self._write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
 
 
 def write_lines(lines: bytes) -> None:
@@ -173,9 +152,13 @@ def write_lines(lines: bytes) -> None:
 
 
 def _as_line(clock: Clock, event: str, **facts: Any) -> bytes:
-    wall_s = clock.wall()
-    stamp = f"{_second(int(wall_s))}.{int(wall_s % 1 * 1000):03d}Z"
-    return orjson.dumps({"time": stamp, "event": event, **facts}) + b"\n"
+    line = {"time": _stamp(clock.wall()), "event": event, **facts}
+    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _stamp(wall_s: float) -> str:
+    second = int(wall_s)
+    return f"{_second(second)}.{int((wall_s - second) * 1000):03d}Z"
 
 
 @lru_cache(maxsize=2)

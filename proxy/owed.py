@@ -29,7 +29,8 @@ class Owed:
     __slots__ = ("_exits",)
 
     def __init__(self) -> None:
-        self._exits: list[tuple[bool, Exit]] = []  # whether it is to be awaited
+        # Each with whether it is to be awaited; None: it is told nothing.
+        self._exits: list[tuple[bool | None, Callable[..., Any]]] = []
 
     def enter_context(self, block: AbstractContextManager[T]) -> T:
         """Enter `block` now, and leave it at the end."""
@@ -45,7 +46,7 @@ class Owed:
 
     def callback(self, work: Callable[[], object]) -> None:
         """Do `work` at the end."""
-        self._exits.append((False, lambda kind, error, trace: work()))
+        self._exits.append((None, work))
 
     def push_async_callback(self, work: Callable[[], Awaitable[object]]) -> None:
         """Await what `work` returns at the end."""
@@ -62,6 +63,11 @@ class Owed:
     def push_async_exit(self, leave: Exit) -> None:
         """Await what `leave` returns at the end; it is told of the error."""
         self._exits.append((True, leave))
+
+    def take(self, other: Owed) -> None:
+        """Take over all that is owed there, to be done before what is owed here."""
+        self._exits += other._exits
+        other._exits = []
 
     def pop_all(self) -> Owed:
         """Return all that is owed; nothing is owed here any more."""
@@ -86,6 +92,9 @@ class Owed:
         while exits:
             awaited, leave = exits.pop()
             try:
+                if awaited is None:
+                    leave()
+                    continue
                 left = leave(kind, error, trace)
                 if awaited:
                     await left

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from math import exp2, inf
 
 HALF_LIFE_S = 30.0  # of what is believed of a target that nobody asks
@@ -109,8 +108,12 @@ def _overdue_s(
         return []
     times, more_s = overdue
     limit_s = times * known_s + more_s
-    ages_s = (now_s - begun_s for begun_s in islice(waiting.values(), most))
-    return [age_s for age_s in ages_s if age_s > limit_s]
+    ages_s: list[float] = []
+    for begun_s in waiting.values():  # the first began first: none of the others waits longer
+        if now_s - begun_s <= limit_s or len(ages_s) == most:
+            break
+        ages_s.append(now_s - begun_s)
+    return ages_s
 
 
 def _average(known_s: float | None, new_s: float) -> float:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import NamedTuple, Self, TypeAlias
+from typing import NamedTuple, Protocol, Self, TypeAlias
 
 import orjson
 
@@ -72,7 +72,7 @@ class Chunk:
     them are known to be `plain`, `told` are the others: all that there is to learn from the chunk.
     """
 
-    __slots__ = ("_events", "_odd", "_payloads", "_told", "plain", "raw")
+    __slots__ = ("_came", "_events", "_odd", "_payloads", "_told", "plain", "raw")
 
     def __init__(
         self,
@@ -82,9 +82,10 @@ class Chunk:
     ) -> None:
         self.raw = raw
         self.plain: Plain | None = None
-        self._payloads = payloads  # None: they are read from `raw`
+        self._came = raw  # with what is hidden
+        self._payloads = payloads  # None: they are read from what came
         self._events = events
-        self._odd: Sequence[bytes] = ()
+        self._odd: Sequence[bytes] | None = None  # all of them
         self._told: tuple[Json, ...] | None = None
 
     @classmethod
@@ -123,30 +124,32 @@ class Chunk:
     def events(self) -> tuple[Json, ...]:
         """The JSON of each event. Raises ValueError when one is not a JSON object."""
         if self._events is None:
-            payloads = _payloads_of(self.raw) if self._payloads is None else self._payloads
+            payloads = _payloads_of(self._came) if self._payloads is None else self._payloads
             self._events = _read(payloads)
         return self._events
 
     @property
     def told(self) -> tuple[Json, ...]:
         """The JSON of each event that is not plain. Raises ValueError likewise."""
-        if self.plain is None:
+        if self._odd is None:
             return self.events
         if self._told is None:
             self._told = _read([frame[len(_HEAD) :] for frame in self._odd])
+            if self.plain is None:
+                self._events = self._told
         return self._told
 
     def without(self, hidden: Sequence[Json]) -> Chunk:
         """A chunk that sends all but `hidden`, some of its own events; they stay in `events`."""
-        if self.plain is None:
+        if self._odd is None:
             kept = [event for event in self.events if not any(event is h for h in hidden)]
             return Chunk(Chunk.of_events(kept).raw, events=self.events)
         raw, told = self.raw, self.told
         for frame, event in zip(self._odd, told, strict=True):
             if any(event is h for h in hidden):
                 raw = raw.replace(frame + b"\n\n", b"", 1)
-        chunk = Chunk(raw, _payloads_of(self.raw))
-        chunk.plain, chunk._odd, chunk._told = self.plain, self._odd, told
+        chunk = Chunk(raw, events=self._events)
+        chunk._came, chunk.plain, chunk._odd, chunk._told = self._came, self.plain, self._odd, told
         return chunk
 
 
@@ -172,6 +175,16 @@ def _name_in(payload: bytes) -> bytes:
     return name_of(event) if isinstance(event, dict) else b""
 
 
+class Source(Protocol):
+    """Chunks as they come, of which there are none any more once it has failed or is closed."""
+
+    def __aiter__(self) -> AsyncIterator[Chunk]: ...
+
+    def __anext__(self) -> Awaitable[Chunk]: ...
+
+    def aclose(self) -> Awaitable[None]: ...
+
+
 class ChunkStream:
     """
     A reply that is still arriving, with its first content already in hand.
@@ -185,7 +198,7 @@ class ChunkStream:
     def __init__(
         self,
         first: Sequence[Chunk],
-        rest: AsyncGenerator[Chunk, None],
+        rest: Source,
         *,
         now: Callable[[], float] = time.monotonic,
         headers: Mapping[str, str] = NO_HEADERS,
@@ -203,7 +216,7 @@ class ChunkStream:
         self._rest = rest
         self._taps: list[Callable[[Chunk], None]] = []
         self._owed = Owed()
-        self._closing: asyncio.Future[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
         # How it ended, as the exit stack wants to hear it; None only after a full read.
         self._outcome: BaseException | None = asyncio.CancelledError("the reader left early")
 
@@ -219,7 +232,7 @@ class ChunkStream:
 
     def owe(self, unfinished: Owed) -> Self:
         """Take over `unfinished`: unwound when the stream closes, after what it had before."""
-        unfinished.push_async_exit(self._owed.__aexit__)
+        unfinished.take(self._owed)
         self._owed = unfinished
         return self
 
@@ -256,18 +269,19 @@ class ChunkStream:
         A task that is cancelled meanwhile is cancelled afterwards: what is owed is paid in full,
         because the tokens were spent all the same.
         """
-        if self._closing is None:
+        closing = self._closing
+        if closing is None:
             # A task of its own: a cancel scope holds off anyio's cancellations, not asyncio's.
-            self._closing = asyncio.ensure_future(self._close())
+            closing = self._closing = asyncio.get_running_loop().create_task(self._close())
         cancelled: asyncio.CancelledError | None = None
-        while not self._closing.done():
+        while not closing.done():
             try:
-                await asyncio.wait((self._closing,))
+                await _end_of(closing)
             except asyncio.CancelledError as exc:
                 cancelled = exc
         if cancelled is not None:
-            raise cancelled from self._closing.exception()
-        self._closing.result()
+            raise cancelled from closing.exception()
+        closing.result()
 
     async def _pay(self) -> None:
         """
@@ -283,6 +297,13 @@ class ChunkStream:
             await self._rest.aclose()
         finally:
             await self._owed.__aexit__(*_exit_of(self._outcome))
+
+
+def _end_of(task: asyncio.Task[None]) -> asyncio.Future[None]:
+    """Return what is done when the task is, whatever came of it; to cancel it cancels no task."""
+    end = task.get_loop().create_future()
+    task.add_done_callback(lambda _: None if end.done() else end.set_result(None))
+    return end
 
 
 def _exit_of(

@@ -135,9 +135,11 @@ class Reservation:
     def _see(self, chunk: Chunk) -> None:
         if chunk.plain is not None:
             self._said_bytes += chunk.plain.text_bytes
-        for event in chunk.told:
-            self._said_bytes += self._grammar.text_bytes(event)
-            self._note_usage(event)
+        if told := chunk.told:
+            said = self._grammar.text_bytes
+            for event in told:
+                self._said_bytes += said(event)
+                self._note_usage(event)
 
     def _note_usage(self, body: Json) -> None:
         found = self._grammar.usage(body, self._reported)

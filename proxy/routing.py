@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
+from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 from proxy.standing import Standing
@@ -30,8 +30,7 @@ class Step(NamedTuple):
         return ", ".join(each for each in (self.standing.word(), fact) if each)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """The targets to ask, best first, and those left out, each with the reason."""
 
     steps: tuple[Step, ...]
@@ -41,7 +40,7 @@ class Plan:
 
     @property
     def targets(self) -> tuple[Target, ...]:
-        return tuple(step.target for step in self.steps)
+        return tuple(map(attrgetter("target"), self.steps))
 
 
 class Turn(IntEnum):
@@ -89,9 +88,9 @@ def plan_ring(
             seen.add(target.identity)
             now = standing(target)
             found.append((_turn(now), Step(target, standing=now, strategy=strategy)))
-    ordered = sorted(found, key=lambda pair: pair[0])
+    ordered = sorted(found, key=itemgetter(0))
     passed_over = bool(ordered) and ordered[0] is not found[0] and ordered[0][0][0] < Turn.RESTING
-    steps = tuple(step for _, step in ordered)
+    steps = tuple(map(itemgetter(1), ordered))
     return Plan(steps, tuple(left_out), _home(groups), passed_over)
 
 
@@ -140,4 +139,7 @@ def _once(standing: Callable[[Target], Standing]) -> Callable[[Target], Standing
 
 
 def _home(groups: Sequence[Group]) -> str:
-    return next((target.provider for group in groups for target in group.targets), "")
+    for group in groups:
+        if group.targets:
+            return group.targets[0].provider
+    return ""

@@ -468,7 +468,7 @@ class Bench:
 
     def blamed(self, label: str) -> bool:
         """Say whether the breaker of a target has heard of a failure."""
-        return bool(self.health._record(self._target(label), self.policy).breaker._streak)
+        return bool(self.health.record(self._target(label), self.policy).breaker._streak)
 
     def samples(self, name: str) -> list[tuple[dict[str, str], float]]:
         """Return the labels and the value of each series of one sample name."""

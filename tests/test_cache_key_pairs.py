@@ -17,7 +17,8 @@ import pytest
 from proxy.api.surfaces import BY_SURFACE
 from proxy.cache_key import key_of
 from proxy.caching import Caching
-from proxy.gateway import key_parts, ring_of
+from proxy.gateway import ring_of
+from proxy.keys import key_parts
 from proxy.policy import MobiusPolicy
 from proxy.snapshot import Snapshot
 from proxy.types import Caller, Group, Ring, Surface, Target

@@ -231,6 +231,7 @@ def test_a_bug_of_ours_is_counted_as_one() -> None:
     with pytest.raises(AssertionError):
         asyncio.run(bench.serve())
     assert (bench.tally.outcome, bench.tally.status) == ("internal_error", 500)
+    assert [line["outcome"] for line in lines(bench)] == ["internal_error"]
     assert bench.value("mobius_in_flight_requests") == 0
 
 

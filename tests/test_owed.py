@@ -125,6 +125,17 @@ async def test_what_is_moved_is_paid_where_it_was_moved_to_and_once(journal: Jou
     assert journal.lines == ["first"]
 
 
+async def test_what_is_taken_over_is_paid_first_and_only_there(journal: Journal) -> None:
+    inner, outer = Owed(), Owed()
+    for owed, name in ((outer, "first"), (inner, "second"), (inner, "third")):
+        owed.enter_context(journal.block(name))
+    outer.take(inner)
+    await inner.aclose()
+    assert journal.lines == []
+    await outer.aclose()
+    assert journal.lines == ["third", "second", "first"]
+
+
 async def test_a_block_that_cannot_be_entered_is_not_left(journal: Journal) -> None:
     @contextmanager
     def closed() -> Iterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypedDict, cast
+from typing import Protocol, TypedDict
 
 from starlette.types import Scope
 
@@ -123,4 +123,5 @@ class State(TypedDict):
 
 
 def state_of(scope: Scope) -> State:
-    return cast(State, scope["state"])
+    state: State = scope["state"]
+    return state

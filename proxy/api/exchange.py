@@ -21,7 +21,7 @@ from proxy.api.deps import State, state_of
 from proxy.api.form import Forming, as_it_came
 from proxy.api.headers import RequestHeaders, request_id_of, tags_of
 from proxy.api.multipart import read_form
-from proxy.api.outbound import Outbound
+from proxy.api.outbound import WHOLE, Outbound
 from proxy.api.parse import Incoming
 from proxy.api.render import error_of
 from proxy.api.wishes import with_headers
@@ -83,15 +83,10 @@ class ModelEndpoint:
     def _open(self, scope: Scope, receive: Receive, send: Send) -> Exchange:
         state, headers = state_of(scope), dict(scope["headers"])
         clock = state["clock"]
-        tally = Tally(
-            request_id=request_id_of(headers),
-            surface=self._surface,
-            model=UNKNOWN,
-            stream=False,
-            started_s=clock.now(),
-        )
+        tally = Tally(request_id_of(headers), self._surface, UNKNOWN, False, clock.now())
         form = self._forming(tally, clock)
-        outbound = Outbound(send, tally, clock=clock, log=state["log"], form=form)
+        in_one = WHOLE in scope.get("extensions", ())
+        outbound = Outbound(send, tally, clock=clock, log=state["log"], form=form, in_one=in_one)
         named = scope.get("path_params", {}).get("model")
         return Exchange(state, headers, scope["query_string"], receive, outbound, tally, named)
 
@@ -150,5 +145,4 @@ def _note(exchange: Exchange, outcome: str, status: int = 200) -> None:
     if exchange.asked:
         return
     exchange.tally.outcome, exchange.tally.status = outcome, status
-    with exchange.state["log"].request(exchange.tally):
-        pass
+    exchange.state["log"].request(exchange.tally)

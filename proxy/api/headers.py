@@ -6,6 +6,7 @@ import math
 import random
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TypeAlias
 
 from proxy.errors import ProxyError
@@ -68,21 +69,23 @@ def tags_of(headers: RequestHeaders) -> tuple[str, ...]:
 def tally_headers(tally: Tally, now_s: float) -> RawHeaders:
     """Return what is known about a request so far."""
     ours_s = now_s - tally.started_s - tally.upstream_s - tally.waits_s
+    id = tally.request_id.encode()  # which is fit for logs
     headers = [
-        (b"x-request-id", safe(tally.request_id)),
-        (b"x-mobius-cache", safe(tally.cache)),
-        (b"x-mobius-overhead-ms", b"%.3f" % max(0.0, ours_s * 1000)),
+        (b"x-request-id", id),
+        (b"x-mobius-cache", tally.cache.encode()),
+        (b"x-mobius-overhead-ms", b"%.3f" % (ours_s * 1000 if ours_s > 0 else 0.0)),
     ]
     if tally.surface in ANTHROPIC:
-        headers.append((b"request-id", safe(tally.request_id)))  # Anthropic's name for it
+        headers.append((b"request-id", id))  # Anthropic's name for it
     if tally.cache_age_s is not None:
         headers.append((b"age", b"%d" % tally.cache_age_s))
     if tally.cache == "stale":
         # RFC 7234, section 5.5: it has expired, and whoever could have given another one failed.
         headers.append((b"warning", b'111 mobius "every target failed; this answer has expired"'))
-    headers += _own_limits(tally)
+    if tally.requests_left is not None or tally.tokens_left is not None:
+        headers += _own_limits(tally)
     if tally.target != "none":
-        headers.append((b"x-mobius-target", safe(tally.target)))
+        headers.append((b"x-mobius-target", _label(tally.target)))
     if tally.trail:
         headers.append((b"x-mobius-attempts", joined(tally.trail)))
     return headers
@@ -106,12 +109,14 @@ def reply_headers(reply: Reply, tally: Tally) -> RawHeaders:
     Of what the caller has a limit of its own, that one is told instead. The cost of a whole answer
     is known with it; that of a stream is not yet.
     """
-    own = {"requests": tally.requests_left, "tokens": tally.tokens_left}
-    headers = [
-        (name.encode(), safe(reply.headers[name]))
-        for name in _RATE_LIMITS
-        if name in reply.headers and own[name.rsplit("-", 1)[1]] is None
-    ]
+    headers: RawHeaders = []
+    if reply.headers:
+        own = {"requests": tally.requests_left, "tokens": tally.tokens_left}
+        headers = [
+            (name.encode(), safe(reply.headers[name]))
+            for name in _RATE_LIMITS
+            if name in reply.headers and own[name.rsplit("-", 1)[1]] is None
+        ]
     if isinstance(reply, Completion) and tally.nano_usd is not None:
         headers.append((b"x-mobius-cost-usd", usd(tally.nano_usd).encode()))
     if reply.dropped:
@@ -138,6 +143,12 @@ def error_headers(error: ProxyError) -> RawHeaders:
 
 def joined(values: Sequence[str]) -> bytes:
     return safe(",".join(values))
+
+
+@lru_cache(maxsize=1000)
+def _label(label: str) -> bytes:
+    """Return a target's label likewise: there are no more of them than the file has targets."""
+    return safe(label)
 
 
 def safe(value: str) -> bytes:

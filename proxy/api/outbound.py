@@ -28,19 +28,31 @@ from proxy.waiting import Waiting
 
 JSON_TYPE = JSON[1]
 OVERHEAD = b"x-mobius-overhead-ms"
+# The server's extension of the ASGI scope: a message of this type is a whole answer, with `status`,
+# `headers` and `body`. Each message costs more than to render what is in it.
+WHOLE = "mobius.whole"
 
 
 class Outbound:
     """One answer. `finished` is true once its last byte has been handed over."""
 
     def __init__(
-        self, send: Send, tally: Tally, *, clock: Clock, log: Log, form: Form | None = None
+        self,
+        send: Send,
+        tally: Tally,
+        *,
+        clock: Clock,
+        log: Log,
+        form: Form | None = None,
+        in_one: bool = False,
     ) -> None:
+        """`in_one`: the server takes a whole answer in one message."""
         self.started = False
         self.finished = False
         self._form = form or AsItCame(tally)
         self._streaming = False
         self._asgi_send = send
+        self._in_one = in_one
         self._tally = tally
         self._clock = clock
         self._log = log
@@ -59,10 +71,7 @@ class Outbound:
         if self.started:
             raise RuntimeError("a stream has been announced")
         async with self._turn:
-            length = (b"content-length", b"%d" % len(body))
-            await self._start(status, [(b"content-type", content_type), length, *headers])
-            await self._send({"type": "http.response.body", "body": body, "more_body": False})
-            self.finished = True
+            await self._all(status, body, [(b"content-type", content_type)], headers)
 
     async def completion(self, reply: Completion) -> None:
         headers = reply_headers(reply, self._tally)
@@ -75,12 +84,24 @@ class Outbound:
     async def _events(self, raw: bytes, headers: RawHeaders) -> None:
         """Send all the events of a stream, the last one included."""
         async with self._turn:
-            if not self.started:
-                length = (b"content-length", b"%d" % len(raw))
-                await self._start(200, [*EVENTS, length, *headers])
-                self._streaming = True
-            await self._send({"type": "http.response.body", "body": raw, "more_body": False})
-            self.finished = True
+            if self.started:
+                await self._last(raw)
+            else:
+                await self._all(200, raw, EVENTS, headers)
+
+    async def _all(self, status: int, body: bytes, kind: RawHeaders, headers: RawHeaders) -> None:
+        headers = [*kind, (b"content-length", b"%d" % len(body)), *headers]
+        if self._in_one:
+            headers += tally_headers(self._tally, self._clock.now())
+            await self._send({"type": WHOLE, "status": status, "headers": headers, "body": body})
+            self.started = self.finished = True
+        else:
+            await self._start(status, headers)
+            await self._last(body)
+
+    async def _last(self, raw: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": raw, "more_body": False})
+        self.finished = True
 
     async def stream(self, reply: ChunkStream) -> None:
         """

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -18,19 +18,19 @@ from proxy.types import Call, Json, Surface, Wishes
 
 MOST_RETRIES = 10  # as in the configuration
 MOST_FALLBACKS = 20  # nobody waits for that many, and each costs time before the first is asked
+NO_HEADERS: RequestHeaders = MappingProxyType({})
 # A chat of 2,000 messages has some 10,000. Every one costs a hundred times its bytes, in memory and
 # in time that all requests wait for.
 MOST_CONTAINERS = 100_000
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
+class Incoming(NamedTuple):
     """A request that has been read whole, before anybody has looked into it."""
 
     raw: bytes
     snapshot: Snapshot
     query: bytes = b""  # of its address, without the `?`
-    headers: RequestHeaders = field(default_factory=dict)
+    headers: RequestHeaders = NO_HEADERS
     form: Form | None = None  # instead of `raw`
     model: str | None = None  # of its address, where that names one
 

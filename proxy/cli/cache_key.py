@@ -14,7 +14,8 @@ from proxy.cache_key import explain
 from proxy.cacheable import TABLE, may_be_kept
 from proxy.config import load_config
 from proxy.errors import ProxyError
-from proxy.gateway import key_parts, ring_of
+from proxy.gateway import ring_of
+from proxy.keys import key_parts
 from proxy.types import Surface
 
 EXAMPLES = """\

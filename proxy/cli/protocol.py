@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from proxy.api.conversation import DEPARTURE
+from proxy.api.outbound import WHOLE
 from proxy.api.render import error_body
+from proxy.cli.cycle import Corked, Cycle
 from proxy.errors import HeadersTooLarge
 
 # Beyond any `limits.header_kb` that makes sense; it judges the heads that arrive whole.
 MOST_HEAD_BYTES = 128 * 1024
-_HEADS = b"HTTP/1.1 "  # what the head of an answer begins with
 _HEAD = b"content-type: application/json\r\nconnection: close\r\n"
 
 
@@ -71,8 +77,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._went_on = True
-        self.scope["extensions"] = {DEPARTURE: {"watch": self._on_departure}}
+        self.scope["extensions"] = {DEPARTURE: {"watch": self._on_departure}, WHOLE: {}}
         super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        cycle.__class__ = Cycle  # uvicorn does not ask of which class it is to be
+        super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         self._went_on = True
@@ -89,41 +99,3 @@ class BoundedProtocol(HttpToolsProtocol):
             length = b"content-length: %d\r\n\r\n" % len(body)
             self.transport.write(STATUS_LINE[error.status] + _HEAD + length + body)
         self.transport.close()
-
-
-class Corked:
-    """
-    A transport that sends the head of an answer together with what is written next.
-
-    To send costs more than to render either. What is not followed by anything in the same turn of
-    the loop goes out at its end.
-    """
-
-    __slots__ = ("_head", "_loop", "_transport")
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._head = b""
-
-    def write(self, data: bytes) -> None:
-        if self._head:
-            self._transport.write(self._head + data)
-            self._head = b""
-        elif data.startswith(_HEADS):
-            self._head = data
-            self._loop.call_soon(self._flush)
-        else:
-            self._transport.write(data)
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        head, self._head = self._head, b""
-        if head and not self._transport.is_closing():  # else there is nobody to hear it
-            self._transport.write(head)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)

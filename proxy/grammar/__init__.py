@@ -8,7 +8,7 @@ so that a surface is a class here and a row in the tables of the edge and of the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from proxy.grammar.chat import Chat
@@ -42,8 +42,8 @@ class Grammar(Protocol):
         """Say whether the event brings anything of an answer: the least piece of it, or its end."""
         ...
 
-    def endings(self, event: Json) -> Iterator[tuple[int, bool]]:
-        """Yield the index of each choice that the event speaks of, and whether it ends it."""
+    def endings(self, event: Json) -> Iterable[tuple[int, bool]]:
+        """Return the index of each choice that the event speaks of, and whether it ends it."""
         ...
 
     def failure(self, event: Json) -> Json | None:

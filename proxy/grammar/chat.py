@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from proxy import aggregate, replay, sse
 from proxy.types import Json, Usage
@@ -16,7 +16,7 @@ class Chat:
     def begins(self, event: Json) -> bool:
         return aggregate.has_content(event)
 
-    def endings(self, event: Json) -> Iterator[tuple[int, bool]]:
+    def endings(self, event: Json) -> Iterable[tuple[int, bool]]:
         return endings_of(event)
 
     def failure(self, event: Json) -> Json | None:
@@ -52,12 +52,16 @@ class Chat:
         return replay.finish_reasons(said)
 
 
-def endings_of(event: Json) -> Iterator[tuple[int, bool]]:
-    """Yield the index of each choice of the event, and whether it has a finish reason."""
+def endings_of(event: Json) -> list[tuple[int, bool]]:
+    """Return the index of each choice of the event, and whether it has a finish reason."""
     choices = event.get("choices")
-    for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, dict) and isinstance(index := choice.get("index", 0), int):
-            yield index, bool(choice.get("finish_reason"))
+    if not choices or not isinstance(choices, list):
+        return []
+    return [
+        (index, bool(choice.get("finish_reason")))
+        for choice in choices
+        if isinstance(choice, dict) and isinstance(index := choice.get("index", 0), int)
+    ]
 
 
 def holds_choices(body: object, name: str, kind: type) -> bool:

@@ -9,7 +9,9 @@ arrives to whoever reads it. The parser is httptools', which the server uses as 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
+from math import inf
 from typing import Protocol, TypeAlias, cast
 
 import httptools
@@ -21,6 +23,9 @@ BUFFER_BYTES = 64 * 1024
 # Of the head of an answer: some gateways send policies and cookies of many kilobytes.
 MOST_HEAD_BYTES = 256 * 1024
 LEAST_REFUSAL = 300  # whoever answers so reads no more of what it is sent
+# What a provider says of how long it waits; a request that is sent then would cross its farewell.
+KEEPS = re.compile(r"(?i)(?:^|[ ,;])timeout=([0-9]{1,6})(?![0-9])")
+CROSSING_S = 1.0
 LEAST_STATUS = 200  # what is below is said before the answer itself (RFC 9110, section 15.2)
 
 
@@ -114,13 +119,15 @@ class Arrival:
         """Take a piece of the body; say whether more is held than need be."""
         self._pieces.append(piece)
         self._held_bytes += len(piece)
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
         return self._held_bytes > BUFFER_BYTES
 
     def ends(self, error: ConnectionBroken | None = None) -> None:
         """Take note that nothing more comes; without an error, that all is here."""
         self.complete, self._error, self._connection = error is None, error, None
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
 
 
 class Owner(Protocol):
@@ -155,7 +162,8 @@ class Connection(asyncio.Protocol):
         self._drained = asyncio.Event()
         self._drained.set()
         self.usable = False
-        self.free_since_s = 0.0
+        self.keeps_s = inf  # for how long its provider says that it keeps it without a request
+        self.free_until_s = 0.0  # the moment when it is too old to be used again
 
     def send(self, head: bytes, body: bytes, waiting: Waiting, *, more: bool = False) -> Arrival:
         """
@@ -274,7 +282,7 @@ class Connection(asyncio.Protocol):
             self._headers = {}
         elif self._arrival is not None:
             self._arrival.begins(status, self._headers)
-            if self._arrival.refuses:
+            if status >= LEAST_REFUSAL:
                 self._drained.set()  # nobody who is still pouring need wait
 
     def on_body(self, body: bytes) -> None:
@@ -291,10 +299,13 @@ class Connection(asyncio.Protocol):
             return  # of what came before the answer itself
         self._arrival = None
         arrival.ends()
-        self.resume()
+        if self._paused:
+            self.resume()
         if self._pouring or not self._taken or not self._parser.should_keep_alive():
             self.usable = False
         if self.usable:
+            if "keep-alive" in self._headers:
+                self.keeps_s = _keeps_s(self._headers["keep-alive"])
             self._owner.freed(self)
         else:
             self.abort()
@@ -315,3 +326,9 @@ class Connection(asyncio.Protocol):
         if arrival is not None:
             arrival.ends(error)
         self.abort()
+
+
+def _keeps_s(header: str) -> float:
+    """Return what `Keep-Alive: timeout=5` says (RFC 2068, section 19.7.1), with time to spare."""
+    found = KEEPS.search(header)
+    return inf if found is None else float(found[1]) - CROSSING_S

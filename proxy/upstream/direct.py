@@ -8,12 +8,12 @@ request that was written for somebody else is sent to it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from proxy.grammar import GRAMMARS
-from proxy.replies import EVENTS, Chunk, Completion, Reply
+from proxy.replies import EVENTS, Completion, Reply, Source
 from proxy.types import ANTHROPIC, HEARD, Call, Surface, Target
 from proxy.upstream.address import ANTHROPIC_VERSION, VERSION, address_of
 from proxy.upstream.events import chunks_of
@@ -86,7 +86,7 @@ class AsItCame:
         # Not every model that hears has a stream, although one was asked for.
         return self.call.surface not in HEARD or _type_of(answer).startswith(EVENTS)
 
-    def source(self, answer: Answer) -> tuple[AsyncGenerator[Chunk, None], str]:
+    def source(self, answer: Answer) -> tuple[Source, str]:
         surface = self.call.surface
         if surface is Surface.SPEECH:
             return speech_of(self.call, _type_of(answer), answer, answer.drain)

@@ -8,7 +8,7 @@ time, what is an error and what an end is judged here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.grammar import GRAMMARS, Grammar
 from proxy.owed import Owed
-from proxy.replies import Chunk, ChunkStream, Completion, Reply
+from proxy.replies import ChunkStream, Completion, Reply, Source
 from proxy.retry import Kind
 from proxy.types import Call, Json, Target
 from proxy.upstream import failures
@@ -39,7 +39,7 @@ class Reading(Protocol):
         """Say whether the answer is a stream, where one was asked for."""
         ...
 
-    def source(self, answer: Answer) -> tuple[AsyncGenerator[Chunk, None], str]:
+    def source(self, answer: Answer) -> tuple[Source, str]:
         """
         Return the chunks of a stream for the caller, and the type of their content.
 
@@ -78,22 +78,27 @@ class Exchange:
         """Send what is written, once, and return its answer, as `Upstream.call` says."""
         limit_s, late = limit_of(target, call)
         try:
-            async with Owed() as owed:
-                async with asyncio.timeout(limit_s):
-                    answer = await self._http.post(
-                        written.address.url,
-                        written.body,
-                        _headers(written),
-                        connect_s=target.timeouts.connect_s,
-                        waiting=waiting,
-                    )
-                    owed.callback(answer.close)
+            async with asyncio.timeout(limit_s):
+                answer = await self._http.post(
+                    written.address.url,
+                    written.body,
+                    _headers(written),
+                    connect_s=target.timeouts.connect_s,
+                    waiting=waiting,
+                )
+                try:
                     reply = await self._read(answer, target, call, written, waiting)
-                if isinstance(reply, ChunkStream):
-                    return reply.owe(owed.pop_all())
-                return reply
+                except BaseException:
+                    answer.close()
+                    raise
         except TimeoutError as exc:
             raise UpstreamFailure(f"no answer within {limit_s:g} s", kind=late) from exc
+        if isinstance(reply, ChunkStream):
+            owed = Owed()
+            owed.callback(answer.close)
+            return reply.owe(owed)
+        answer.close()
+        return reply
 
     async def _read(
         self, answer: Answer, target: Target, call: Call, written: Written, waiting: Waiting

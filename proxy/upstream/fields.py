@@ -51,11 +51,14 @@ ALIKE = frozenset(
 # Parameters that Anthropic has under the names that they have in the file.
 SHARED = frozenset({"max_tokens", "temperature", "thinking", "top_k", "top_p"})
 
+LENGTHS = frozenset({"max_tokens", "max_completion_tokens"})
 TARGETS = 1024  # of which it is remembered what every call to them has in common
 
 
 def filled(target: Target, call: Call) -> dict[str, Any]:
     """Return the body, and under it what the file says for a body that leaves it out."""
+    if not target.defaults:
+        return dict(call.body)
     if call.surface is Surface.MESSAGES:
         return {**{n: v for n, v in target.defaults.items() if n in SHARED}, **call.body}
     if call.surface not in GENERATING:
@@ -65,9 +68,8 @@ def filled(target: Target, call: Call) -> dict[str, Any]:
         defaults = {name: value for name, value in defaults.items() if name in ALIKE}
     if not call.stream:
         defaults.pop("stream_options", None)  # refused by OpenAI where nothing is streamed
-    limits = {"max_tokens", "max_completion_tokens"}
-    if limits & call.body.keys():
-        defaults = {name: value for name, value in defaults.items() if name not in limits}
+    if LENGTHS & call.body.keys():
+        defaults = {name: value for name, value in defaults.items() if name not in LENGTHS}
     return {**defaults, **call.body}
 
 

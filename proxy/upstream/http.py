@@ -7,7 +7,6 @@ of the environment but a proxy's has a say. What fails is told as an UpstreamFai
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 import ssl
@@ -24,7 +23,7 @@ from proxy.upstream.connection import Body
 from proxy.upstream.pool import Pool
 from proxy.upstream.unpack import ENCODINGS, Unpacker
 from proxy.upstream.wire import NO_PROXIES
-from proxy.waiting import Waiting
+from proxy.waiting import Waiting, within
 
 if TYPE_CHECKING:
     from proxy.upstream.proxied import Proxied
@@ -172,9 +171,11 @@ class Answer:
     async def drain(self, limit_s: float) -> None:
         """Read what is left, if it comes within `limit_s`, so that the connection stays usable."""
         with contextlib.suppress(TimeoutError, UpstreamFailure):
-            async with asyncio.timeout(limit_s):
-                async for _piece in _Reads(self._arriving):
-                    pass
+            await within(limit_s, self._to_its_end())
+
+    async def _to_its_end(self) -> None:
+        async for _piece in _Reads(self._arriving):
+            pass
 
     def close(self) -> None:
         """Close the connection, unless the body was read to its end: then it is used again."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
+from typing import Any
 from urllib.request import getproxies_environment
 
 from proxy.clock import Clock
@@ -34,10 +35,12 @@ class Lanes:
         self._lanes = lanes
         self._responses = responses or {}
 
-    async def call(self, target: Target, call: Call, *, foreign: bool, waiting: Waiting) -> Reply:
+    def call(
+        self, target: Target, call: Call, *, foreign: bool, waiting: Waiting
+    ) -> Coroutine[Any, Any, Reply]:
         lanes = self._responses if call.surface is Surface.RESPONSES else self._lanes
         lane = lanes[target.lane_of(call.surface)]
-        return await lane.call(target, call, foreign=foreign, waiting=waiting)
+        return lane.call(target, call, foreign=foreign, waiting=waiting)
 
 
 class Providers:

@@ -54,6 +54,8 @@ def rate_limits(headers: Mapping[str, str], *, wall_s: float) -> Mapping[str, st
 
     Anthropic says as an RFC 3339 date when a limit is back, OpenAI in how long: `wall_s` is now.
     """
+    if not _speaks_of_limits(headers):
+        return {}
     found = {name: value for name, value in headers.items() if name.startswith(PREFIX)}
     for name, ours in ANTHROPIC.items():
         if name in headers:
@@ -68,7 +70,13 @@ def leeways(headers: Mapping[str, str], *, wall_s: float) -> tuple[Leeway, ...]:
 
     What cannot be read, or cannot be true, is left out: nobody is refused because of a header.
     """
+    if not _speaks_of_limits(headers):
+        return ()
     return tuple({each.unit: each for each in _found(headers, wall_s)}.values())
+
+
+def _speaks_of_limits(headers: Mapping[str, str]) -> bool:
+    return "ratelimit-" in " ".join(headers)
 
 
 def _found(headers: Mapping[str, str], wall_s: float) -> Iterator[Leeway]:

@@ -8,7 +8,8 @@ own is as good as read: it has no end, no usage, no error, no call of a tool.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from typing import NamedTuple
 
 import orjson
 
@@ -16,91 +17,123 @@ from proxy.replies import Plain
 from proxy.types import Json
 
 HEAD = b"data: "
-MOST_LESSONS = 8  # without any use of what was learned; then a stream is not of this kind
+END = b"\n\n"
+MOST_LESSONS = 8  # in vain, one after the other; then a stream is not of this kind
+_DONE = b"data: [DONE]"
 _FIELD = b'"content":"'
-_OBFUSCATION = b'"obfuscation":"'  # OpenAI's padding, of a length of its own in each event
+_OBFUSCATION = b'"obfuscation":"'
+_PADDING_END = b'"}\n\n'
+
+# As many frames as have the same around their texts as the first: what is before it, and after.
+_BARE = re.compile(
+    rb'(data: (?>[^\n]*?"content":"))[^"\\\n]+("[^\n]*+\n\n)'
+    rb"(?:\1[^\"\\\n]+\2)*+"
+)
+# The same with OpenAI's padding behind, of a length of its own in each frame.
+_PADDED = re.compile(
+    rb'(data: (?>[^\n]*?"content":"))[^"\\\n]+("[^\n]*"obfuscation":")[A-Za-z0-9]+"}\n\n'
+    rb'(?:\1[^"\\\n]+\2[A-Za-z0-9]+"}\n\n)*+'
+)
+_PADDING = re.compile(rb'"obfuscation":"([A-Za-z0-9]+)"}\n\n')
+
+
+class Sorted(NamedTuple):
+    """What whole frames bring; `raw` is themselves, up to the end where that is announced."""
+
+    raw: bytes
+    plain: Plain | None
+    odd: list[bytes]  # to be read as JSON, without the empty lines
+    done: bool
 
 
 class PlainText:
-    """What the text of one stream stands in, once that is known. A frame has no empty line."""
+    """What the text of one stream stands in, once that is known."""
 
     def __init__(self) -> None:
         self._before = b""
         self._after = b""
-        self._padded = False
+        self._run = _BARE
         self._lessons = 0
 
-    def sort(self, frames: Sequence[bytes]) -> tuple[Plain | None, list[bytes]]:
-        """Return what the frames bring as pieces of text, and those that are to be read as JSON."""
+    def sort(self, raw: bytes) -> Sorted | None:
+        """
+        Return what frames bring that are each one line of data; None where some are not.
+
+        `raw` ends with one. However many of them are text in a row, they are one step.
+        """
         odd: list[bytes] = []
-        number = text_bytes = 0
-        before, after = self._before, self._after
-        for frame in frames:
-            # In place: a call for every word of every stream would be most of what this costs.
-            if self._padded:
-                length = self._padded_length(frame)
-            elif before and frame.startswith(before) and frame.endswith(after):
-                text = frame[len(before) : -len(after)]
-                length = 0 if b'"' in text or b"\\" in frame else len(text)
-            else:
-                length = 0
-            if length:
-                number += 1
-                text_bytes += length
-                self._lessons = 0
-            else:
+        number = text_bytes = place = 0
+        done = False
+        while place < len(raw) and not done:
+            text = self._text(raw, place)
+            if text is not None:
+                (more, more_bytes), place = text
+                number += more
+                text_bytes += more_bytes
+                continue
+            end = raw.index(END, place)
+            frame = raw[place:end]
+            if not frame.startswith(HEAD) or frame == HEAD or b"\n" in frame:
+                return None
+            if frame == _DONE:
+                raw, done = raw[:place], True
+            elif not self._learn(frame):
                 odd.append(frame)
-                self._learn(frame)
-                before, after = self._before, self._after
-        return (Plain(number, text_bytes) if number else None), odd
+                place = end + len(END)
+        return Sorted(raw, Plain(number, text_bytes) if number else None, odd, done)
 
-    def _padded_length(self, frame: bytes) -> int:
-        """Return the bytes of the frame's text; 0 where it has none, or anything else beside it."""
-        if not frame.startswith(self._before):
-            return 0
-        start = len(self._before)
-        end = frame.find(b'"', start)
-        if b"\\" in frame or not frame.startswith(self._after, end):
-            return 0
-        rest = frame[end + len(self._after) :]
-        padding = rest.removesuffix(b'"}')
-        return end - start if padding.isalnum() and len(padding) + 2 == len(rest) else 0
+    def _text(self, raw: bytes, place: int) -> tuple[Plain, int] | None:
+        """Return what is text from `place` on, and where that ends; None where there is none."""
+        before, after = self._before, self._after
+        if not before or not raw.startswith(before, place):
+            return None
+        run = self._run.match(raw, place)
+        if run is None or run[1] != before or run[2] != after:
+            return None
+        self._lessons = 0
+        end = run.end()
+        number = raw.count(before, place, end)
+        text_bytes = end - place - number * (len(before) + len(after))
+        if self._run is _PADDED:
+            paddings = _PADDING.findall(raw, place, end)
+            text_bytes -= number * len(_PADDING_END) + sum(map(len, paddings))
+        return Plain(number, text_bytes), end
 
-    def _learn(self, frame: bytes) -> None:
-        if self._lessons >= MOST_LESSONS or not frame.startswith(HEAD) or b"\\" in frame:
-            return
-        if _FIELD not in frame:
-            return  # an end or a usage: it teaches nothing, and is read once as it is
-        text = _only_text(frame.removeprefix(HEAD))
-        if text is None:
-            return
-        field = _FIELD + text
-        if frame.count(field + b'"') != 1:
-            return
+    def _learn(self, frame: bytes) -> bool:
+        """Take what stands around the text of `frame`; say whether it is as good as read."""
+        if self._lessons >= MOST_LESSONS or b"\\" in frame or frame.count(_FIELD) != 1:
+            return False
+        whole = frame + END
+        run = (_PADDED if _OBFUSCATION in frame else _BARE).match(whole)
+        if run is None:
+            return False  # a role, an end or a usage: it teaches nothing
         self._lessons += 1
-        place = frame.index(field) + len(field)
-        self._before, self._after = frame[: place - len(text)], frame[place:]
-        head, padding, _ = self._after.partition(_OBFUSCATION)
-        self._padded = bool(padding)
-        if padding:
-            self._after = head + padding
+        event = _only_text(frame.removeprefix(HEAD), whole[run.end(1) : run.start(2)])
+        if event is None:
+            return False
+        self._before, self._after, self._run = run[1], run[2], run.re
+        # It decides about the price of the answer, and may stand in these events alone.
+        return not event.get("service_tier")
 
 
-def _only_text(payload: bytes) -> bytes | None:
-    """Return the text of an event that brings a piece of one choice's text and nothing else."""
+def _only_text(payload: bytes, text: bytes) -> Json | None:
+    """Return an event that brings that piece of one choice's text and nothing else."""
     try:
         event: Json = orjson.loads(payload)
     except ValueError:
         return None
     match event:
-        case {"choices": [{"index": 0, "delta": {"content": str(text)} as delta} as choice]}:
-            beside = [value for name, value in event.items() if name != "choices"]
-            beside += [value for name, value in choice.items() if name not in ("index", "delta")]
+        case {"choices": [{"index": 0, "delta": {"content": str(said)} as delta} as choice]}:
+            pass
         case _:
             return None
+    if len(delta) > 1 or said.encode(errors="surrogatepass") != text:
+        return None
     # An end, a usage, an error, logprobs: each of them would stand beside it.
-    if not text or len(delta) > 1 or choice.get("finish_reason") or event.get("error"):
+    if choice.get("finish_reason") or event.get("error"):
         return None
-    if any(isinstance(value, dict | list) for value in beside):
-        return None
-    return text.encode(errors="surrogatepass")
+    for fields, own in ((event, "choices"), (choice, "delta")):
+        for name, value in fields.items():
+            if name != own and isinstance(value, dict | list):
+                return None
+    return event

@@ -8,10 +8,12 @@ failed, and whoever sent it decides.
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
 from collections import defaultdict
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import aiohappyeyeballs
@@ -21,9 +23,11 @@ from yarl import URL
 from proxy.upstream.connection import Arrival, Body, Connection, Origin
 from proxy.waiting import Waiting
 
-KEEP_ALIVE_S = 90.0  # so that a quiet minute costs no handshake
+HEADS = 1024  # that are remembered
+KEEP_ALIVE_S = 90.0  # so that a quiet minute costs no handshake; less where the provider says so
 # RFC 8305, section 5: how long one address is waited for before the next is tried beside it.
 NEXT_ADDRESS_S = 0.25
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 # Headers that say where a request goes and how long it is: that is ours to know.
 FRAMING = frozenset({"host", "content-length", "transfer-encoding"})
 
@@ -58,7 +62,10 @@ class Pool:
         breaks, ValueError where a header cannot be sent.
         """
         length = len(body) if isinstance(body, bytes) else body.size_bytes
-        head = _head(method, url, headers, length)
+        head = b"%bcontent-length: %d\r\n\r\n" % (
+            _head(method, url, tuple(headers.items())),
+            length,
+        )
         origin = (url.scheme, url.raw_host or "", url.port or 0)
         connection = self._waiting(origin)
         if connection is None:
@@ -86,7 +93,7 @@ class Pool:
 
     def freed(self, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
-        connection.free_since_s = loop.time()
+        connection.free_until_s = loop.time() + min(self._keep_alive_s, connection.keeps_s)
         self._idle[connection.origin].append(connection)
         if self._sweeper is None:
             self._sweeper = loop.call_later(self._keep_alive_s, self._sweep)
@@ -97,9 +104,10 @@ class Pool:
     def _waiting(self, origin: Origin) -> Connection | None:
         """Return the one that has waited least, which is the least likely to be closed by now."""
         idle = self._idle.get(origin)
+        now_s = asyncio.get_running_loop().time() if idle else 0.0
         while idle:
             connection = idle.pop()
-            if connection.usable:
+            if connection.usable and now_s < connection.free_until_s:
                 return connection
             connection.abort()
         return None
@@ -107,9 +115,9 @@ class Pool:
     def _sweep(self) -> None:
         """Close what has waited too long, and look again while anything waits."""
         loop = asyncio.get_running_loop()
-        oldest_s = loop.time() - self._keep_alive_s
+        now_s = loop.time()
         for origin, idle in tuple(self._idle.items()):
-            kept = [each for each in idle if each.usable and each.free_since_s > oldest_s]
+            kept = [each for each in idle if each.usable and now_s < each.free_until_s]
             for connection in set(idle).difference(kept):
                 connection.abort()
             if kept:
@@ -182,15 +190,22 @@ async def _poured(connection: Connection, head: bytes, body: Body, waiting: Wait
     return arrival
 
 
-def _head(method: str, url: URL, headers: Mapping[str, str], length: int) -> bytes:
-    """Return the head of a request. Raises ValueError where a header would end its own line."""
+@lru_cache(maxsize=HEADS)
+def _head(method: str, url: URL, named: tuple[tuple[str, str], ...]) -> bytes:
+    """
+    Return the head of a request but for its length, which one target has the same for most.
+
+    Raises ValueError where a header would end its own line, or has a name that is none.
+    """
+    headers = dict(named)
+    if (name := next((name for name in headers if not TOKEN.fullmatch(name)), None)) is not None:
+        raise ValueError(f"a header of this target has a name that is none: {name!r}")
     lines = [
         f"{method} {url.raw_path_qs} HTTP/1.1",
         f"host: {headers.get('host') or url.host_port_subcomponent}",
         *(f"{name}: {value}" for name, value in headers.items() if name not in FRAMING),
-        f"content-length: {length}",
     ]
-    text = "\r\n".join(lines)
-    if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1 or "\0" in text:
+    text = "".join(f"{line}\r\n" for line in lines)
+    if text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text:
         raise ValueError("a header of this target holds a line break")
-    return text.encode("utf-8", "surrogateescape") + b"\r\n\r\n"
+    return text.encode("utf-8", "surrogateescape")

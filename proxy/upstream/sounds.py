@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 
 from proxy.errors import UpstreamFailure
 from proxy.grammar.sound import END, PIECE
-from proxy.replies import EVENTS, JSON, Chunk
+from proxy.replies import EVENTS, JSON, Chunk, Source
 from proxy.retry import Kind
 from proxy.types import Call, Json
 from proxy.upstream.events import chunks_of
@@ -27,7 +27,7 @@ def speech_of(
     body: AsyncIterable[bytes],
     drain: Callable[[float], Awaitable[None]],
     usage: Json | None = None,
-) -> tuple[AsyncGenerator[Chunk, None], str]:
+) -> tuple[Source, str]:
     """
     Return a provider's answer as chunks, and the type of their content.
 

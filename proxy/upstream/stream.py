@@ -9,22 +9,21 @@ ever ended silently.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
+from typing import Self
 
 from proxy import sse
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.grammar import Grammar
-from proxy.owed import Owed
-from proxy.replies import EVENTS, Chunk, ChunkStream
+from proxy.replies import EVENTS, Chunk, ChunkStream, Source
 from proxy.retry import Kind
 from proxy.types import Json, TargetTimeouts
 from proxy.upstream import failures
-from proxy.waiting import Waiting
+from proxy.waiting import Waiting, within
 
 # What may come before the first content: role deltas and comments, not an answer in disguise.
 PREAMBLE_LIMIT_BYTES = 1024 * 1024
@@ -61,23 +60,22 @@ class Progress:
         """Nothing more is expected but perhaps the usage."""
         return self.complete and len(self.finished) >= self.choices
 
-    def see(self, chunk: Chunk) -> Iterator[Chunk]:
+    def see(self, chunk: Chunk) -> tuple[Chunk | None, UpstreamFailure | None]:
         """
-        Take note of `chunk`, and yield it as the caller may see it.
+        Take note of `chunk`, and return it as the caller may see it.
 
-        Raises UpstreamFailure at an event that cannot be read or that reports an error, after what
+        With it comes the failure that an event reports, or is by not being readable, after what
         stands before it: one read of a socket may bring good tokens and the end of them.
         """
         chunk, failure = self._sound(chunk)
-        if chunk.plain is not None:
+        told, plain = chunk.told, chunk.plain
+        if plain is not None:
             self.begun = True
             self.seen.add(0)
-        told = chunk.told
+        elif not told:
+            return None, failure
         hidden = [event for event in told if self._note(event) and not self.wants_usage]
-        if told or chunk.plain is not None:
-            yield chunk.without(hidden) if hidden else chunk
-        if failure is not None:
-            raise failure
+        return (chunk.without(hidden) if hidden else chunk), failure
 
     def _sound(self, chunk: Chunk) -> tuple[Chunk, UpstreamFailure | None]:
         try:
@@ -107,7 +105,7 @@ class Progress:
 
 
 async def begin(
-    source: AsyncGenerator[Chunk, None],
+    source: Source,
     progress: Progress,
     timeouts: TargetTimeouts,
     clock: Clock,
@@ -126,89 +124,114 @@ async def begin(
     the provider's time from ours; without it, all the time until the next chunk is the provider's.
     """
     started_s = clock.now()
-    source = _seen(source, progress)
+    judged = _Judged(source, progress, timeouts, clock, waits)
     first: list[Chunk] = []
     held_bytes = 0
     try:
         while not progress.begun:
-            chunk = await anext(source)
+            chunk = await judged.seen()
+            if chunk is None:
+                raise UpstreamFailure("the stream ended before its content", kind=Kind.TRANSIENT)
             first.append(chunk)
             held_bytes += len(chunk.raw)
             if held_bytes > PREAMBLE_LIMIT_BYTES and not progress.begun:
                 raise UpstreamFailure("the stream begins without content", kind=Kind.TRANSIENT)
-    except StopAsyncIteration as exc:
-        raise UpstreamFailure("the stream ended before its content", kind=Kind.TRANSIENT) from exc
     except BaseException:
-        await source.aclose()
+        await judged.aclose()
         raise
-    left_s = timeouts.stream_s - (clock.now() - started_s)
-    rest = _rest(source, progress, clock, idle_s=timeouts.idle_s, left_s=left_s, waits=waits)
-    now = waiting.now if waiting is not None else clock.now
-    stream = ChunkStream(
-        first, rest, now=now, headers=headers, dropped=dropped, content_type=content_type
+    judged.waited_s = clock.now() - started_s
+    return ChunkStream(
+        first,
+        judged,
+        now=waiting.now if waiting is not None else clock.now,
+        headers=headers,
+        dropped=dropped,
+        content_type=content_type,
     )
-    owed = Owed()
-    # A generator that nobody has begun to read closes nothing when it is closed.
-    owed.push_async_callback(source.aclose)
-    return stream.owe(owed)
 
 
-async def _seen(
-    source: AsyncGenerator[Chunk, None], progress: Progress
-) -> AsyncGenerator[Chunk, None]:
-    async with contextlib.aclosing(source):
-        async for chunk in source:
-            for part in progress.see(chunk):
-                yield part
+class _Judged:
+    """What a source brings, as the contract has it. The source is closed once it is over."""
 
+    def __init__(
+        self,
+        source: Source,
+        progress: Progress,
+        timeouts: TargetTimeouts,
+        clock: Clock,
+        waits: Waits,
+    ) -> None:
+        self._source = source
+        self._progress = progress
+        self._timeouts = timeouts
+        self._clock = clock
+        self._waits = waits
+        self._failure: UpstreamFailure | None = None  # that comes after what was read before it
+        self._settled_s: float | None = None
+        self._over = False
+        self.waited_s = 0.0  # only the time that the provider takes counts, not the reader's
 
-async def _rest(
-    source: AsyncGenerator[Chunk, None],
-    progress: Progress,
-    clock: Clock,
-    *,
-    idle_s: float,
-    left_s: float,
-    waits: Waits,
-) -> AsyncGenerator[Chunk, None]:
-    """Yield what follows; only the time that the provider takes counts, not the reader's."""
-    waited_s = 0.0
-    settled_s: float | None = None
-    try:
-        while True:
-            limit_s = min(idle_s, left_s - waited_s)
-            if progress.settled:
-                settled_s = waited_s if settled_s is None else settled_s
-                wait_s = waits.done_s if progress.usage else waits.usage_s
-                limit_s = min(limit_s, settled_s + wait_s - waited_s)
-            asked_s = clock.now()
+    def __aiter__(self) -> Self:
+        return self
+
+    async def seen(self) -> Chunk | None:
+        """Return the next chunk that the caller may see; None at the end of the source."""
+        while self._failure is None:
             try:
-                chunk = await _next(source, limit_s)
-            except UpstreamFailure:
-                # A choice that was asked for and has not begun may be what is missing.
-                if progress.settled:
-                    return
-                raise
-            waited_s += clock.now() - asked_s
+                chunk = await anext(self._source)
+            except StopAsyncIteration:
+                return None
+            shown, self._failure = self._progress.see(chunk)
+            if shown is not None:
+                return shown
+        raise self._failure
+
+    async def __anext__(self) -> Chunk:
+        """Return what follows the beginning. Raises UpstreamFailure where the stream is BROKEN."""
+        chunk: Chunk | None = None
+        try:
+            if not self._over:
+                chunk = await self._next()
+        except UpstreamFailure as failure:
+            failure.kind = Kind.BROKEN
+            raise
+        finally:
             if chunk is None:
-                break
-            yield chunk
-        if not progress.complete:
+                await self.aclose()
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk
+
+    async def aclose(self) -> None:
+        self._over = True
+        await self._source.aclose()
+
+    async def _next(self) -> Chunk | None:
+        progress, asked_s = self._progress, self._clock.now()
+        try:
+            chunk = await within(self._limit_s(), self.seen())
+        except (TimeoutError, UpstreamFailure) as exc:
+            # A choice that was asked for and has not begun may be what is missing.
+            if progress.settled:
+                return None
+            if isinstance(exc, TimeoutError):
+                raise UpstreamFailure("the stream stalled", kind=Kind.BROKEN) from exc
+            raise
+        finally:
+            self.waited_s += self._clock.now() - asked_s
+        if chunk is None and not progress.complete:
             raise UpstreamFailure("the stream ended without a finish reason", kind=Kind.BROKEN)
-    except UpstreamFailure as failure:
-        failure.kind = Kind.BROKEN
-        raise
-    finally:
-        await source.aclose()
+        return chunk
 
-
-async def _next(source: AsyncGenerator[Chunk, None], limit_s: float) -> Chunk | None:
-    """Return the next chunk, or None at the end. Raises UpstreamFailure after `limit_s`."""
-    try:
-        async with asyncio.timeout(max(limit_s, 0.0)):
-            return await anext(source, None)
-    except TimeoutError as exc:
-        raise UpstreamFailure("the stream stalled", kind=Kind.BROKEN) from exc
+    def _limit_s(self) -> float:
+        """Return how long the next chunk may be waited for."""
+        limit_s = min(self._timeouts.idle_s, self._timeouts.stream_s - self.waited_s)
+        if self._progress.settled:
+            if self._settled_s is None:
+                self._settled_s = self.waited_s
+            wait_s = self._waits.done_s if self._progress.usage else self._waits.usage_s
+            limit_s = min(limit_s, self._settled_s + wait_s - self.waited_s)
+        return max(limit_s, 0.0)
 
 
 def _before(last: Json, events: Sequence[Json]) -> list[Json]:

@@ -22,7 +22,7 @@ from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.grammar import GRAMMARS
 from proxy.owed import Owed
-from proxy.replies import EVENTS, Chunk, ChunkStream, Completion, Reply
+from proxy.replies import EVENTS, Chunk, ChunkStream, Completion, Reply, Source
 from proxy.retry import Kind
 from proxy.types import HEARD, Call, Json, Surface, Target
 from proxy.upstream import failures
@@ -217,7 +217,7 @@ async def _native_chunks(answer: Answer, wrapper: Any, wire: Wire) -> AsyncGener
             await wrapper.aclose()
 
 
-def _speech(answer: Any, call: Call, wire: Wire) -> tuple[AsyncGenerator[Chunk, None], str]:
+def _speech(answer: Any, call: Call, wire: Wire) -> tuple[Source, str]:
     """Return the chunks of speech, and the type of their content. Raises UpstreamFailure."""
     if wire.kept and wire.answer is not None:
         kind = wire.headers.get("content-type", "")
@@ -232,7 +232,7 @@ async def _nothing_to_drain(limit_s: float) -> None:
     return
 
 
-async def _told_by(source: AsyncGenerator[Chunk, None], wire: Wire) -> AsyncGenerator[Chunk, None]:
+async def _told_by(source: Source, wire: Wire) -> AsyncGenerator[Chunk, None]:
     """Yield what `source` does, and fail as the wire says."""
     try:
         async with aclosing(source):

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.aggregate import text_bytes
-from proxy.replies import Chunk
+from proxy.aggregate import has_content, text_bytes
+from proxy.grammar.chat import endings_of
+from proxy.replies import Chunk, Plain
 from proxy.types import Json
 from proxy.upstream.events import _Frames
-from proxy.upstream.plain import PlainText
+from proxy.upstream.plain import MOST_LESSONS, PlainText
 
 
 def event(text: str, **more: Any) -> dict[str, Any]:
@@ -21,8 +22,17 @@ def event(text: str, **more: Any) -> dict[str, Any]:
     return {"id": "c", "object": "chat.completion.chunk", "choices": [choice], **more}
 
 
-def spelt(*events: Json) -> list[bytes]:
-    return [b"data: " + orjson.dumps(each) for each in events]
+def spelt(*events: Json) -> bytes:
+    return b"".join(b"data: " + orjson.dumps(each) + b"\n\n" for each in events)
+
+
+def sorted_by(subject: PlainText, *events: Json) -> tuple[Plain | None, list[Json]]:
+    """Return what is told of these events by their bytes, and the others."""
+    raw = spelt(*events)
+    found = subject.sort(raw)
+    assert found is not None
+    assert (found.raw, found.done) == (raw, False)
+    return found.plain, [orjson.loads(frame.removeprefix(b"data: ")) for frame in found.odd]
 
 
 def choice(**fields: Any) -> dict[str, Any]:
@@ -50,62 +60,142 @@ SAID_MORE: dict[str, dict[str, Any]] = {
 
 def test_after_one_that_was_read_the_others_are_told_by_their_bytes() -> None:
     subject = PlainText()
-    plain, odd = subject.sort(spelt(event("hello"), event(" wor"), event("ld")))
-    assert plain is not None
-    assert (plain.number, plain.text_bytes, odd) == (2, 6, spelt(event("hello")))
-    plain, odd = subject.sort(spelt(event("größe"), event("!")))
-    assert plain is not None
-    assert (plain.number, plain.text_bytes, odd) == (2, 8, [])
+    assert sorted_by(subject, event("hello"), event(" wor"), event("ld")) == ((3, 11), [])
+    assert sorted_by(subject, event("größe"), event("!")) == ((2, 8), [])
+
+
+def test_of_a_service_tier_one_event_tells() -> None:
+    subject, said = PlainText(), [event(text, service_tier="flex") for text in ("a", "b")]
+    assert sorted_by(subject, *said) == ((1, 1), said[:1])
+    assert sorted_by(subject, *said) == ((2, 2), [])
 
 
 def test_padding_of_any_length_is_passed_over() -> None:
     subject = PlainText()
-    subject.sort(spelt(event("a", usage=None, obfuscation="x7Kq")))
-    plain, odd = subject.sort(spelt(event("bc", usage=None, obfuscation="x7KqQQ")))
-    assert plain is not None
-    assert (plain.text_bytes, odd) == (2, [])
+    paddings = enumerate(["x7Kq", "x7KqQQ", "a"])
+    said = [event("ab" * (n + 1), usage=None, obfuscation=each) for n, each in paddings]
+    assert sorted_by(subject, *said) == ((3, 12), [])
+    assert sorted_by(subject, said[1]) == ((1, 4), [])
+
+
+def test_what_stands_between_pieces_of_text_is_to_be_read() -> None:
+    subject = PlainText()
+    for padded in ({}, {"obfuscation": "abc"}):
+        said = [event("ab", **padded), event("c", **padded)]
+        for more in SAID_MORE.values():
+            mixed = [*said, more | padded, *said, more | padded]
+            assert sorted_by(subject, *mixed) == ((4, 6), [more | padded] * 2)
 
 
 @pytest.mark.parametrize("name", SAID_MORE)
 def test_what_says_more_is_to_be_read(name: str) -> None:
     subject = PlainText()
-    subject.sort(spelt(event("hello"), event("x")))
+    sorted_by(subject, event("hello"), event("x"))
     for padded in ({}, {"obfuscation": "abc"}):
-        frames = spelt(SAID_MORE[name] | padded)
-        assert subject.sort(frames) == (None, frames)
-        subject.sort(spelt(event("hello", **padded)))
+        more = SAID_MORE[name] | padded
+        assert sorted_by(subject, more) == (None, [more])
+        sorted_by(subject, event("hello", **padded))
 
 
-TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)
-ANY = st.one_of(TEXTS.map(event), st.sampled_from(list(SAID_MORE.values())))
+def test_a_stream_of_another_kind_is_not_looked_at_for_ever() -> None:
+    subject = PlainText()
+    unlike = [choice(logprobs={"content": [], "n": number}) for number in range(MOST_LESSONS)]
+    assert sorted_by(subject, *unlike) == (None, unlike)
+    assert sorted_by(subject, event("a"), event("b")) == (None, [event("a"), event("b")])
 
 
-@settings(max_examples=300, deadline=None)
+ODDLY_SPELT = [
+    b": comment\n\n",
+    b"data: 1\ndata: 2\n\n",
+    b"event: x\ndata: 1\n\n",
+    b"\n\n",
+    b"data: \n\n",
+]
+
+
+@pytest.mark.parametrize("oddly", ODDLY_SPELT)
+def test_what_is_spelt_in_another_way_is_not_sorted(oddly: bytes) -> None:
+    subject, said = PlainText(), spelt(event("hello"))
+    for raw in (oddly, said + oddly, oddly + said, said + oddly + said):
+        assert subject.sort(raw) is None
+    torn = said.replace(b"hello", b"hel\nlo")
+    assert subject.sort(torn) is None
+    assert subject.sort(said + torn) is None
+
+
+def test_what_follows_the_end_is_nothing() -> None:
+    said, done = spelt(event("hello")), b"data: [DONE]\n\n"
+    found = PlainText().sort(said + done + said + b"\n\n")
+    assert found == (said, (1, 5), [], True)
+    assert PlainText().sort(done) == (b"", None, [], True)
+
+
+TEXTS = st.one_of(
+    st.text(st.characters(codec="utf-8"), max_size=20),
+    st.sampled_from(
+        ['"', "\\", '","content":"x', "data: [DONE]", 'content":"', "\n\ndata: {}", "\r"]
+    ),
+)
+PADDINGS = st.sampled_from([{}, {"obfuscation": "aB3"}, {"obfuscation": "x"}, {"obfuscation": ""}])
+ANY = st.one_of(
+    st.builds(event, TEXTS),
+    st.builds(lambda text, padding: event(text, **padding), TEXTS, PADDINGS),
+    st.builds(
+        lambda text: choice(delta={"tool_calls": [{"index": 0, "function": {"arguments": text}}]}),
+        TEXTS,
+    ),
+    st.sampled_from(list(SAID_MORE.values())),
+)
+
+
+@settings(max_examples=400, deadline=None)
 @given(st.lists(ANY, max_size=12), st.data())
 def test_however_it_is_cut_a_stream_tells_what_its_events_say(
     events: list[dict[str, Any]], data: st.DataObject
 ) -> None:
-    raw = b"".join(frame + b"\n\n" for frame in spelt(*events)) + b"data: [DONE]\n\n"
+    said = spelt(*events)
+    raw = said + b"data: [DONE]\n\n"
     cuts = sorted(data.draw(st.sets(st.integers(0, len(raw)), max_size=5)))
     subject, chunks = _Frames(named=False), list[Chunk]()
     for start, end in zip([0, *cuts], [*cuts, len(raw)], strict=True):
-        if start < end:
-            chunks += subject.feed(raw[start:end])
+        if start < end and (chunk := subject.feed(raw[start:end])) is not None:
+            chunks.append(chunk)
     assert subject.done
-    assert b"".join(chunk.raw for chunk in chunks) == raw.removesuffix(b"data: [DONE]\n\n")
+    assert b"".join(chunk.raw for chunk in chunks) == said
     assert [each for chunk in chunks for each in chunk.events] == events
     plain = [chunk.plain for chunk in chunks if chunk.plain is not None]
     told = [each for chunk in chunks for each in chunk.told]
     assert sum(each.number for each in plain) + len(told) == len(events)
-    said = sum(each.text_bytes for each in plain) + sum(map(text_bytes, told))
-    assert said == sum(map(text_bytes, events))
+    text = sum(each.text_bytes for each in plain) + sum(map(text_bytes, told))
+    assert text == sum(map(text_bytes, events))
+    # What is not told brings content and nothing else.
+    for sort in (has_content, ends, reports):
+        untold = sum(map(sort, events)) - sum(map(sort, told))
+        assert untold == (sum(each.number for each in plain) if sort is has_content else 0)
+
+
+def ends(each: Json) -> bool:
+    return any(ended for _, ended in endings_of(each))
+
+
+def reports(each: Json) -> bool:
+    return bool(each.get("usage") or each.get("error"))
 
 
 def test_an_event_that_is_hidden_leaves_the_rest_as_it_came() -> None:
     last = {"id": "c", "choices": [], "usage": {"prompt_tokens": 1}}
-    frames = spelt(event("a"), event("b"), last)
-    (chunk,) = _Frames(named=False).feed(b"".join(frame + b"\n\n" for frame in frames))
-    shown = chunk.without([each for each in chunk.told if each.get("usage")])
-    assert shown.raw == b"".join(frame + b"\n\n" for frame in frames[:2])
-    assert list(shown.events) == [event("a"), event("b"), last]
-    assert shown.plain == chunk.plain
+    for said in ([event("a"), event("b")], [choice(finish_reason="stop")]):
+        chunk = _Frames(named=False).feed(spelt(*said, last))
+        assert chunk is not None
+        shown = chunk.without([each for each in chunk.told if each.get("usage")])
+        assert shown.raw == spelt(*said)
+        assert list(shown.events) == [*said, last]
+        assert shown.told == chunk.told
+        assert shown.plain == chunk.plain
+
+
+def test_a_body_that_is_not_utf_8_is_no_answer() -> None:
+    chunk = _Frames(named=False).feed(spelt(event("hello")).replace(b"hello", b"\xff"))
+    assert chunk is not None
+    with pytest.raises(ValueError, match=r"."):
+        _ = chunk.told

@@ -154,6 +154,20 @@ async def test_a_connection_that_the_provider_has_closed_is_not_used_again() -> 
         assert provider.connections == 2
 
 
+@pytest.mark.parametrize(
+    ("says", "connections"),
+    [("timeout=1", 2), ("max=99, Timeout=0", 2), ("timeout=5, max=99", 1), ("max=1", 1)],
+)
+async def test_a_connection_is_kept_no_longer_than_its_provider_says(
+    says: str, connections: int
+) -> None:
+    answer = ANSWER.replace(b"\r\n\r\n", b"\r\nkeep-alive: %b\r\n\r\n" % says.encode())
+    async with Provider(answer).listening() as provider, pooled() as pool:
+        await ask(pool, provider.url())
+        await ask(pool, provider.url())
+        assert provider.connections == connections
+
+
 async def test_what_the_file_says_of_the_host_is_sent_and_of_the_length_is_not() -> None:
     async with Provider().listening() as provider, pooled() as pool:
         headers = {"host": "elsewhere", "content-length": "99", "transfer-encoding": "chunked"}
@@ -170,6 +184,14 @@ async def test_a_header_that_would_be_two_is_never_sent(value: str) -> None:
     async with Provider().listening() as provider, pooled() as pool:
         with pytest.raises(ValueError, match="line break"):
             await ask(pool, provider.url(), more={"x-name": value})
+        assert provider.connections == 0
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a:", "ä", "a\nb"])
+async def test_a_header_whose_name_is_none_is_never_sent(name: str) -> None:
+    async with Provider().listening() as provider, pooled() as pool:
+        with pytest.raises(ValueError, match="name that is none"):
+            await ask(pool, provider.url(), more={name: "x"})
         assert provider.connections == 0
 
 

@@ -254,6 +254,18 @@ ORDINARY: dict[str, Json] = {
 }
 # ... and those that it leaves to LiteLLM, which may be refused by it.
 UNUSUAL: dict[str, Json] = {
+    "a developer's kept message": {
+        "messages": [{"role": "developer", "content": "x", "cache_control": EPHEMERAL}, *HELLO]
+    },
+    "a part of a system message that is kept by nothing": {
+        "messages": [
+            {
+                "role": "system",
+                "content": [{"type": "text", "text": "x", "cache_control": None}],
+            },
+            *HELLO,
+        ]
+    },
     "a schema": {"response_format": {"type": "json_schema", "json_schema": SCHEMA}},
     "json": {"response_format": {"type": "json_object"}},
     "effort": {"reasoning_effort": "low"},

@@ -13,7 +13,7 @@ import orjson
 from proxy.errors import UpstreamFailure
 from proxy.facts import Habits
 from proxy.grammar import GRAMMARS
-from proxy.replies import EVENTS, Chunk, Completion
+from proxy.replies import EVENTS, Chunk, Completion, Source
 from proxy.retry import Kind
 from proxy.types import Json, Surface, Target
 from proxy.upstream.address import ANTHROPIC_VERSION, VERSION
@@ -84,7 +84,7 @@ class Heard:
     def streams(self, answer: Answer) -> bool:
         return True
 
-    def source(self, answer: Answer) -> tuple[AsyncGenerator[Chunk, None], str]:
+    def source(self, answer: Answer) -> tuple[Source, str]:
         return self._chunks(answer), EVENTS
 
     def whole(

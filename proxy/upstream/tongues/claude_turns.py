@@ -119,7 +119,8 @@ class _Turns:
 def _system(message: Json) -> Iterator[Json]:
     _only(message, FIELDS["system"])
     content = message.get("content")
-    if isinstance(content, str):
+    if isinstance(content, str) and (message["role"] == "system" or "cache_control" not in message):
+        # LiteLLM forgets the mark of a developer's message.
         parts: list[Json] = [{**message, "type": "text", "text": content}]
     elif isinstance(content, list) and "cache_control" not in message:
         parts = [part for part in content if _is_text(part)]
@@ -129,6 +130,10 @@ def _system(message: Json) -> Iterator[Json]:
         raise Unusual("system")
     for part in parts:
         if part["text"]:
+            if "cache_control" in part and part["cache_control"] is None:
+                raise Unusual(
+                    "cache_control"
+                )  # of a system's, LiteLLM passes on that there is none
             yield _text(part, part["text"])
 
 
