@@ -24,13 +24,22 @@ STALL_S = 0.1
 STEP_S = 0.6
 GROWTH = 1.15
 MOST = 1500
-FIRST = {
-    "direct": MOST,
-    "floor": 192,
-    "mobius": 96,
-    "litellm": 1,
-}  # who is measured, and from where
-TURNS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Climb:
+    """Of one server: how many streams there are in the first step, and how often it is tried."""
+
+    first: int
+    turns: int
+
+
+CLIMBS = {
+    "direct": Climb(MOST, turns=1),
+    "floor": Climb(192, turns=2),
+    "mobius": Climb(96, turns=2),
+    "litellm": Climb(1, turns=1),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +74,16 @@ async def measure_held(turn: int, server: Server) -> Held:
     async with connected(server.child.port, MOST, Watcher) as watchers:
         await settled_cpu_s(server.child)  # it accepts one connection a turn of its loop: all now
         try:
-            held = await _climb(
-                watchers, cast.request(Kind.PACED, server.model), FIRST[server.name]
-            )
+            first = CLIMBS[server.name].first
+            held = await _climb(watchers, cast.request(Kind.PACED, server.model), first)
         except ExceptionGroup as group_error:
             raise group_error.exceptions[0] from None
     return Held(turn, server.name, held, ended=held < MOST)
+
+
+def is_tried(server: str, turn: int) -> bool:
+    """Say whether a server is given streams in that turn."""
+    return server in CLIMBS and turn <= CLIMBS[server].turns
 
 
 async def _climb(watchers: Sequence[Watcher], request: bytes, first: int) -> int:

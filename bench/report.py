@@ -171,12 +171,12 @@ def _ring(times: RingTimes) -> str:
 
 
 def _held(samples: Sequence[Held]) -> str:
-    floors = [each.streams for each in samples if each.server == "floor"]
+    floors = {each.turn: each.streams for each in samples if each.server == "floor"}
     rows = []
     for server in SERVERS:
         if own := [each for each in samples if each.server == server]:
             streams = [each.streams for each in own]
-            over = [mine / least for mine, least in zip(streams, floors, strict=True)]
+            over = [each.streams / floors[each.turn] for each in own]
             more = "" if all(each.ended for each in own) else "no more were tried"
             rows.append((server, spread(streams, 0), spread(over, 2), more))
     head = ("server", "streams", "x floor", "")

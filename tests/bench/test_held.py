@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from bench.held import FIRST, GROWTH, MOST, Watcher, levels
+from bench.held import CLIMBS, GROWTH, MOST, Watcher, is_tried, levels
 
 
 def test_every_step_has_more_streams_and_the_last_has_the_most() -> None:
-    for first in FIRST.values():
-        found = list(levels(first))
-        assert found[0] == first
+    for climb in CLIMBS.values():
+        found = list(levels(climb.first))
+        assert found[0] == climb.first
         assert found[-1] == MOST
         assert found == sorted(set(found))
 
@@ -35,3 +35,8 @@ def test_what_comes_before_a_stream_begins_is_no_silence_within_it() -> None:
     watcher.on_message_begin()
     watcher.on_body(b"data: a")
     assert watcher.silent_s() == 0
+
+
+def test_mobius_is_tried_as_often_as_the_floor() -> None:
+    assert all(is_tried("mobius", turn) == is_tried("floor", turn) for turn in range(1, 5))
+    assert not is_tried("translated", 1)
