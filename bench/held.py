@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bench import cast
 from bench.cast import Server
-from bench.client import Connection, connected
+from bench.client import Answer, Connection, connected
 from bench.load import settled_cpu_s
 from bench.payload import Kind, check
 
@@ -53,19 +54,26 @@ class Held:
 
 
 class Watcher(Connection):
-    """Knows the longest silence within a stream since it was last asked for it."""
+    """Knows the longest silence within a stream since that was last looked at."""
 
     def __init__(self) -> None:
         super().__init__()
         self._silent_s = 0.0
+
+    async def ask(self, request: bytes) -> Answer:
+        self._answer = Answer()  # what is waited for from here on is no silence of the last one
+        return await super().ask(request)
 
     def on_body(self, piece: bytes) -> None:
         super().on_body(piece)
         self._silent_s = max(self._silent_s, self._answer.gap_s)
 
     def silent_s(self) -> float:
+        """Return it; one that has not ended counts, and as what it has become when it ends."""
         silent_s, self._silent_s = self._silent_s, 0.0
         self._answer.gap_s = 0.0
+        if self._waiter is not None and not self._waiter.done() and self._answer.body:
+            silent_s = max(silent_s, time.perf_counter() - self._answer.piece_s)
         return silent_s
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import pairwise
+
+import pytest
 
 from bench.held import CLIMBS, GROWTH, MOST, Watcher, is_tried, levels
 
@@ -28,6 +31,26 @@ def test_a_silence_is_told_once() -> None:
     watcher.on_body(b"data: b")
     assert watcher.silent_s() > 0
     assert watcher.silent_s() == 0
+
+
+@pytest.mark.anyio
+async def test_a_silence_that_has_not_ended_counts_once_a_stream_has_begun() -> None:
+    watcher = Watcher()
+    watcher.connection_made(Deaf())
+    asking = asyncio.create_task(watcher.ask(b"GET / HTTP/1.1"))
+    await asyncio.sleep(0)
+    assert watcher.silent_s() == 0
+    watcher.on_message_begin()
+    watcher.on_body(b"data: a")
+    assert watcher.silent_s() > 0
+    asking.cancel()
+
+
+class Deaf(asyncio.Transport):
+    """Where a request goes that nobody answers."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        pass
 
 
 def test_what_comes_before_a_stream_begins_is_no_silence_within_it() -> None:
