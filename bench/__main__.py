@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--rounds", type=int, default=5, help="at most (default %(default)s)")
-    add("--seconds", type=float, default=0.8, help="of one measurement, at least (default 0.8)")
+    add("--seconds", type=float, default=0.7, help="of one measurement, at least (default 0.7)")
     add(
         "--within",
         type=float,
