@@ -48,6 +48,11 @@ RETRIES = Family("mobius_retries_total", "Same target asked again.", ("model",))
 FALLBACKS = Family(
     "mobius_fallbacks_total", "Another target asked, for one that failed or rests.", ("model",)
 )
+RESUMED = Family(
+    "mobius_resumed_total",
+    "Streams that broke after content where others may go on, by what came of it.",
+    ("model", "result"),
+)
 COST = Family("mobius_cost_usd_total", "US dollars that attempts cost.", ("model", "key"))
 REFUSED = Family(
     "mobius_quota_refused_total", "Requests that a limit left no room for.", ("scope", "limit")
@@ -113,6 +118,7 @@ class Metrics:
         self._cache = self._counter(CACHE)
         self._retries = self._counter(RETRIES)
         self._fallbacks = self._counter(FALLBACKS)
+        self._resumed = self._counter(RESUMED)
         self._probes = self._counter(PROBES)
         self._rejected = self._counter(REJECTED)
         self._reloads = self._counter(RELOADS)
@@ -186,6 +192,15 @@ class Metrics:
                 self._series(self._tokens, tally.model, kind).inc(tokens)
         if nano_usd:
             self._series(self._cost, tally.model, tally.caller).inc(nano_usd / NANO)
+
+    def resumed(self, tally: Tally, result: str) -> None:
+        """
+        Count a stream that broke half-way and that another target might have finished.
+
+        `result` is whole, diverged (another text), failed (nobody answered in time), unfit (more
+        was said than a text) or cancelled.
+        """
+        self._resumed.labels(tally.model, result).inc()
 
     def _series(self, family: Counter, *labels: str) -> Counter:
         """Return the series with these labels, which the library takes long to find."""
