@@ -134,7 +134,9 @@ class _Finishing:
         shown = Chunk.of_events(events)
         if not self._call.wants_usage:
             shown = shown.without([event for event in events if only_usage(event)])
-        return shown if joined else Chunk(SEAM + shown.raw, events=shown.events)
+        if joined or not seam.joined:
+            return shown
+        return Chunk(SEAM + shown.raw, events=shown.events)
 
     async def _go_on(self, failure: UpstreamFailure) -> None:
         """Have another stream in the place of the one that broke, or raise `failure`."""

@@ -83,12 +83,12 @@ class Seam:
         self._place = 0  # in it
         self._head = head
         self._used = used
-        self.joined = False  # something of it was passed on
+        self.joined = False  # something new, or the end, was passed on
 
     def take(self, events: Sequence[Json]) -> list[Json]:
         """Return what of the events is passed on. Raises Diverged where they do not go on so."""
         told = [each for event in events if (each := self._take(event)) is not None]
-        self.joined = self.joined or bool(told)
+        self.joined = self.joined or any(event.get("choices") for event in told)
         return told
 
     def _take(self, event: Json) -> Json | None:

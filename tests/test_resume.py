@@ -370,8 +370,7 @@ def test_a_tool_that_is_called_beyond_the_seam_ends_it() -> None:
 def test_a_limit_of_the_callers_own_ends_it() -> None:
     limits = Allowances(keys={"web": Limits(tpm=120)})
     scripts: dict[str, list[Script]] = {"a": [begins("Hello" * 20)], "b": []}
-    policy = {"on_midstream": "continue", "laps": 1}
-    place = Bench(scripts, ring=ring("a", "b"), allowances=limits, **policy)
+    place = bench(scripts, allowances=limits)
     same_as_ever(told(place, ask(stream=True, body={"max_tokens": 60})), "Hello" * 20)
     assert results(place) == {"failed": 1}
 
@@ -521,6 +520,6 @@ def test_what_the_client_gets_is_the_text_or_the_beginning_of_it_and_an_error(
         same_as_ever(heard, got)
     else:
         assert heard.whole == got
-    *broken, last = [row.outcome for row in place.ledger.closed]
-    assert (len(broken), last) == (len(scripts) - 1, "cancelled" if fails else "ok")
+    *broken, final = [row.outcome for row in place.ledger.closed]
+    assert (len(broken), final) == (len(scripts) - 1, "cancelled" if fails else "ok")
     assert set(broken) <= {"broken", "transient"}  # one who had nothing to add has not begun

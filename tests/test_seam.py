@@ -280,3 +280,11 @@ def test_the_usage_is_the_sum_of_all_that_was_used() -> None:
 
 def test_an_event_that_says_nothing_is_left_out() -> None:
     assert Seam("", {}).take([role(), {"choices": []}, choice({"content": ""})]) == []
+
+
+def test_a_usage_that_comes_first_is_not_yet_the_seam() -> None:
+    seam = Seam("abc", {})
+    assert len(seam.take([usage()])) == 1
+    assert not seam.joined
+    seam.take([delta("abcd")])
+    assert seam.joined
