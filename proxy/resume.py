@@ -96,9 +96,9 @@ class _Finishing:
                 self._tell("whole")
                 raise
             except Diverged:
-                await self._give_up("diverged")
+                self._give_up("diverged")
             except TimeoutError:
-                await self._give_up("failed")
+                self._give_up("failed")
             except UpstreamFailure as failure:
                 self._broken = failure
                 await self._go_on(failure)
@@ -142,7 +142,7 @@ class _Finishing:
         """Have another stream in the place of the one that broke, or raise `failure`."""
         said = self._said.read()
         if said.text is None or said.ended:
-            await self._give_up("unfit")
+            self._give_up("unfit")
         self._deadline_s = self._clock.now() + self._walk.policy.deadline
         while self._left and self._clock.now() < self._deadline_s:
             target = self._left.pop(0)
@@ -154,11 +154,11 @@ class _Finishing:
                     if refusal.kind not in REFUSALS:
                         break
                 except ProxyError:  # the caller's own limits
-                    await self._give_up("failed")
+                    self._give_up("failed")
                 else:
                     self._take(reply, Seam(way.due, said.head, self._used()))
                     return
-        await self._give_up("failed")
+        self._give_up("failed")
 
     async def _ask(self, target: Target, call: Call) -> ChunkStream:
         walk = replace(self._walk, call=call, deadline_s=self._deadline_s)
@@ -180,10 +180,9 @@ class _Finishing:
             used.completion_tokens - before.completion_tokens,
         )
 
-    async def _give_up(self, result: str) -> NoReturn:
-        """Close what is open and raise what broke the stream: that is the answer then."""
+    def _give_up(self, result: str) -> NoReturn:
+        """Raise what broke the stream: that is the answer then. Whoever hears it closes this."""
         self._tell(result)
-        await self._stream.aclose()
         raise self._broken or UpstreamFailure("the stream broke", kind=Kind.BROKEN)
 
     def _tell(self, result: str) -> None:
@@ -193,9 +192,7 @@ class _Finishing:
 
 
 def left_of(walk: Walk) -> list[Target]:
-    """Return who stands in the plan behind the one that answered, and is another place than it."""
+    """Return who stands in the plan behind the one that answered. No place is in it twice."""
     targets = walk.plan.targets
     place = next(i for i, target in enumerate(targets) if target.label == walk.tally.target)
-    answered = targets[place].identity
-    behind = targets[place + 1 :]
-    return [each for each in behind if each.identity != answered and walk.may_answer(each)]
+    return [target for target in targets[place + 1 :] if walk.may_answer(target)]

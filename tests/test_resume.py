@@ -403,16 +403,22 @@ def test_the_deadline_is_of_each_break_alone() -> None:
     assert told(place).whole == "One two three"
 
 
-def test_a_target_that_rests_is_passed_over() -> None:
+def test_a_target_that_rests_is_not_asked() -> None:
+    place = bench({"a": [begins("Hello")] * 2, "b": [limited(60.0)]})
+    for _ in range(2):
+        same_as_ever(told(place), "Hello")
+    assert place.asked == ["a", "b", "a"]
+
+
+def test_the_providers_of_both_parts_are_waited_for() -> None:
     place = bench(
         {
-            "a": [begins("Hello")] * 2,
-            "b": [limited(60.0)],
-            "c": [begins("Hello", end=[finish()])] * 2,
+            "a": [[delta("One"), Passes(3.0), delta(" t"), BROKEN]],
+            "b": [(Passes(1.0), [delta("One t"), Passes(5.0), delta("wo"), finish()])],
         }
     )
-    assert [told(place).whole, told(place).whole] == ["Hello", "Hello"]
-    assert place.asked == ["a", "b", "c", "a", "c"]
+    assert told(place).whole == "One two"
+    assert place.tally.upstream_s == 9.0
 
 
 # Whoever leaves
