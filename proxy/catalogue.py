@@ -63,7 +63,7 @@ ALSO = {
     "cohere": frozenset({"cohere_chat"}),
 }
 # Where a last message of the assistant's is all that a Claude needs. Other models want a flag
-# beside it, or say it again, and what a reseller makes of it is not known.
+# beside it, and what a reseller makes of it is not known.
 PREFILLED = frozenset({"anthropic", "azure_ai", "bedrock", "bedrock_converse", "vertex_ai"})
 # They pass on models of others under their own names.
 ANY_PROVIDER = frozenset({"github", "litellm_proxy", "nadir"})

@@ -244,6 +244,6 @@ def test_a_beginning_is_taken_by_the_claudes_of_the_table_and_by_whom_the_file_n
     assert prefills("anthropic/claude-unheard-of", f"{stated}: true")
     assert prefills("openai/vllm", f"{stated}: true")
     assert not prefills("vercel_ai_gateway/anthropic/claude-haiku-4.5")  # nobody knows
-    # They want a flag beside the message, or say the beginning again.
+    # They want a flag beside the message.
     assert not prefills("mistral/mistral-large-latest")
     assert not prefills("deepseek/deepseek-chat")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import httpx
+import openai
 import pytest
 from openai.lib.streaming.chat import ChatCompletionStreamState
 
@@ -19,6 +20,7 @@ from tests.e2e.stream_checks import (
     Visitor,
     check_cut,
     check_whole,
+    failing,
     said,
     target,
 )
@@ -99,26 +101,30 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Place]:
-    with FakeOpenAI() as openai, FakeAnthropic() as anthropic:
-        fakes: dict[Provider, FakeProvider] = {"openai": openai, "anthropic": anthropic}
+    with FakeOpenAI() as gpts, FakeAnthropic() as anthropic:
+        fakes: dict[Provider, FakeProvider] = {"openai": gpts, "anthropic": anthropic}
         models = [
-            ("openai/first", openai),
-            ("openai/second", openai),
+            ("openai/first", gpts),
+            ("openai/second", gpts),
             ("anthropic/first", anthropic),
         ]
         models += [("anthropic/second", anthropic), (f"anthropic/{CLAUDE}", anthropic)]
         config = {
             "model_list": [
                 *(target(name, fake.base_url) for name, fake in models),
-                target("openai/first", openai.base_url, name="prefilled"),
-                target("openai/first", openai.base_url, name="chat"),
+                *(target(f"{p}/{how}", fakes[p].base_url) for p in PROVIDERS for how in WAYS),
+                target("openai/first", gpts.base_url, name="prefilled"),
+                target("openai/first", gpts.base_url, name="chat"),
             ],
             "litellm_settings": {"cache": True},
             "router_settings": {
                 "num_retries": 0,
                 "fallbacks": [
-                    {"openai-first": ["anthropic-second"]},
-                    {"anthropic-first": ["openai-second"]},
+                    *(
+                        {f"{p}-{model}": [f"{OTHER[p]}-second"]}
+                        for p in PROVIDERS
+                        for model in ("first", *WAYS)
+                    ),
                     {"prefilled": [f"anthropic-{CLAUDE}", "openai-second"]},
                     {"chat": ["anthropic-second"]},
                 ],
@@ -138,21 +144,32 @@ def seams(heard: Overheard) -> int:
     return heard.frames.count(SEAM)
 
 
-@pytest.mark.parametrize("how", WAYS)
 @pytest.mark.parametrize("first", PROVIDERS)
 def test_a_stream_that_breaks_is_finished_by_the_other_provider(
-    place: Place, first: Provider, how: BreakKind
+    place: Place, first: Provider
 ) -> None:
-    place.script(first, Breaks(CUT, how, tokens=TOKENS), Answer(tokens=TOKENS))
-    heard = place.hear(f"{first}-first", f"{first}-{how}")
-    check_whole(heard, TOKENS)
-    assert seams(heard) == 1
-    assert len({event["id"] for event in heard.events}) == 1
-    (entry,) = place.fakes[OTHER[first]].journal.wait_over()
-    assert entry.json["messages"][-1]["role"] == "user"
-    broken, ok = place.rows(f"{first}-{how}", 2)
-    assert (broken[0], broken[1]) == (f"{first}-first/{first}/first", "broken")
-    assert ok[1] == "ok"
+    fakes = place.fakes
+    for how in WAYS:
+        fakes[first].script(Breaks(CUT, how, tokens=TOKENS), model=how)
+        fakes[OTHER[first]].script(Answer(tokens=TOKENS), model="second")
+    heard = asyncio.run(_hear_all(place.mobius.url, first))
+    assert failing([(how, heard[how], TOKENS) for how in WAYS], check_whole) == []
+    assert {how: seams(heard[how]) for how in WAYS} == dict.fromkeys(WAYS, 1)
+    assert {how: len({e["id"] for e in heard[how].events}) for how in WAYS} == dict.fromkeys(
+        WAYS, 1
+    )
+    entries = fakes[OTHER[first]].journal.wait_over(len(WAYS))
+    assert {entry.json["messages"][-1]["role"] for entry in entries} == {"user"}
+    for how in WAYS:
+        broken, ok = place.rows(f"{first}-{how}", 2)
+        assert (broken[0], broken[1]) == (f"{first}-{how}/{first}/{how}", "broken")
+        assert ok[1] == "ok"
+
+
+async def _hear_all(url: str, first: Provider) -> dict[BreakKind, Overheard]:
+    async with asyncio.timeout(30.0), Listener(url) as listener:
+        heard = await asyncio.gather(*(listener.stream(f"{first}-{how}") for how in WAYS))
+        return dict(zip(WAYS, heard, strict=True))
 
 
 @pytest.mark.parametrize("how", ["eof", "error_event"])
@@ -286,6 +303,34 @@ def test_a_resumed_answer_that_ended_is_kept_like_any_other(place: Place) -> Non
     assert heard is not None
     check_whole(heard, TOKENS)
     assert seams(heard) == 0
+
+
+def test_all_who_share_a_call_get_the_rest(place: Place) -> None:
+    gate = Gate()
+    broken = Breaks(CUT, "eof", tokens=TOKENS, gate=gate, gate_after_tokens=2)
+    place.script("openai", broken, Answer(tokens=TOKENS))
+
+    async def one(client: openai.AsyncOpenAI) -> str:
+        text = ""
+        async with await client.chat.completions.create(
+            model="openai-first", messages=[{"role": "user", "content": "shared"}], stream=True
+        ) as stream:
+            async for chunk in stream:
+                text += chunk.choices[0].delta.content or ""
+                waiting.discard(asyncio.current_task())
+                if not waiting:
+                    gate.open()
+        return text
+
+    async def all_of_them() -> list[str]:
+        async with asyncio.timeout(30.0), place.mobius.async_openai() as client:
+            tasks = [asyncio.create_task(one(client)) for _ in range(3)]
+            waiting.update(tasks)
+            return await asyncio.gather(*tasks)
+
+    waiting: set[asyncio.Task[Any] | None] = set()
+    assert asyncio.run(all_of_them()) == [said(TOKENS)] * 3
+    assert [len(fake.journal) for fake in place.fakes.values()] == [1, 1]
 
 
 def test_one_that_did_not_end_is_not_kept(place: Place) -> None:
