@@ -256,7 +256,11 @@ def test_the_log_and_the_metrics_tell_it(place: Place) -> None:
 def test_where_the_other_one_says_something_else_the_error_is_the_answer(
     place: Place, how: str
 ) -> None:
-    other = Answer(tokens=CUT - 1) if how == "less-text" else Answer(text="t0 t1 tea")
+    other = (
+        Answer(tokens=CUT - 1)
+        if how == "less-text"
+        else Answer(text="t0 t1 tea for two and two for tea")
+    )
     before = place.told("diverged")
     place.script("openai", Breaks(CUT, "eof", tokens=TOKENS), other)
     heard = place.hear("openai-first", how)
