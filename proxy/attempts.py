@@ -121,10 +121,12 @@ class Attempts:
             out_of_time=walk.exhausted or self._clock.now() >= walk.deadline_s,
         )
 
+    def rests(self, target: Target, policy: RingPolicy) -> bool:
+        """Say whether the target must not be asked now."""
+        return self._health.away_s(target, policy) > 0
+
     async def finish(self, target: Target, walk: Walk) -> Reply:
         """Return the target's answer to what an earlier one left unsaid. Raises as `_once` does."""
-        if self._health.away_s(target, walk.policy) > 0:
-            raise verdict.resting(self._health.standing(target, walk.policy))
         return await self._ask(target, walk)
 
     def _begin(

@@ -23,7 +23,7 @@ from proxy.policy import RingPolicy
 from proxy.replies import Chunk, ChunkStream, Reply
 from proxy.retry import Kind
 from proxy.seam import NOTHING_USED, Diverged, Said, Seam, may_go_on, ways
-from proxy.types import Call, Ring, Surface, Target, Usage
+from proxy.types import Call, Json, Ring, Surface, Target, Usage
 from proxy.waiting import within
 from proxy.walk import Walk
 
@@ -100,7 +100,6 @@ class _Finishing:
             except TimeoutError:
                 self._give_up("failed")
             except UpstreamFailure as failure:
-                self._broken = failure
                 await self._go_on(failure)
             else:
                 if shown is not None:
@@ -139,26 +138,36 @@ class _Finishing:
         return Chunk(SEAM + shown.raw, events=shown.events)
 
     async def _go_on(self, failure: UpstreamFailure) -> None:
-        """Have another stream in the place of the one that broke, or raise `failure`."""
-        said = self._said.read()
+        """Have another stream in the place of the one that broke. Raises UpstreamFailure."""
+        self._broken, said = failure, self._said.read()
         if said.text is None or said.ended:
             self._give_up("unfit")
         self._deadline_s = self._clock.now() + self._walk.policy.deadline
         while self._left and self._clock.now() < self._deadline_s:
             target = self._left.pop(0)
+            if self._attempts.rests(target, self._walk.policy):
+                continue
             self._walk.tally.fallbacks += 1
-            for way in ways(self._call, said.text, target):
-                try:
-                    reply = await self._ask(target, way.call)
-                except UpstreamFailure as refusal:
-                    if refusal.kind not in REFUSALS:
-                        break
-                except ProxyError:  # the caller's own limits
-                    self._give_up("failed")
-                else:
-                    self._take(reply, Seam(way.due, said.head, self._used()))
+            try:
+                if await self._goes_on(target, said.text, said.head):
                     return
+            except ProxyError:  # the caller's own limits: they are the same for everybody
+                break
         self._give_up("failed")
+
+    async def _goes_on(self, target: Target, text: str, head: Json) -> bool:
+        """Have the target's stream in the place of the one that broke, where it answers."""
+        for way in ways(self._call, text, target):
+            try:
+                reply = await self._ask(target, way.call)
+            except UpstreamFailure as refusal:
+                if refusal.kind not in REFUSALS:
+                    return False
+            else:
+                self._past_s += self._stream.waited_s
+                self._stream, self._seam = reply, Seam(way.due, head, self._used())
+                return True
+        return False
 
     async def _ask(self, target: Target, call: Call) -> ChunkStream:
         walk = replace(self._walk, call=call, deadline_s=self._deadline_s)
@@ -167,10 +176,6 @@ class _Finishing:
         if isinstance(reply, ChunkStream):
             return reply
         return streamed(Chunk.of_events(GRAMMARS[Surface.CHAT].events(reply.body, usage=True)), ())
-
-    def _take(self, stream: ChunkStream, seam: Seam) -> None:
-        self._past_s += self._stream.waited_s
-        self._stream, self._seam = stream, seam
 
     def _used(self) -> Usage:
         """Return what the streams that broke have used, as far as it is known."""

@@ -186,7 +186,8 @@ def text_of(event: Json) -> str | None:
     if not choices:
         return ""
     match choices:
-        case [{"delta": Mapping() as delta} as choice] if choice.get("index", 0) == 0:
+        case [Mapping() as choice] if choice.get("index") in (None, 0):
+            delta = choice.get("delta") or {}
             text = delta.get("content") or ""
             other = any(delta[name] for name in delta if name not in ("content", "role"))
             return None if other or _counts(choice) or not isinstance(text, str) else text

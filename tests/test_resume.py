@@ -407,6 +407,7 @@ def test_a_target_that_rests_is_not_asked() -> None:
     place = bench({"a": [begins("Hello")] * 2, "b": [limited(60.0)]})
     for _ in range(2):
         same_as_ever(told(place), "Hello")
+        assert place.tally.fallbacks == (place.asked[-1] == "b")
     assert place.asked == ["a", "b", "a"]
 
 

@@ -75,6 +75,7 @@ def choice(delta: Json | None = None, **more: Any) -> Json:
         (usage(), ""),
         (choice({"content": None, "refusal": None, "tool_calls": []}), ""),
         (choice({"content": "x"}, logprobs=None), "x"),
+        ({"choices": [{"finish_reason": None, "content_filter_offsets": {}}]}, ""),  # Azure's
         (choice({"content": "x"}, logprobs={"content": None}), "x"),
         (choice({"content": "x"}, content_filter_results={"hate": {}}), "x"),
     ],
