@@ -48,6 +48,11 @@ RETRIES = Family("mobius_retries_total", "Same target asked again.", ("model",))
 FALLBACKS = Family(
     "mobius_fallbacks_total", "Another target asked, for one that failed or rests.", ("model",)
 )
+RESUMED = Family(
+    "mobius_resumed_total",
+    "Streams that broke after content where others may go on, by what came of it.",
+    ("model", "result"),
+)
 COST = Family("mobius_cost_usd_total", "US dollars that attempts cost.", ("model", "key"))
 REFUSED = Family(
     "mobius_quota_refused_total", "Requests that a limit left no room for.", ("scope", "limit")
@@ -112,6 +117,7 @@ class Metrics:
         self._cache = self._counts(CACHE)
         self._retries = self._counter(RETRIES)
         self._fallbacks = self._counter(FALLBACKS)
+        self._resumed = self._counter(RESUMED)
         self._probes = self._counter(PROBES)
         self._rejected = self._counter(REJECTED)
         self._reloads = self._counter(RELOADS)
@@ -190,6 +196,15 @@ class Metrics:
                 self._tokens.add((tally.model, kind), tokens)
         if nano_usd:
             self._cost.add((tally.model, tally.caller), nano_usd / NANO)
+
+    def resumed(self, tally: Tally, result: str) -> None:
+        """
+        Count a stream that broke half-way and that another target might have finished.
+
+        `result` is whole, diverged (another text), failed (nobody answered in time), unfit (more
+        was said than a text) or cancelled.
+        """
+        self._resumed.labels(tally.model, result).inc()
 
     def refused(self, limit: Limit) -> None:
         """Count a request, or an attempt at a deployment, that `limit` left no room for."""

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from proxy.allowance import Allowances
-from proxy.config.names import NOT_YET, NOT_YET_VALUES, nearest
+from proxy.config.names import NOT_YET, nearest
 from proxy.config.remarks import Place, shown
 from proxy.config.sections import Reader, note_literal
 from proxy.config.source import Fields, Items, Leaf, Tree
@@ -61,9 +61,9 @@ def read_policy(reader: Reader, tree: Tree | None) -> MobiusPolicy:
     if len(reader.findings.errors) > errors:
         return MobiusPolicy()
     same = {name for name in fields.entries if getattr(policy, name) == getattr(DEFAULTS, name)}
-    for name, place, leaf in _walk(fields, "mobius"):
+    for name, place in _walk(fields, "mobius"):
         if name.split(".")[1] not in same:
-            _check_not_yet(reader, name, place, leaf)
+            _check_not_yet(reader, name, place)
     return policy
 
 
@@ -209,19 +209,18 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return next((model for model in found if model is not None), None)
 
 
-def _walk(fields: Fields, prefix: str) -> Iterator[tuple[str, Place, Leaf | None]]:
-    """Yield each setting's dotted name (those of a list's entries alike), place and value."""
+def _walk(fields: Fields, prefix: str) -> Iterator[tuple[str, Place]]:
+    """Yield each setting's dotted name (those of a list's entries alike), and its place."""
     for name, tree in fields.entries.items():
         path = f"{prefix}.{name}"
-        yield path, fields.places[name], tree if isinstance(tree, Leaf) else None
+        yield path, fields.places[name]
         for inner in tree.items if isinstance(tree, Items) else (tree,):
             if isinstance(inner, Fields):
                 yield from _walk(inner, path)
 
 
-def _check_not_yet(reader: Reader, name: str, place: Place, leaf: Leaf | None) -> None:
-    value = leaf.value if leaf else None
-    if name in NOT_YET or (value is not None and NOT_YET_VALUES.get(name) == value):
+def _check_not_yet(reader: Reader, name: str, place: Place) -> None:
+    if name in NOT_YET:
         reader.findings.warn(place, f"{name} is accepted; this version does not act on it yet")
 
 

@@ -93,7 +93,6 @@ NOT_YET = words(
 NOT_YET_PARAMS = {
     "ssl_verify": "is accepted; this version does not act on it yet",
 }
-NOT_YET_VALUES = {"mobius.on_midstream": "continue"}
 
 
 def is_price(name: str) -> bool:

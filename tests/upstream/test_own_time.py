@@ -20,6 +20,7 @@ from proxy.metrics import Metrics
 from proxy.policy import MobiusPolicy
 from proxy.quota import Quota
 from proxy.replies import ChunkStream
+from proxy.resume import Resume
 from proxy.snapshot import Snapshot
 from proxy.store.memory import MemoryStore
 from proxy.types import Ring, Surface, Tally
@@ -134,7 +135,13 @@ class Whole:
             chance=lambda: 0.5,
         )
         log = Log(lambda line: None, clock)
-        self.gateway = Gateway(attempts=attempts, quota=quota, metrics=self.metrics, log=log)
+        self.gateway = Gateway(
+            attempts=attempts,
+            resume=Resume(attempts, self.metrics, clock),
+            quota=quota,
+            metrics=self.metrics,
+            log=log,
+        )
         self.tally = Tally("req-1", Surface.CHAT, "unknown", False, clock.now())
 
     async def serve(self, *, stream: bool) -> None:
