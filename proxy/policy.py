@@ -205,8 +205,15 @@ class ProbesPolicy(Policy):
 class SloPolicy(Policy):
     """What the operator promises; exported for alerts."""
 
-    first_token_s: Seconds = 3.0
-    availability: float = Field(default=0.999, gt=0, le=1)
+    first_token_s: Seconds = Field(
+        default=3.0, description="To the first content of a stream, or to the whole of an answer."
+    )
+    first_token_share: float = Field(
+        default=0.95, gt=0, le=1, description="Of the answers, how many are so soon."
+    )
+    availability: float = Field(
+        default=0.999, gt=0, le=1, description="Of the requests, how many are answered."
+    )
 
 
 class MetricsPort(Policy):
