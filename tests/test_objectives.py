@@ -106,8 +106,10 @@ def test_the_first_miss_is_one_more_and_not_a_new_series() -> None:
     serve(bench)
     found = {(x["objective"], x["met"]): n for x, n in bench.samples("mobius_slo_requests_total")}
     assert found == {
-        **{(FIRST, "true"): 1, (FIRST, "false"): 0},
-        **{(AVAILABLE, "true"): 1, (AVAILABLE, "false"): 0},
+        (FIRST, "true"): 1,
+        (FIRST, "false"): 0,
+        (AVAILABLE, "true"): 1,
+        (AVAILABLE, "false"): 0,
     }
 
 
