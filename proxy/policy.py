@@ -217,13 +217,16 @@ class SloPolicy(Policy):
 
 
 class MetricsPort(Policy):
-    """Serve `/metrics` on a port of its own."""
+    """Serve `/metrics` on a port of its own, to everybody who reaches that."""
 
     port: int = Field(ge=1, le=65_535)
+    host: str | None = Field(
+        default=None, min_length=1, description="To listen on; none is the server's own."
+    )
 
 
 class MetricsPolicy(Policy):
-    """Who may read `/metrics`: everybody, or whoever has a key."""
+    """Who may read `/metrics`: everybody, whoever has a key, or whoever reaches a port."""
 
     access: Literal["open", "key"] | MetricsPort = "open"
 

@@ -86,7 +86,6 @@ POINTERS = frozenset({"anthropic_issuer_signing_key_ref", "anthropic_keycloak_cl
 NOT_YET = words(
     """
     mobius.hedge
-    mobius.metrics.access.port
     """
 )
 NOT_YET_VALUES = {"mobius.on_midstream": "continue"}
