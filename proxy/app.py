@@ -256,6 +256,7 @@ def _apply(parts: Parts) -> None:
     for warning in config.warnings:
         parts.log.line("config_warning", text=str(warning))
     parts.metrics.generation(parts.reloader.generation)
+    parts.metrics.promise(config.snapshot.policy.slo)
     if config.snapshot.needs_litellm():
         parts.providers.sdk.start()
 

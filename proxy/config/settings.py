@@ -14,9 +14,10 @@ from proxy.config.names import GENERAL, NOT_YET, SECTIONS, SETTINGS, known, near
 from proxy.config.remarks import Place, shown
 from proxy.config.sections import Reader, note_literal
 from proxy.config.source import Fields, Leaf, Tree
+from proxy.config.trust import read_trust
 from proxy.policy import MobiusPolicy, RedisSettings
 from proxy.store.redis_address import RedisAddressInvalid, check_url
-from proxy.types import Strategy
+from proxy.types import Strategy, Trust
 
 T = TypeVar("T")
 Read: TypeAlias = Callable[[Reader, Tree | None, str], T | None]
@@ -126,6 +127,11 @@ class Settings:
 
     def drop_params(self) -> bool | None:
         return self.first(["drop_params"], self.reader.switch)
+
+    def trust(self) -> Trust | None:
+        """Return whose certificates are trusted where a deployment does not say it."""
+        read = [read_trust(self.reader, tree, what) for tree, what in self.each("ssl_verify")]
+        return read[0] if read else None
 
     def redis(self) -> RedisSettings | None:
         """Return where the shared state is; None when no setting says so."""

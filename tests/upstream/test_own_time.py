@@ -23,7 +23,7 @@ from proxy.replies import ChunkStream
 from proxy.resume import Resume
 from proxy.snapshot import Snapshot
 from proxy.store.memory import MemoryStore
-from proxy.types import Ring, Surface, Tally
+from proxy.types import Ring, Surface, Tally, Trust
 from proxy.upstream.sdk import Sdk
 from proxy.upstream.unified import Unified
 from proxy.upstream.wire import CurrentTransport, Transport, WireError
@@ -85,7 +85,7 @@ class SlowTransport(Transport):
         super().__init__(clock)
         self._provider = provider
 
-    def _way(self, url: httpx.URL) -> httpx.AsyncHTTPTransport:
+    def _way(self, url: httpx.URL, trust: Trust | None) -> httpx.AsyncHTTPTransport:
         return self._provider
 
 
