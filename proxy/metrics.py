@@ -48,6 +48,11 @@ RETRIES = Family("mobius_retries_total", "Same target asked again.", ("model",))
 FALLBACKS = Family(
     "mobius_fallbacks_total", "Another target asked, for one that failed or rests.", ("model",)
 )
+HEDGED = Family(
+    "mobius_hedged_total",
+    "A second target asked beside one that was late, by what came of it for the second.",
+    ("model", "result"),
+)
 COST = Family("mobius_cost_usd_total", "US dollars that attempts cost.", ("model", "key"))
 REFUSED = Family(
     "mobius_quota_refused_total", "Requests that a limit left no room for.", ("scope", "limit")
@@ -113,6 +118,7 @@ class Metrics:
         self._cache = self._counter(CACHE)
         self._retries = self._counter(RETRIES)
         self._fallbacks = self._counter(FALLBACKS)
+        self._hedged = self._counter(HEDGED)
         self._probes = self._counter(PROBES)
         self._rejected = self._counter(REJECTED)
         self._reloads = self._counter(RELOADS)
@@ -164,6 +170,8 @@ class Metrics:
             self._retries.labels(tally.model).inc(tally.retries)
         if tally.fallbacks:
             self._fallbacks.labels(tally.model).inc(tally.fallbacks)
+        if tally.hedged is not None:
+            self._hedged.labels(tally.model, tally.hedged).inc()
 
     @contextmanager
     def attempt(self, target: Target) -> Iterator[None]:

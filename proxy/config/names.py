@@ -85,7 +85,6 @@ POINTERS = frozenset({"anthropic_issuer_signing_key_ref", "anthropic_keycloak_cl
 # builds the room deletes the row.
 NOT_YET = words(
     """
-    mobius.hedge
     mobius.metrics.access.port mobius.slo
     """
 )
