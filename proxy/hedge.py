@@ -41,7 +41,7 @@ SAFE = frozenset(
 )
 # What came of a race: the second answered, the first did, neither did, the caller left.
 WON, LOST, FAILED, CANCELLED = "won", "lost", "failed", "cancelled"
-MOST_SAVED = 10.0  # races that quiet hours may save up
+REMEMBERED = 200  # requests, whose races quiet hours may save up
 NEARLY_ONE = 1 - 1e-9  # a twentieth, twenty times
 
 
@@ -59,10 +59,12 @@ class Share:
         self._saved = 1.0
 
     def request(self, share: float) -> None:
-        self._saved = min(MOST_SAVED, self._saved + share)
+        self._saved = min(max(1.0, REMEMBERED * share), self._saved + share)
 
     def take(self, share: float) -> bool:
         """Say whether one more fits, and count it when it does. A share of 0 lets nobody."""
+        if share >= 1:
+            return True  # however many come at once
         if share <= 0 or self._saved < NEARLY_ONE:
             return False
         self._saved -= 1.0
@@ -146,9 +148,16 @@ class Race:
             await _closed(first, second)
             raise
         self._note(WON if won else LOST)
-        tally = self._walk.tally  # both may have answered, in either order
-        tally.target, tally.provider = begun.target.label, begun.target.provider
+        self._tell(begun.target)
         return begun.reply
+
+    def _tell(self, target: Target) -> None:
+        """Have the tally say that `target` answered: both may have, in either order."""
+        tally, entry = self._walk.tally, f"{target.label}:200"
+        tally.target, tally.provider = target.label, target.provider
+        if entry in tally.trail:
+            tally.trail.remove(entry)
+            tally.trail.append(entry)  # who answered stands last, as ever
 
     async def _first(self) -> Begun:
         return Begun(await self._hedge.first(self._target, self._walk), self._target)
@@ -165,17 +174,19 @@ class Race:
         if self._since_s is not None:
             # The time that both were waited for passed once.
             self._walk.tally.upstream_s -= self._hedge.clock.now() - self._since_s
+        _check(second)
         begun = _has_begun(first) or _has_begun(second)
         if not begun and (not first.done() or self._walk.racing):
             await asyncio.wait((first, second))
-        if second.done():
-            second.result()  # the failures of targets are none of it: this is a fault of ours
+            _check(second)
 
     async def _beside(self, first: asyncio.Task[Begun], after_s: float) -> Begun | None:
         """Ask another target once `first` is late; None where nobody answers, or may be asked."""
         hedge, walk = self._hedge, self._walk
         await hedge.clock.sleep(after_s)
-        if first.done() or hedge.clock.now() >= walk.deadline_s:
+        # Where nothing was sent yet, it is the books that are late.
+        asked = walk.admission.attempts > 0
+        if not asked or first.done() or hedge.clock.now() >= walk.deadline_s:
             return None
         open_to = [target for target in self._others if self._may_be_asked(target)]
         if not open_to or not hedge.share.take(walk.policy.hedge.budget):
@@ -238,6 +249,12 @@ def _acts(body: Mapping[str, object]) -> bool:
 def _has_begun(task: asyncio.Task[Any]) -> bool:
     failed = not task.done() or task.cancelled() or task.exception() is not None
     return not failed and task.result() is not None
+
+
+def _check(second: asyncio.Task[Begun | None]) -> None:
+    """Raise what it ended with: failures of targets are none of it, so that is a fault of ours."""
+    if second.done():
+        second.result()
 
 
 async def _closed(*tasks: asyncio.Task[Any]) -> None:
