@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, SecretStr, Tag
 
 
 def _off_is_none(value: object) -> object:
@@ -21,6 +21,11 @@ def _off_is_none(value: object) -> object:
 
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=86_400)]
 OptionalSeconds: TypeAlias = Annotated[Seconds | None, BeforeValidator(_off_is_none)]
+# Told apart first, so that what is neither is one error and not two.
+SecondsOrP90: TypeAlias = Annotated[
+    Annotated[Seconds, Tag("seconds")] | Annotated[Literal["p90"], Tag("p90")],
+    Discriminator(lambda value: "p90" if value == "p90" else "seconds"),
+]
 FIRST_TOKEN_S = 30.0
 
 
@@ -75,7 +80,7 @@ class RetryBudget(Policy):
 class HedgePolicy(Policy):
     """Ask the next target too when the first one has not begun to answer by then."""
 
-    after: Annotated[Seconds | Literal["p90"] | None, BeforeValidator(_off_is_none)] = None
+    after: Annotated[SecondsOrP90 | None, BeforeValidator(_off_is_none)] = None
     budget: float = Field(default=0.05, ge=0, le=1, description="Of the requests, at most.")
 
 

@@ -259,7 +259,6 @@ def test_every_name_that_is_not_acted_on_is_named_with_its_line() -> None:
         (24, "guardrails: LiteLLM's section; Mobius does not act on it"),
         (25, "colophon: this section is not known; it is ignored"),
         (27, f"mobius.on_midstream {not_yet}"),
-        (28, f"mobius.hedge {not_yet}"),
     ]
     target = targets(config.snapshot, "gpt-4o")[0]
     assert target.params["quantum_flux"] == 3

@@ -140,6 +140,33 @@ def test_settings_that_say_the_default_need_no_warning(tmp_path: Path) -> None:
     assert config.warnings == ()
 
 
+@pytest.mark.parametrize(
+    ("section", "errors"),
+    [
+        ("timeouts: {first_token: soon}", ["mobius.timeouts.first_token: must be a number"]),
+        ("timeouts: {first_token: 0}", ["mobius.timeouts.first_token: must be greater than 0"]),
+        ("timeouts: {first_token: }", ["mobius.timeouts.first_token: must be a number or auto"]),
+        ("timeouts: {answer: auto}", ["mobius.timeouts.answer: must be a number"]),
+        ("hedge: {budget: 2}", ["mobius.hedge.budget: must be at most 1"]),
+        ("hedge: {after: soon}", ["mobius.hedge.after: must be a number"]),
+        ("hedge: {after: 0}", ["mobius.hedge.after: must be greater than 0"]),
+    ],
+)
+def test_when_another_is_asked_is_a_number_or_a_word_that_is_known(
+    tmp_path: Path, section: str, errors: list[str]
+) -> None:
+    error = refusal(tmp_path, MODELS + f"mobius: {{{section}}}\n")
+    assert [remark.text for remark in error.remarks] == errors
+
+
+def test_the_words_for_it_are_taken_without_a_warning(tmp_path: Path) -> None:
+    for after, expected in (("off", None), ("'off'", None), ("p90", "p90"), ("1.5", 1.5)):
+        section = f"mobius: {{hedge: {{after: {after}, budget: 0.1}}}}\n"
+        config = load_text(tmp_path, MODELS + section)
+        assert config.warnings == ()
+        assert config.snapshot.policy.hedge.after == expected
+
+
 def test_what_no_room_acts_on_yet_is_one_table(tmp_path: Path) -> None:
     section = (
         "mobius:\n"
