@@ -2,7 +2,7 @@
 # The environment is .venv: made once, brought up to date when a lock changes.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install run test test-clients check format bench proof image lock clean
+.PHONY: help install run test test-clients check format bench bench-litellm proof image lock clean
 
 PYTHON ?= python3
 ARGS ?=
@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/.dev-stamp ## Create .venv with everything that development needs
 
@@ -43,6 +43,9 @@ format: .venv/.dev-stamp ## Rewrite the code in house style
 bench: .venv/.dev-stamp ## Measure the cost against copying bytes (ARGS="--only unary")
 	$(BIN)/python -m bench $(ARGS)
 
+bench-litellm: .venv/.dev-stamp .venv-litellm/.stamp ## The same, with LiteLLM's own proxy beside it
+	$(BIN)/python -m bench --litellm .venv-litellm/bin/litellm $(ARGS)
+
 proof: .venv/.dev-stamp ## The long campaigns at full size
 	$(BIN)/python -m pytest -m proof $(ARGS)
 
@@ -55,7 +58,7 @@ lock: .venv/.dev-stamp ## Compile the locks from pyproject.toml (ARGS=--upgrade 
 	$(COMPILE) --group clients -o requirements-clients.txt
 
 clean: ## Remove the environment and all that was built; data/ stays
-	rm -rf .venv .venv-clients tests/clients/node/node_modules .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf .venv .venv-clients .venv-litellm tests/clients/node/node_modules .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist
 	find proxy tests bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
@@ -91,4 +94,13 @@ endef
 	@rm -rf .venv-clients && $(PYTHON) -m venv .venv-clients
 	@.venv-clients/bin/python -m pip --disable-pip-version-check --no-input -qq install --require-hashes -r $<
 	@if command -v npm >/dev/null; then npm ci --prefix tests/clients/node --silent; fi
+	@touch $@
+
+# LiteLLM's proxy for the benchmark: of the version that the lock names, its own dependencies as they
+# are today. Nothing of ours is in that environment, and nothing of it in ours.
+.venv-litellm/.stamp: requirements.txt
+	@echo "Installing LiteLLM's proxy into .venv-litellm (the first time takes a minute)"
+	@rm -rf .venv-litellm && $(PYTHON) -m venv .venv-litellm
+	@.venv-litellm/bin/python -m pip --disable-pip-version-check --no-input -qq install \
+		"litellm[proxy]==$$(sed -n 's/^litellm==\([^ ]*\).*/\1/p' $<)"
 	@touch $@

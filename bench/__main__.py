@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import resource
 import signal
 import sys
 import tempfile
@@ -14,10 +15,11 @@ from typing import Any
 
 import uvloop
 
-from bench import machine, record, report
+from bench import machine, peer, record, report
 from bench.campaign import PARTS, Campaign, Options, Results, steps
 from bench.child import NotServing
 from bench.payload import WrongAnswer
+from bench.peer import OtherVersion
 from bench.progress import Progress
 
 LATEST = Path(__file__).parent / "results" / "latest.json"
@@ -27,18 +29,21 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Return 0; 1 when something answered wrongly or not at all; 130 when interrupted."""
     args = _parser().parse_args(argv)
-    options = Options(args.rounds, args.seconds, args.within, frozenset(args.only or PARTS))
     facts = machine.facts()
+    _allow_many_streams()
     try:
+        found = peer.find(args.litellm)
+        only = frozenset(args.only or PARTS)
+        options = Options(args.rounds, args.seconds, args.within, only, found)
         results = _run(options)
-    except (WrongAnswer, NotServing, ConnectionError, TimeoutError) as error:
+    except (WrongAnswer, NotServing, OtherVersion, ConnectionError, TimeoutError) as error:
         notes = getattr(error, "__notes__", [])
         print(f"nothing was measured: {error!r}", *notes, sep="\n", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("interrupted; every process it started has ended", file=sys.stderr)
         return INTERRUPTED
-    print(report.render(results, facts))
+    print(report.render(results, facts, found))
     record.write(args.json, results, options, facts)
     return 0
 
@@ -59,21 +64,33 @@ async def _until_told(running: Coroutine[Any, Any, Results]) -> Results:
     return await task
 
 
+def _allow_many_streams() -> None:
+    """As many files may be open, here and in what is started, as this user may ever have."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description="The cost of Mobius as a ratio to copying bytes."
     )
     add = parser.add_argument
     add("--rounds", type=int, default=5, help="at most (default %(default)s)")
-    add("--seconds", type=float, default=1.0, help="of one measurement, at least (default 1)")
+    add("--seconds", type=float, default=0.7, help="of one measurement, at least (default 0.7)")
     add(
         "--within",
         type=float,
-        default=170.0,
+        default=270.0,
         metavar="SECONDS",
         help="no new round after the third would end later (default %(default)g)",
     )
     add("--only", action="append", choices=PARTS, help="leave out the other parts; may be repeated")
+    add(
+        "--litellm",
+        type=Path,
+        metavar="COMMAND",
+        help="LiteLLM's proxy, in an environment of its own (default: that of make bench-litellm)",
+    )
     add("--json", type=Path, default=LATEST, metavar="PATH", help="where the raw rounds go")
     return parser
 

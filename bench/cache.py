@@ -45,13 +45,20 @@ class Rig:
         for kind in (Kind.UNARY, Kind.STREAM):
             for child in self.children.values():
                 case, asking = Case(kind, WARM_UP), _asking(kind)
-                await measure(0, case, child, asking, seconds=seconds, least_cpu_s=0.0)
+                await measure(
+                    0,
+                    case,
+                    cast.Server(child.name, child),
+                    asking,
+                    seconds=seconds,
+                    least_cpu_s=0.0,
+                )
 
     async def _measure(self, number: int, case: Case, name: str, seconds: float) -> Sample:
         before = await cast.served(self.origin, case.kind)
-        asking, child = _asking(case.kind), self.children[name]
+        asking, server = _asking(case.kind), cast.Server(name, self.children[name])
         sample = await measure(
-            number, case, child, asking, seconds=seconds, least_cpu_s=LEAST_CPU_S
+            number, case, server, asking, seconds=seconds, least_cpu_s=LEAST_CPU_S
         )
         served = await cast.served(self.origin, case.kind) - before
         expected = len(sample.latencies_ms) if name == "floor" else 0

@@ -8,16 +8,21 @@ the machine does meanwhile hits all of them; a ratio is only ever taken within a
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import cast
+from bench import cast, held, peer
 from bench.cache import measure_cache
-from bench.cast import Start
+from bench.cast import Server, Start
 from bench.child import Child
+from bench.held import Held, measure_held
 from bench.load import LEAST_CPU_S, Case, Sample, measure
+from bench.loading import LoadingStart, measure_loading
+from bench.memory import MemorySample, measure_memory
 from bench.payload import Kind, WrongAnswer
+from bench.peer import Peer
 from bench.progress import Progress
 from bench.quota import QuotaSample, measure_quota
 from bench.ring import RingTimes, measure_ring
@@ -31,11 +36,12 @@ CASES = (
     Case(Kind.PACED, 64),
 )
 SERVERS = (cast.floor, cast.mobius, cast.translated)
-PARTS = ("unary", "stream", "paced", "ring", "cache", "quota", "start")
+MEMORY_SERVERS = (cast.mobius,)
+PARTS = ("unary", "stream", "paced", "held", "memory", "ring", "cache", "quota", "start")
 EXTRA_STARTS = 2
-WARM_UP = 16  # connections
+WARM_UP = 16  # connections; more than that only the floor and Mobius are asked on
 LEAST_ROUNDS = 3
-RING_S = 15.0  # what is left of the time for the ring, which comes last
+HELD_S = 35.0  # what is left of the time for the streams that are held, which come last
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +52,16 @@ class Options:
     seconds: float
     within_s: float
     only: frozenset[str]
+    peer: Peer
 
     @property
     def cases(self) -> tuple[Case, ...]:
         return tuple(case for case in CASES if case.kind in self.only)
+
+    @property
+    def loads(self) -> bool:
+        """Whether the servers are needed all at once."""
+        return bool(self.cases) or "held" in self.only
 
 
 @dataclass(slots=True)
@@ -58,7 +70,10 @@ class Results:
 
     samples: list[Sample] = field(default_factory=list)
     starts: list[Start] = field(default_factory=list)
+    loading: list[LoadingStart] = field(default_factory=list)
     memory_mib: dict[str, float] = field(default_factory=dict)  # after the load
+    held: list[Held] = field(default_factory=list)
+    streams: list[MemorySample] = field(default_factory=list)
     ring: RingTimes | None = None
     cache: list[Sample] = field(default_factory=list)
     quota: list[QuotaSample] = field(default_factory=list)
@@ -77,52 +92,83 @@ class Campaign:
     async def run(self) -> Results:
         """Return what was measured. Raises WrongAnswer, ConnectionError or NotServing."""
         start_s = time.monotonic()
-        only = self._options.only
         with cast.provider(self._folder) as origin:
-            if "start" in only:
-                self._measure_starts(origin)
-            if self._options.cases:
+            for name, part in self._parts().items():
+                if name in self._options.only:
+                    await part(origin)
+            if self._options.loads:
                 await self._measure_load(origin)
-            if "ring" in only:
-                self._progress.step("ring")
-                with cast.ring(origin, self._folder) as child:
-                    self.results.ring = await measure_ring(child)
-            if "cache" in only:
-                self._progress.step("cache")
-                rounds, seconds = self._options.rounds, self._options.seconds
-                self.results.cache = await measure_cache(origin, rounds, seconds, self._folder)
-        if "quota" in only:
-            self._progress.step("quota")
-            rounds, seconds = self._options.rounds, self._options.seconds
-            self.results.quota = await measure_quota(rounds, seconds, self._folder)
         self.results.took_s = time.monotonic() - start_s
         return self.results
 
-    def _measure_starts(self, origin: Child) -> None:
+    def _parts(self) -> Mapping[str, Callable[[Child], Awaitable[None]]]:
+        """Return what takes a time known before; the rounds of the load have what is left."""
+        return {
+            "start": self._measure_starts,
+            "memory": self._measure_memory,
+            "ring": self._measure_ring,
+            "cache": self._measure_cache,
+            "quota": self._measure_quota,
+        }
+
+    async def _measure_starts(self, origin: Child) -> None:
         for _ in range(EXTRA_STARTS):
             for server in SERVERS:
                 self._progress.step("start", server.__name__)
                 with server(origin, self._folder) as (_child, start):
                     self.results.starts.append(start)
+            self._progress.step("start", "mixed")
+            self.results.loading.append(measure_loading(origin, self._folder))
+
+    async def _measure_memory(self, origin: Child) -> None:
+        for server in MEMORY_SERVERS:
+            self._progress.step("memory", server.__name__)
+            self.results.streams.append(await measure_memory(server(origin, self._folder)))
+
+    async def _measure_ring(self, origin: Child) -> None:
+        self._progress.step("ring")
+        with cast.ring(origin, self._folder) as child:
+            self.results.ring = await measure_ring(child)
+
+    async def _measure_cache(self, origin: Child) -> None:
+        self._progress.step("cache")
+        rounds, seconds = self._few_rounds(), self._options.seconds
+        self.results.cache = await measure_cache(origin, rounds, seconds, self._folder)
+
+    async def _measure_quota(self, _origin: Child) -> None:
+        self._progress.step("quota")
+        rounds, seconds = self._few_rounds(), self._options.seconds
+        self.results.quota = await measure_quota(rounds, seconds, self._folder)
+
+    def _few_rounds(self) -> int:
+        return min(self._options.rounds, LEAST_ROUNDS)
 
     async def _measure_load(self, origin: Child) -> None:
         with ExitStack() as running:
-            children = {origin.name: origin}
+            servers = [Server(origin.name, origin)]
             self._progress.step("start")
             for server in SERVERS:
                 child, start = running.enter_context(server(origin, self._folder))
-                children[child.name] = child
+                servers.append(Server(child.name, child))
                 self.results.starts.append(start)
-            rig = Rig(self._options, children, self._progress)
+            if self._options.peer.command is not None:
+                self._progress.step("start", peer.NAME)
+                serving = peer.serving(self._options.peer.command, origin, self._folder)
+                child, start = running.enter_context(serving)
+                servers += peer.servers(child)
+                self.results.starts.append(start)
+            rig = Rig(self._options, servers, self._progress)
             await rig.warm_up()
             await self._measure_rounds(rig)
-            self.results.memory_mib = {name: each.memory_mib() for name, each in children.items()}
+            self.results.memory_mib = {each.child.name: each.child.memory_mib() for each in servers}
+            if "held" in self._options.only:
+                self.results.held = await rig.measure_held()
 
     async def _measure_rounds(self, rig: Rig) -> None:
         """Measure as many rounds as were asked for and as there is time for."""
         longest_s = 0.0
-        end_s = self._end_s - (RING_S if "ring" in self._options.only else 0.0)
-        for number in range(1, self._options.rounds + 1):
+        end_s = self._end_s - (HELD_S if "held" in self._options.only else 0.0)
+        for number in range(1, self._options.rounds + 1 if self._options.cases else 1):
             start_s = time.monotonic()
             if number > LEAST_ROUNDS and start_s + longest_s > end_s:
                 break
@@ -132,56 +178,88 @@ class Campaign:
 
 
 class Rig:
-    """The servers under load."""
+    """The servers under load, in the order of the tables."""
 
-    def __init__(self, options: Options, children: dict[str, Child], progress: Progress) -> None:
-        self._options, self._children, self._progress = options, children, progress
+    def __init__(self, options: Options, servers: Sequence[Server], progress: Progress) -> None:
+        self._options, self._servers, self._progress = options, servers, progress
+        self._origin = servers[0].child
 
     async def warm_up(self) -> None:
         """Every server has answered every kind of request for a while."""
         for kind in sorted({case.kind for case in self._options.cases}):
-            for name in _order(Case(kind, WARM_UP), 0):
-                self._progress.step("warm-up", f"{kind}, {name}")
-                await self._measure(0, Case(kind, WARM_UP), name)
+            case = Case(kind, WARM_UP)
+            for server in self._servers:
+                if is_asked(server.name, case):
+                    self._progress.step("warm-up", f"{kind}, {server.name}")
+                    await self._measure(0, case, server)
+
+    async def measure_held(self) -> list[Held]:
+        found = []
+        for turn in range(1, max(climb.turns for climb in held.CLIMBS.values()) + 1):
+            for server in self._servers:
+                if held.is_tried(server.name, turn):
+                    self._progress.step("held", server.name)
+                    found.append(await measure_held(turn, server))
+        return found
 
     async def measure_round(self, number: int) -> list[Sample]:
         samples = []
         for case in self._options.cases:
-            for name in _order(case, number):
-                what = f"{case.kind} on {case.concurrency}, {name}"
+            asked = [server for server in self._servers if is_asked(server.name, case)]
+            for server in asked[::-1] if number % 2 else asked:
+                what = f"{case.kind} on {case.concurrency}, {server.name}"
                 self._progress.step(f"round {number} of {self._options.rounds}", what)
-                samples.append(await self._measure(number, case, name))
+                samples.append(await self._measure(number, case, server))
         return samples
 
-    async def _measure(self, number: int, case: Case, name: str) -> Sample:
+    async def _measure(self, number: int, case: Case, server: Server) -> Sample:
         """Measure one server. Raises WrongAnswer unless the provider served just as many."""
-        served = await cast.served(self._children["direct"], case.kind)
+        served = await cast.served(self._origin, case.kind)
         sample = await measure(
             number,
             case,
-            self._children[name],
-            cast.request(case.kind),
+            server,
+            cast.request(case.kind, server.model),
             seconds=self._options.seconds,
-            least_cpu_s=0.0 if name == "direct" else LEAST_CPU_S,
+            least_cpu_s=0.0 if server.child is self._origin else LEAST_CPU_S,
         )
-        served = await cast.served(self._children["direct"], case.kind) - served
+        served = await cast.served(self._origin, case.kind) - served
         if served != len(sample.latencies_ms):
-            raise WrongAnswer(f"{name}: {len(sample.latencies_ms)} answers of {served} served")
+            raise WrongAnswer(f"{server.name}: {len(sample.latencies_ms)} answers, {served} served")
         return sample
 
 
 def steps(options: Options) -> int:
     """Return how many steps a campaign reports."""
-    starts = len(SERVERS) * EXTRA_STARTS if "start" in options.only else 0
-    kinds = len({case.kind for case in options.cases})
-    load = sum(len(_order(case, 0)) for case in options.cases) * options.rounds
-    return starts + bool(kinds) + 3 * kinds + load + len({"ring", "cache", "quota"} & options.only)
+    steps_of = {
+        "start": (len(SERVERS) + 1) * EXTRA_STARTS,
+        "memory": len(MEMORY_SERVERS),
+        **dict.fromkeys(("ring", "cache", "quota"), 1),
+    }
+    names = ["direct", *(server.__name__ for server in SERVERS)]
+    if options.peer.command is not None:
+        names += peer.OPPOSITE
+    if "held" in options.only:
+        steps_of["held"] = sum(held.CLIMBS[name].turns for name in names if name in held.CLIMBS)
+    asked = [case for case in options.cases for name in names if is_asked(name, case)]
+    warm_up = {
+        (case.kind, name)
+        for case in asked
+        for name in names
+        if is_asked(name, Case(case.kind, WARM_UP))
+    }
+    starts = (1 if options.peer.command is None else 2) * options.loads
+    return (
+        starts
+        + len(warm_up)
+        + len(asked) * options.rounds
+        + sum(steps_of.get(part, 0) for part in options.only)
+    )
 
 
-def _order(case: Case, number: int) -> list[str]:
-    names = ["floor", "mobius"]
-    if case.concurrency <= WARM_UP:
-        names = ["direct", *names]
-        if case.kind is not Kind.PACED:
-            names.append("translated")
-    return names[::-1] if number % 2 else names
+def is_asked(server: str, case: Case) -> bool:
+    """Say whether a server is measured in that case."""
+    if case.kind is Kind.PACED:
+        # LiteLLM holds a few such streams: many would only wait for one another.
+        return server in {"floor", "mobius", "translated"}
+    return server in {"floor", "mobius"} or case.concurrency <= WARM_UP

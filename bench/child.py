@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HOST = "127.0.0.1"
 START_S = 60.0
 STOP_S = 10.0
+OURS: Mapping[str, str] = {"PYTHONPATH": str(ROOT)}  # what a server of this tree is found by
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")  # what CPU times are rounded to
 
 
@@ -40,10 +41,18 @@ def held_port() -> Iterator[int]:
 class Child:
     """One server, started by `with`, in a session of its own; ended by its process id."""
 
-    def __init__(self, name: str, port: int, command: Sequence[str], folder: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        port: int,
+        command: Sequence[str],
+        folder: Path,
+        *,
+        env: Mapping[str, str] = OURS,
+    ) -> None:
         self.name, self.port = name, port
         self._command = list(command)
-        self._folder = folder
+        self._folder, self._env = folder, env
         self._log = folder / f"{name}-{port}.log"
 
     def __enter__(self) -> Self:
@@ -52,7 +61,7 @@ class Child:
             "HOME": str(self._folder),
             "TMPDIR": str(self._folder),
             "LANG": "C.UTF-8",
-            "PYTHONPATH": str(ROOT),
+            **self._env,
         }
         self.started_s = time.monotonic()
         with self._log.open("wb") as log:
@@ -107,7 +116,11 @@ class Child:
 
     def memory_mib(self) -> float:
         """Return the resident memory, with that of every child process."""
-        return sum(_resident_kib(pid) for pid in _family(self._running.pid)) / 1024
+        return sum(_kib(pid, "VmRSS:") for pid in _family(self._running.pid)) / 1024
+
+    def peak_memory_mib(self) -> float:
+        """Return the most that was ever resident, of each process at its own time."""
+        return sum(_kib(pid, "VmHWM:") for pid in _family(self._running.pid)) / 1024
 
 
 def _family(pid: int) -> list[int]:
@@ -124,6 +137,6 @@ def _ticks(pid: int) -> int:
     return int(fields[11]) + int(fields[12])
 
 
-def _resident_kib(pid: int) -> int:
+def _kib(pid: int, name: str) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0])
+    return int(status.partition(name)[2].split()[0])

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import cast
+from typing import TypeVar, cast
 
 import httptools
 
@@ -80,14 +80,17 @@ class Connection(asyncio.Protocol):
             self._waiter.set_result(self._answer)
 
 
+C = TypeVar("C", bound=Connection)
+
+
 @asynccontextmanager
-async def connected(port: int, count: int) -> AsyncIterator[list[Connection]]:
+async def connected(port: int, count: int, kind: type[C]) -> AsyncIterator[list[C]]:
     """Yield `count` connections; they are closed on the way out."""
     loop = asyncio.get_running_loop()
-    opened: list[Connection] = []
+    opened: list[C] = []
     try:
         for _ in range(count):
-            _, connection = await loop.create_connection(Connection, HOST, port)
+            _, connection = await loop.create_connection(kind, HOST, port)
             opened.append(connection)
         yield opened
     finally:

@@ -14,7 +14,12 @@ _WORDS = [f"word{number:02d} " for number in range(CHUNKS - 4)]
 _SAID = [*_WORDS, f"word{len(_WORDS):02d} "]
 _PROMPT_TOKENS = 212
 _USAGE = {"prompt_tokens": _PROMPT_TOKENS, "completion_tokens": len(_WORDS), "total_tokens": 270}
-PACED_USER = "bench-paced"  # how the provider knows, through whatever is in between
+# How the provider knows, through whatever is in between.
+PACED_USER = "bench-paced"
+LONG_USER = "bench-long"
+LONG_EVENTS = 4000
+LONG_WRITE_EVENTS = 25  # that are written together
+LONG_PACE_S = 0.12  # slow enough that a server does not fall behind
 _QUESTION = "Explain in one paragraph what a reverse proxy does, and when it should not be used. "
 
 
@@ -24,6 +29,10 @@ class Kind(StrEnum):
     UNARY = "unary"
     STREAM = "stream"  # all of its events in one write
     PACED = "paced"  # an event every PACE_S
+    LONG = "long"  # LONG_EVENTS of them, so many every LONG_PACE_S
+
+
+USERS = {Kind.PACED: PACED_USER, Kind.LONG: LONG_USER}
 
 
 class WrongAnswer(Exception):
@@ -43,8 +52,8 @@ def question(model: str, kind: Kind) -> bytes:
     }
     if kind is not Kind.UNARY:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
-    if kind is Kind.PACED:
-        body["user"] = PACED_USER
+    if kind in USERS:
+        body["user"] = USERS[kind]
     return json.dumps(body).encode()
 
 
@@ -75,6 +84,14 @@ EVENTS = (
     b"data: [DONE]\n\n",
 )
 STREAM = b"".join(EVENTS)
+_LONG_USAGE = _USAGE | {"completion_tokens": LONG_EVENTS - 4, "total_tokens": LONG_EVENTS + 208}
+LONG = (
+    EVENTS[0],
+    *(_event({"content": f"word{number:04d} "}) for number in range(LONG_EVENTS - 4)),
+    _event({}, finish="stop"),
+    _event(None, usage=_LONG_USAGE),
+    EVENTS[-1],
+)
 
 
 def _said(kind: str, **fields: Any) -> bytes:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import uvloop
@@ -20,12 +22,23 @@ from bench.payload import (
     CLAUDE_EVENTS,
     CLAUDE_MESSAGE,
     EVENTS,
+    LONG,
+    LONG_PACE_S,
+    LONG_WRITE_EVENTS,
     MESSAGE,
     PACE_S,
-    PACED_USER,
     STREAM,
+    USERS,
     Kind,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Paced:
+    """A stream in many writes, `every_s` apart."""
+
+    writes: Sequence[bytes]
+    every_s: float
 
 
 def _with_length(body: bytes) -> bytes:
@@ -50,9 +63,22 @@ CLAUDES = {
     Kind.UNARY: _with_length(CLAUDE_MESSAGE),
     Kind.STREAM: _EVENTS_HEAD + _chunk(b"".join(CLAUDE_EVENTS)) + _END,
 }
-PIECES = [_chunk(event) for event in EVENTS]
-PIECES[0] = _EVENTS_HEAD + PIECES[0]
-PIECES[-1] += _END
+
+
+def _paced(events: Sequence[bytes], together: int, every_s: float) -> Paced:
+    """Every event is an HTTP chunk of its own; so many of them travel together."""
+    chunks = [_chunk(event) for event in events]
+    chunks[0] = _EVENTS_HEAD + chunks[0]
+    chunks[-1] += _END
+    starts = range(0, len(chunks), together)
+    return Paced([b"".join(chunks[start : start + together]) for start in starts], every_s)
+
+
+PACED = {
+    Kind.PACED: _paced(EVENTS, 1, PACE_S),
+    Kind.LONG: _paced(LONG, LONG_WRITE_EVENTS, LONG_PACE_S),
+}
+CLAUDES_PACED = {Kind.PACED: _paced(CLAUDE_EVENTS, 1, PACE_S)}
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
@@ -86,27 +112,26 @@ class Provider(asyncio.Protocol):
         else:
             kind = _kind(body)
             self._served[kind] += 1
-            if head.startswith(MESSAGES):
-                self._transport.write(CLAUDES[kind])
-            elif kind is Kind.PACED:
-                self._pace(0, asyncio.get_running_loop().time())
+            is_claude = head.startswith(MESSAGES)
+            if (paced := (CLAUDES_PACED if is_claude else PACED).get(kind)) is not None:
+                self._pace(paced, 0, asyncio.get_running_loop().time())
             else:
-                self._transport.write(ANSWERS[kind])
+                self._transport.write((CLAUDES if is_claude else ANSWERS)[kind])
 
-    def _pace(self, number: int, start_s: float) -> None:
-        """Write event `number`, and the later ones when their time has come."""
+    def _pace(self, paced: Paced, number: int, start_s: float) -> None:
+        """Make write `number`, and the later ones when their time has come."""
         if self._transport.is_closing():
             return
-        self._transport.write(PIECES[number])
-        if number + 1 < len(PIECES):
-            due_s = start_s + (number + 1) * PACE_S
-            asyncio.get_running_loop().call_at(due_s, self._pace, number + 1, start_s)
+        self._transport.write(paced.writes[number])
+        if number + 1 < len(paced.writes):
+            due_s = start_s + (number + 1) * paced.every_s
+            asyncio.get_running_loop().call_at(due_s, self._pace, paced, number + 1, start_s)
 
 
 def _kind(body: bytes) -> Kind:
     if b'"stream":true' not in body and b'"stream": true' not in body:
         return Kind.UNARY
-    return Kind.PACED if PACED_USER.encode() in body else Kind.STREAM
+    return next((kind for kind, user in USERS.items() if user.encode() in body), Kind.STREAM)
 
 
 def _length(head: bytes) -> int:

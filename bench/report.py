@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
-from typing import Any, TypeAlias
+from typing import Any
 
-from bench import cache
+from bench import cache, versus
 from bench.campaign import CASES, Results
 from bench.child import TICK_S
+from bench.held import STALL_S, Held
 from bench.load import LEAST_CPU_S, Case, Sample, percentile
+from bench.loading import LoadingStart
+from bench.memory import MemorySample
 from bench.payload import Kind
+from bench.peer import CLAUDE_NAME, NAME, Peer
 from bench.quota import QuotaSample, stores_of
 from bench.ring import RingTimes
+from bench.table import Row, spread, table
 
-Row: TypeAlias = tuple[str, ...]
-SERVERS = ("direct", "floor", "mobius", "translated")
+SERVERS = ("direct", "floor", "mobius", "translated", NAME, CLAUDE_NAME)
 ROUGH = TICK_S / LEAST_CPU_S  # a CPU time that is known less well than this is marked
 ROUGH_MARK = "~"
 COST_HEAD = (
@@ -33,22 +37,23 @@ COST_HEAD = (
 BUSY_MACHINE = 0.25  # load average per core before the run
 
 
-def render(results: Results, machine: dict[str, Any]) -> str:
+def render(results: Results, machine: dict[str, Any], peer: Peer) -> str:
     """Return the whole report."""
-    blocks = [_head(results, machine)]
-    if results.samples:
-        blocks.append(_costs(results))
-    if any(sample.case.concurrency == 1 for sample in results.samples):
-        blocks.append(_added(results))
-    if results.ring is not None:
-        blocks.append(_ring(results.ring))
-    if results.cache:
-        blocks.append(_cache(results.cache))
-    if results.quota:
-        blocks.append(_quota(results.quota))
-    if results.starts:
-        blocks.append(_starts(results))
-    return "\n\n".join(blocks)
+    blocks = (
+        _head(results, machine),
+        "" if peer.command is not None else f"LiteLLM's proxy was not measured: {peer.missing}",
+        _costs(results),
+        _added(results),
+        versus.show(versus.compared(results.samples)),
+        "" if results.ring is None else _ring(results.ring),
+        _cache(results.cache),
+        _quota(results.quota),
+        _held(results.held),
+        _streams(results.streams),
+        _starts(results),
+        _loading(results.loading),
+    )
+    return "\n\n".join(block for block in blocks if block)
 
 
 def _head(results: Results, machine: dict[str, Any]) -> str:
@@ -74,7 +79,7 @@ def _costs(results: Results) -> str:
     rows = [_cost(*group, _of(results.samples, group[0], "floor")) for group in groups]
     rough = any(ROUGH_MARK in row[3] for row in rows)
     note = f"\n{ROUGH_MARK} a round had too little CPU time: known to {ROUGH:.0%} or worse"
-    return _table(title, COST_HEAD, rows) + (note if rough else "")
+    return table(title, COST_HEAD, rows) + (note if rough else "")
 
 
 def _cost(case: Case, server: str, samples: Sequence[Sample], floors: Sequence[Sample]) -> Row:
@@ -84,8 +89,8 @@ def _cost(case: Case, server: str, samples: Sequence[Sample], floors: Sequence[S
         case.kind,
         str(case.concurrency),
         server,
-        _spread([sample.cpu_ms for sample in samples], 3) + ROUGH_MARK * is_rough,
-        "" if server == "direct" else _spread(ratios, 2),
+        spread([sample.cpu_ms for sample in samples], 3) + ROUGH_MARK * is_rough,
+        "" if server == "direct" else spread(ratios, 2),
         f"{median(sample.per_s for sample in samples):.0f}",
         f"{median(sample.busy for sample in samples):.0%}",
         f"{_p50_ms(samples):.2f}",
@@ -107,13 +112,13 @@ def _added(results: Results) -> str:
             row += _over(samples, others) if differs else ["", ""]
         rows.append(tuple(row))
     title = "Added latency: one request at a time (p99 over all rounds together)"
-    return _table(title, head, rows)
+    return table(title, head, rows)
 
 
 def _over(samples: Sequence[Sample], others: Sequence[Sample]) -> list[str]:
     pairs = zip(samples, others, strict=True)
     added_ms = [_p50_ms([own]) - _p50_ms([other]) for own, other in pairs]
-    return [_spread(added_ms, 2), f"{_p99_ms(samples) - _p99_ms(others):.2f}"]
+    return [spread(added_ms, 2), f"{_p99_ms(samples) - _p99_ms(others):.2f}"]
 
 
 def _cache(samples: Sequence[Sample]) -> str:
@@ -134,7 +139,7 @@ def _cache(samples: Sequence[Sample]) -> str:
             if own := _of(samples, case, server):
                 row = _cost(case, server, own, floors)
                 rows.append((*row[:6], *row[7:9]))
-    return _table("Cache: a hit, kept in the process or on a Redis", head, rows)
+    return table("Cache: a hit, kept in the process or on a Redis", head, rows)
 
 
 def _quota(samples: Sequence[QuotaSample]) -> str:
@@ -142,8 +147,8 @@ def _quota(samples: Sequence[QuotaSample]) -> str:
     rows = []
     for store, concurrency in stores_of(samples):
         own = [each for each in samples if (each.store, each.concurrency) == (store, concurrency)]
-        rows.append((store, str(concurrency), _spread([each.cpu_ms for each in own], 3)))
-    return _table("Quota and ledger: what they add to a request", head, rows)
+        rows.append((store, str(concurrency), spread([each.cpu_ms for each in own], 3)))
+    return table("Quota and ledger: what they add to a request", head, rows)
 
 
 def _ring(times: RingTimes) -> str:
@@ -162,25 +167,71 @@ def _ring(times: RingTimes) -> str:
             p50_ms, p99_ms = median(took_ms), percentile(sorted(took_ms), 0.99)
             added = "" if took_ms is times.alone_ms else f"{p50_ms - alone_ms:+.2f}"
             rows.append((name, str(len(took_ms)), f"{p50_ms:.2f}", f"{p99_ms:.2f}", added))
-    return _table("Ring: the first provider refuses connections (unary, one at a time)", head, rows)
+    return table("Ring: the first provider refuses connections (unary, one at a time)", head, rows)
+
+
+def _held(samples: Sequence[Held]) -> str:
+    floors = {each.turn: each.streams for each in samples if each.server == "floor"}
+    rows = []
+    for server in SERVERS:
+        if own := [each for each in samples if each.server == server]:
+            streams = [each.streams for each in own]
+            over = [each.streams / floors[each.turn] for each in own]
+            more = "" if all(each.ended for each in own) else "no more were tried"
+            rows.append((server, spread(streams, 0), spread(over, 2), more))
+    head = ("server", "streams", "x floor", "")
+    return table(f"Held: paced streams without a silence over {STALL_S * 1000:.0f} ms", head, rows)
+
+
+def _streams(samples: Sequence[MemorySample]) -> str:
+    head = ("server", "streams", "events of each", "before MiB", "at most MiB", "KiB a stream")
+    rows = [
+        (
+            each.server,
+            str(each.streams),
+            str(each.events),
+            f"{each.before_mib:.0f}",
+            f"{each.peak_mib:.0f}",
+            f"{each.stream_kib:.0f}",
+        )
+        for each in samples
+    ]
+    return table("Memory: long streams, all under way at once", head, rows)
 
 
 def _starts(results: Results) -> str:
     head = ("server", "ready s", "first answer s", "memory MiB", "after the load")
     rows = []
-    for server in ("floor", "mobius", "translated"):
+    for server in SERVERS:
         starts = [start for start in results.starts if start.server == server]
+        if not starts:
+            continue
         after_mib = results.memory_mib.get(server)
         rows.append(
             (
                 server,
-                _spread([start.ready_s for start in starts], 2),
-                _spread([start.answer_s for start in starts], 2),
+                spread([start.ready_s for start in starts], 2),
+                spread([start.answer_s for start in starts], 2),
                 f"{median(start.memory_mib for start in starts):.0f}",
                 "" if after_mib is None else f"{after_mib:.0f}",
             )
         )
-    return _table("Start: from the first instruction; resident memory", head, rows)
+    return table("Start: from the first instruction; resident memory", head, rows)
+
+
+def _loading(starts: Sequence[LoadingStart]) -> str:
+    if not starts:
+        return ""
+    head = ("first answer s", "then loading", "slowest answer ms", "all ready s", "memory MiB")
+    row = (
+        spread([start.answer_s for start in starts], 2),
+        " ".join(sorted({lane for start in starts for lane in start.loading})) or "nothing",
+        spread([start.slowest_ms for start in starts], 0),
+        spread([start.ready_s for start in starts], 2),
+        f"{median(start.memory_mib for start in starts):.0f}",
+    )
+    title = "Start where another target needs LiteLLM: the answers of one that does not"
+    return table(title, head, [row])
 
 
 def _groups(samples: Sequence[Sample]) -> Iterator[tuple[Case, str, list[Sample]]]:
@@ -205,23 +256,3 @@ def _p99_ms(samples: Iterable[Sample]) -> float:
 
 def _gap_p99_ms(samples: Iterable[Sample]) -> float:
     return percentile(sorted(each for sample in samples for each in sample.gaps_ms), 0.99)
-
-
-def _spread(values: Sequence[float], digits: int) -> str:
-    least, most = min(values), max(values)
-    return f"{median(values):.{digits}f} ({least:.{digits}f}-{most:.{digits}f})"
-
-
-def _table(title: str, head: Row, rows: Sequence[Row]) -> str:
-    """Words to the left, numbers to the right."""
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    numeric = [all(not row[column][:1].isalpha() for row in rows) for column in range(len(head))]
-    lines = [
-        "  ".join(
-            f"{cell:{'>' if right else '<'}{width}}"
-            for cell, width, right in zip(row, widths, numeric, strict=True)
-        ).rstrip()
-        for row in (head, *rows)
-    ]
-    rule = "-" * max(map(len, lines))
-    return "\n".join([title, rule, lines[0], rule, *lines[1:]])

@@ -29,7 +29,7 @@ class RingTimes:
 async def measure_ring(child: Child) -> RingTimes:
     """Ask every ring, and the healthy target alone in between; each trail says what happened."""
     times = RingTimes()
-    async with connected(child.port, 1) as (connection,):
+    async with connected(child.port, 1, Connection) as (connection,):
         for _ in range(20):
             await _ask(connection, request(Kind.UNARY))
         for turn in range(CLOSED_ASKS):

@@ -9,14 +9,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from proxy.allowance import Allowance, Allowances
 from proxy.errors import UpstreamFailure
-from proxy.estimate import Size, size_of
+from proxy.estimate import Answers, Size, answers_to, size_of
 from proxy.policy import QuotaPolicy
 from proxy.reservation import OK, Reservation
 from proxy.types import Call, Caller, Tally, Target
+
+
+class Measured(NamedTuple):
+    """What a call sends, and how long the answers to it may be by its own word."""
+
+    call: Call
+    size: Size
+    answers: Answers
 
 
 @dataclass(slots=True)
@@ -26,6 +34,7 @@ class Admission:
     id: str  # unique over all replicas; a caller may give two requests the same id of its own
     call: Call
     caller: Caller
+    user: str | None  # the end user that it is for
     model: str  # as it was asked for, also under a wildcard: limits go by this name
     allowance: Allowance
     policy: QuotaPolicy
@@ -37,16 +46,22 @@ class Admission:
     attempts: int = 0
     reserved: int = 0  # for as many; what found no room, or no ledger, is among them
     spare: bool = False  # one call is under way: where there is no room for a second, none is made
-    _measured: tuple[Call, Size] | None = None
+    _measured: Measured | None = None
+
+    @property
+    def measured(self) -> Measured:
+        """The call and its measures; taken when it matters, for a kept answer needs none."""
+        found = self._measured
+        if found is None or found.call is not self.call:
+            call, upload = self.call, self.call.upload
+            size = size_of(call.body, call.size_bytes, upload.size_bytes if upload else 0)
+            found = self._measured = Measured(call, size, answers_to(call.body, call.surface))
+        return found
 
     @property
     def size(self) -> Size:
-        """What the call sends; measured when it matters, for a kept answer needs no measure."""
-        if self._measured is None or self._measured[0] is not self.call:
-            call, upload = self.call, self.call.upload
-            bytes_ = upload.size_bytes if upload else 0
-            self._measured = (call, size_of(call.body, call.size_bytes, bytes_))
-        return self._measured[1]
+        """What the call sends."""
+        return self.measured.size
 
 
 class Books(Protocol):

@@ -299,34 +299,30 @@ def text_bytes(event: Json) -> int:
             return len(said.encode(errors="surrogatepass"))
     number = 0
     for _, choice in choices_of(event):
-        for part in _generated(choice):
-            if part:  # most fields are there and empty
-                number += sum(len(each.encode(errors="surrogatepass")) for each in _texts(part))
+        if choice.get("text") or _says(_of(choice.get("delta"))):
+            number += sum(len(text.encode(errors="surrogatepass")) for text in _generated(choice))
     return number
 
 
-def _generated(choice: Json) -> list[object]:
-    """Return what a choice says: a text each, its parts, or nothing."""
+def _generated(choice: Json) -> Iterator[str]:
     delta = _of(choice.get("delta"))
-    asked = map(_asked, _calls(delta.get("tool_calls")))
-    return [
-        choice.get("text"),  # of the older completions
-        delta.get("content"),
-        delta.get("refusal"),
-        # Some providers send both names with the same text.
-        delta.get("reasoning_content") or delta.get("reasoning"),
-        _of(delta.get("function_call")).get("arguments"),
-        _of(delta.get("audio")).get("transcript"),
-        *(each.get("arguments") or each.get("input") for each in asked),
-    ]
+    yield from _texts(choice.get("text"))  # of the older completions
+    yield from _texts(delta.get("content"))
+    yield from _texts(delta.get("refusal"))
+    # Some providers send both names with the same text.
+    yield from _texts(delta.get("reasoning_content") or delta.get("reasoning"))
+    yield from _texts(_of(delta.get("function_call")).get("arguments"))
+    yield from _texts(_of(delta.get("audio")).get("transcript"))
+    for call in _calls(delta.get("tool_calls")):
+        yield from _texts(_asked(call).get("arguments") or _asked(call).get("input"))
 
 
-def _texts(said: object) -> Iterator[str]:
+def _texts(value: object) -> Iterator[str]:
     """The text itself, or that of its parts (Mistral's content is a list of those)."""
-    if isinstance(said, str):
-        yield said
-    elif isinstance(said, list):
-        for part in map(_of, said):
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for part in map(_of, value):
             yield from _texts(part.get("text"))
             yield from _texts(part.get("thinking"))
 

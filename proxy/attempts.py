@@ -178,7 +178,8 @@ class Attempts:
     ) -> list[Target]:
         """Return the targets still worth asking. Raises Refused when there can be none."""
         failure = verdict.in_dialect(failure, changed=target.provider != walk.first_asked)
-        walk.failures[target.identity] = failure
+        # Its way here leads through what knows the walk: kept, it would be garbage in a circle.
+        walk.failures[target.identity] = failure.with_traceback(None)
         match failure.kind:
             case Kind.CONTENT if walk.ring.content:
                 walk.done |= verdict.same_model(target, walk.everybody)

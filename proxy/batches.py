@@ -78,7 +78,7 @@ def _part(asked: Asked, keys: tuple[str, ...]) -> Asked:
     inputs = dict(zip(asked.inputs, vectors.inputs_of(call.body), strict=True))
     body = {**call.body, "input": [inputs[key] for key in keys]}
     call = replace(call, body=body, size_bytes=0)
-    return replace(asked, key=key_of_all(keys), call=call, inputs=keys)
+    return asked._replace(key=key_of_all(keys), call=call, inputs=keys)
 
 
 def _given(cache: Cache, asked: Asked, entries: Mapping[str, Entry], how: str) -> Completion:

@@ -248,7 +248,6 @@ _NONE: frozenset[str] = frozenset()
 
 _REFERENCE = "os.environ/"
 _ENTERED = frozenset({dict, list})
-_HOLDING = frozenset({dict, list, str})
 _LONGEST_PATH = 200  # characters of a path that are repeated to the caller
 
 Path: TypeAlias = "tuple[Path, str | int] | None"
@@ -271,21 +270,25 @@ def find_control(body: Json) -> str | None:
         here: Path = (None, name)
         if name not in ORDINARY and _steers(name, ROOT_WORDS):
             return _spelled(_search(value, here, _NONE, worded=False) or here)
-        if value.__class__ not in _HOLDING:
+        if value.__class__ is str:
+            if value.startswith(_REFERENCE) and name not in _TEXTS:
+                return name
+            continue
+        if value.__class__ not in _ENTERED:
             continue
         words = METADATA_WORDS if name == "metadata" else NESTED_WORDS
-        searched = _without_text(value) if name in _TEXTS else value
+        searched = _without_texts(value) if name in _TEXTS else value
         found = _search(searched, here, words, worded=name in _WORDED)
         if found is not None:
             return _spelled(found)
     return None
 
 
-def _without_text(value: object) -> object:
+def _without_texts(value: object) -> object:
     """Return what is left to be searched of a field of texts; a list keeps its places."""
     if isinstance(value, list):
         return [None if isinstance(each, str) else each for each in value]
-    return None if isinstance(value, str) else value
+    return value
 
 
 def _steers(name: str, words: Collection[str]) -> bool:

@@ -8,7 +8,7 @@ by the length of its base64.
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left, insort
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
@@ -160,7 +160,7 @@ def _encoded(part: Mapping[str, Any]) -> int:
 class Answers(NamedTuple):
     """How long the answers to one request may be."""
 
-    each_tokens: int
+    each_tokens: int  # 0: nobody says
     choices: int
     predicted_tokens: int  # the part of a prediction that is wrong is charged beside the answer
     stated: bool  # by the body itself
@@ -169,33 +169,35 @@ class Answers(NamedTuple):
     def tokens(self) -> int:
         return self.each_tokens * self.choices + self.predicted_tokens
 
+    def within(self, *, known: int | None, default: int, most: int | None) -> Answers:
+        """
+        Return how long they may be where somebody else has a say, too.
 
-def answers_to(
-    body: Json,
-    *,
-    known: int | None,
-    default: int,
-    most: int | None,
-    surface: Surface = Surface.CHAT,
-) -> Answers:
-    """
-    Return how long the answers to `body` may be.
+        Where the body does not say so, the limit of the model (`known`) does, else `default`; and
+        `most` in any case.
+        """
+        each, stated = self.each_tokens, self.stated
+        if not stated:
+            each = known or default
+        if most is not None and each > most:
+            each, stated = most, False
+        return Answers(each, self.choices, self.predicted_tokens, stated)
 
-    Where it does not say so, the limit of the model (`known`) does, else `default`, and `most` in
-    any case.
-    """
+
+NO_ANSWER = Answers(0, 1, 0, stated=True)  # in words
+
+
+def answers_to(body: Json, surface: Surface = Surface.CHAT) -> Answers:
+    """Return how long the answers to `body` may be by its own word."""
     if surface in WORDLESS:
-        return Answers(0, 1, 0, stated=True)
+        return NO_ANSWER
     asked = _most(body, *(RESPONSE_BOUNDS if surface is Surface.RESPONSES else BOUNDS))
-    each = asked or known or default
-    if most is not None:
-        each = min(each, most)
     prediction = body.get("prediction")
     return Answers(
-        each_tokens=each,
+        each_tokens=asked,
         choices=_most(body, "n") or 1,
         predicted_tokens=len(orjson.dumps(prediction)) if prediction else 0,
-        stated=asked == each,
+        stated=asked > 0,
     )
 
 
@@ -223,12 +225,13 @@ def bound_of(provider: str, surface: Surface) -> str:
             return "max_tokens"
 
 
-def _most(body: Json, *names: str) -> int | None:
+def _most(body: Json, *names: str) -> int:
+    """Return the largest number that stands under these names; 0 where there is none."""
     most = 0
     for name in names:
         if name in body:
             most = max(most, _whole(body[name]))
-    return most or None
+    return most
 
 
 def _whole(value: object) -> int:
@@ -247,11 +250,12 @@ class PromptRates:
     def learn(self, model: str, size: Size, prompt_tokens: int) -> None:
         """Take note of one answer; one with more than text in it teaches nothing."""
         if size.is_text and size.text_bytes and prompt_tokens:
-            if model not in self._models:
-                self._models[model] = _Rate()
+            rate = self._models.get(model)
+            if rate is None:
+                rate = self._models[model] = _Rate()
                 if len(self._models) > MODELS:
                     self._models.popitem(last=False)
-            self._models[model].add(prompt_tokens / size.text_bytes)
+            rate.add(prompt_tokens / size.text_bytes)
 
     def typical(self, model: str, size: Size) -> int:
         """Return what such a prompt takes as often more as less."""
@@ -303,7 +307,7 @@ class _Rate:
 
     def add(self, rate: float) -> None:
         if len(self._last) >= SAMPLES:
-            self._ranked.remove(self._last.popleft())
+            del self._ranked[bisect_left(self._ranked, self._last.popleft())]
         self._last.append(rate)
         insort(self._ranked, rate)
 

@@ -32,16 +32,15 @@ class Rates:
     audio_prompt: int = 0
     audio_completion: int = 0
     least_prompt_tokens: int = 0
+    # What a token costs at most, of whatever kind: every request with a limit asks.
+    dearest_prompt: int = field(init=False, repr=False, compare=False)
+    dearest_completion: int = field(init=False, repr=False, compare=False)
 
-    @property
-    def dearest_prompt(self) -> int:
-        return max(
-            self.prompt, self.cached, self.cache_write, self.cache_write_1h, self.audio_prompt
-        )
-
-    @property
-    def dearest_completion(self) -> int:
-        return max(self.completion, self.reasoning, self.audio_completion)
+    def __post_init__(self) -> None:
+        prompt = (self.prompt, self.cached, self.cache_write, self.cache_write_1h)
+        completion = (self.completion, self.reasoning)
+        object.__setattr__(self, "dearest_prompt", max(*prompt, self.audio_prompt))
+        object.__setattr__(self, "dearest_completion", max(*completion, self.audio_completion))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from proxy.caching import CacheWishes, Caching
 from proxy.errors import (
@@ -37,8 +36,7 @@ MOST_CALLS = 2
 CANCELLED = "the call that was to answer was cancelled"
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """One request that the cache has something to do with."""
 
     key: str

@@ -8,6 +8,7 @@ the reply starts streaming moves onto the stream (`pop_all`) and is paid when it
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import replace
 from functools import partial
 from typing import assert_never
@@ -83,35 +84,34 @@ class Gateway:
 
     async def _answer(self, ring: Ring, admission: Admission, snapshot: Snapshot) -> Reply:
         """Return an answer that is kept or shared, where the file and the request allow that."""
-
         call, tally, caching = admission.call, admission.tally, snapshot.caching
-
-        async def ask(part: Call = call) -> Reply:
-            admission.call = part  # only what is not kept, or after all the whole
-            return await self._ask(ring, admission, snapshot)
-
         if self._cache is None or not may_be_kept(call, caching):
-            return await ask()
+            return await self._ask(ring, admission, snapshot)
         keys = self._keys.of(call, admission.caller, ring, snapshot, admission.allowance)
         if keys is None:
-            return await ask()
+            return await self._ask(ring, admission, snapshot)
         whole, inputs = keys
+
+        def ask(part: Call = call) -> Awaitable[Reply]:
+            admission.call = part  # only what is not kept, or after all the whole
+            return self._ask(ring, admission, snapshot)
+
         asked = Asked(whole, call, tally.model, caching, call.wishes.cache, tally, inputs)
         if inputs:
             return await answer_each(self._cache, asked, ask)
         return await self._cache.answer(asked, ask)
 
-    async def _ask(self, ring: Ring, admission: Admission, snapshot: Snapshot) -> Reply:
-        """Return a target's answer; what goes on from a response is asked where that was made."""
+    def _ask(self, ring: Ring, admission: Admission, snapshot: Snapshot) -> Awaitable[Reply]:
+        """Have a target answer; what goes on from a response is asked where that was made."""
         call, tally = admission.call, admission.tally
 
-        async def run(ring: Ring) -> Reply:
-            return await self._attempts.run(ring, admission, snapshot.policy)
+        def run(ring: Ring) -> Awaitable[Reply]:
+            return self._attempts.run(ring, admission, snapshot.policy)
 
         if call.surface is not Surface.RESPONSES or self._origins is None:
-            return await run(ring)
+            return run(ring)
         tenant = tenant_for(admission.caller, snapshot)
-        return await self._origins.answer(ring, call, tenant, tally, run)
+        return self._origins.answer(ring, call, tenant, tally, run)
 
     def _see(self, call: Call, tally: Tally, chunk: Chunk) -> None:
         if chunk.plain is not None:

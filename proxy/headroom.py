@@ -10,8 +10,8 @@ it goes on from what the providers say. Other replicas' calls are in what is hea
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import TypeAlias
 
 from proxy.clock import Clock
@@ -82,27 +82,13 @@ class Headroom:
         self._clock = clock
         self._records: dict[str, Record] = {}
 
-    @contextmanager
-    def asking(self, target: Target, need: Need) -> Iterator[Hear]:
+    def asking(self, target: Target, need: Need) -> Asking:
         """
         Count one call as sent from now on, before anybody else plans, unless it is never made.
 
         The block tells what its answer says of what is left; a failure tells it by itself.
         """
-        record = self._record(target.identity)
-        record.sent = sent = record.sent + need
-
-        def hear(leeways: Sequence[Leeway]) -> None:
-            record.hear(leeways, sent, self._clock.now())
-
-        try:
-            yield hear
-        except ProxyError as error:
-            if isinstance(error, UpstreamFailure) and error.kind not in UNASKED:
-                hear(error.leeways)
-            else:
-                record.sent -= need
-            raise
+        return Asking(self._record(target.identity), need, self._clock)
 
     def heard(self, standings: Iterable[Standing]) -> None:
         """Take note of how the own limits of targets stand, which the store has just said."""
@@ -128,7 +114,7 @@ class Headroom:
         Nobody is passed over for longer than `cap_s`, whatever a provider says.
         """
         record = self._records.get(target.identity)
-        if record is None:
+        if record is None or not (record.said or record.own):
             return ROOM_UNKNOWN
         now_s = self._clock.now()
         shares = list(_own_shares(record, target, now_s))
@@ -156,6 +142,38 @@ class Headroom:
             del self._records[next(iter(self._records))]
         self._records[identity] = record
         return record
+
+
+class Asking:
+    """The block of one call: what it tells is what its answer says is left."""
+
+    __slots__ = ("_clock", "_need", "_record", "_sent")
+
+    def __init__(self, record: Record, need: Need, clock: Clock) -> None:
+        self._record = record
+        self._need = need
+        self._clock = clock
+        self._sent = NOTHING_SENT
+
+    def __enter__(self) -> Hear:
+        record = self._record
+        record.sent = self._sent = record.sent + self._need
+        return self._hear
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, UpstreamFailure) and error.kind not in UNASKED:
+            self._hear(error.leeways)
+        elif isinstance(error, ProxyError):
+            self._record.sent -= self._need
+
+    def _hear(self, leeways: Sequence[Leeway]) -> None:
+        if leeways:
+            self._record.hear(leeways, self._sent, self._clock.now())
 
 
 def _own_shares(record: Record, target: Target, now_s: float) -> Iterator[float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class ProviderUnit(StrEnum):
@@ -29,15 +30,14 @@ class Leeway:
     reset_s: float | None = None  # until all of it is back
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
+class Need(NamedTuple):
     """What requests are estimated to take of a provider's limits; by itself, one small one."""
 
     requests: int = 1
     prompt_tokens: int = 1
     answer_tokens: int = 0  # as many as it asks for; 0 where it does not say
 
-    def __add__(self, other: Need) -> Need:
+    def __add__(self, other: Need) -> Need:  # type: ignore[override]  # of sums, not of tuples
         return Need(
             self.requests + other.requests,
             self.prompt_tokens + other.prompt_tokens,

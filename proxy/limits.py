@@ -44,6 +44,11 @@ class ScopeKind(StrEnum):
     TARGET = "target"  # a deployment, by its identity
 
 
+# Looked up once, for the path of every request: to name a member of an enumeration is a call.
+REQUESTS, TOKENS, NANO_USD = Unit.REQUESTS, Unit.TOKENS, Unit.NANO_USD
+OF_TARGET = ScopeKind.TARGET
+
+
 class Scope(NamedTuple):
     """
     Whose use is counted together.

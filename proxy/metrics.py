@@ -20,7 +20,7 @@ from proxy.errors import ProxyError, UpstreamFailure, status_of
 from proxy.leeway import Leeway
 from proxy.limits import NANO, Limit, Standing, Unit
 from proxy.numbers import FamilyOf, Numbers, Together
-from proxy.spans import Family, Spans
+from proxy.spans import Counts, Family, Spans
 from proxy.types import Surface, Tally, Target, Usage
 
 REQUEST = Family(
@@ -108,14 +108,13 @@ class Metrics:
         self._attempt = self._spans(ATTEMPT)
         self._overhead = self._spans(OVERHEAD)
         self._under_way = 0
-        self._found: dict[tuple[Counter, tuple[str, ...]], Counter] = {}
-        self._tokens = self._counter(TOKENS)
-        self._cost = self._counter(COST)
+        self._tokens = self._counts(TOKENS)
+        self._cost = self._counts(COST)
         self._refused = self._counter(REFUSED)
         self._remaining = self._gauge(REMAINING)
         self._provider_remaining = self._gauge(PROVIDER_REMAINING)
         self._provider_limit = self._gauge(PROVIDER_LIMIT)
-        self._cache = self._counter(CACHE)
+        self._cache = self._counts(CACHE)
         self._retries = self._counter(RETRIES)
         self._fallbacks = self._counter(FALLBACKS)
         self._hedged = self._counter(HEDGED)
@@ -132,6 +131,11 @@ class Metrics:
         spans = Spans(family)
         self.registry.register(spans)
         return spans
+
+    def _counts(self, family: Family) -> Counts:
+        counts = Counts(family, self._clock.wall)
+        self.registry.register(counts)
+        return counts
 
     def _counter(self, family: Family) -> Counter:
         return Counter(family.name, family.text, family.labels, registry=self.registry)
@@ -162,10 +166,10 @@ class Metrics:
         stream = "true" if tally.stream else "false"
         labels = (tally.surface, tally.model, tally.provider, stream, tally.outcome)
         self._request.add(labels, total_s)
-        ours_s = max(0.0, total_s - tally.upstream_s - tally.waits_s)
-        self._overhead.add((tally.model,), ours_s)
+        ours_s = total_s - tally.upstream_s - tally.waits_s
+        self._overhead.add((tally.model,), ours_s if ours_s > 0 else 0.0)
         if tally.cache != "bypass":
-            self._series(self._cache, tally.model, tally.cache).inc()
+            self._cache.add((tally.model, tally.cache))
         if tally.retries:
             self._retries.labels(tally.model).inc(tally.retries)
         if tally.fallbacks:
@@ -191,16 +195,9 @@ class Metrics:
         """Count what one attempt of the request took."""
         for kind, tokens in usage.kinds():
             if tokens:
-                self._series(self._tokens, tally.model, kind).inc(tokens)
+                self._tokens.add((tally.model, kind), tokens)
         if nano_usd:
-            self._series(self._cost, tally.model, tally.caller).inc(nano_usd / NANO)
-
-    def _series(self, family: Counter, *labels: str) -> Counter:
-        """Return the series with these labels, which the library takes long to find."""
-        found = self._found.get((family, labels))
-        if found is None:
-            found = self._found[family, labels] = family.labels(*labels)
-        return found
+            self._cost.add((tally.model, tally.caller), nano_usd / NANO)
 
     def refused(self, limit: Limit) -> None:
         """Count a request, or an attempt at a deployment, that `limit` left no room for."""

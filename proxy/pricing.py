@@ -34,7 +34,9 @@ SECOND = "input_cost_per_second"
 SECOND_SAID = "output_cost_per_second"
 SOUND = frozenset({CHARACTER, SECOND, SECOND_SAID})
 STEPPED = (PROMPT, COMPLETION, CACHED, CACHE_WRITE, CACHE_WRITE_1H)  # may change with the length
-KINDS = tuple(each.name for each in fields(Rates) if each.name != "least_prompt_tokens")
+KINDS = tuple(
+    each.name for each in fields(Rates) if each.init and each.name != "least_prompt_tokens"
+)
 # OpenAI's words for "as the project is set", which is also what no word means.
 ANY_TIER = frozenset({"", "auto"})
 SERVICE_TIERS = ("balanced", "flex", "priority", "ultrafast")
@@ -85,11 +87,11 @@ def bound_nano_usd(
         ladders = (price.rates, *price.service_tiers.values())
     else:
         ladders = (price.rates, price.of(service_tier))
-    pico = 0
-    for ladder in ladders:
-        for rates in _reached(ladder, prompt_tokens):
-            prompt = prompt_tokens * rates.dearest_prompt
-            pico = max(pico, prompt + completion_tokens * rates.dearest_completion)
+    pico = max(
+        prompt_tokens * rates.dearest_prompt + completion_tokens * rates.dearest_completion
+        for ladder in ladders
+        for rates in _reached(ladder, prompt_tokens)
+    )
     return -(-pico // PICO_PER_NANO)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from proxy import refusals, sound
 from proxy.admission import Admission, Admitting, Reserving
@@ -28,11 +29,11 @@ from proxy.estimate import (
 from proxy.headroom import Headroom
 from proxy.ids import Ids
 from proxy.leeway import Need
-from proxy.limits import NOTHING, Claim, Refusal, ScopeKind, Spent, Unit
+from proxy.limits import NOTHING, OF_TARGET, REQUESTS, Claim, Refusal, Spent, Unit
 from proxy.metrics import Metrics
 from proxy.pricing import bound_nano_usd
 from proxy.reservation import OK, Reservation, model_of, scope_of
-from proxy.snapshot import Snapshot
+from proxy.snapshot import Snapshot, is_at
 from proxy.store import MOST_AMOUNT, Closed, LedgerUnavailable, Opened, Records
 from proxy.store.port import QuotaStore, Standings, StoreUnavailable
 from proxy.types import Call, Caller, Tally, Target
@@ -57,6 +58,7 @@ class Quota:
         self._rates = rates or PromptRates()
         self._file = Allowances()  # that is in force
         self._generation = 0
+        self._targets: dict[str, Target] = {}  # of that file, by label
         # What is under way: requests that were let in, and attempts as long as they are open.
         self._inside: dict[str, Admission] = {}
         self._aside: dict[str, tuple[Admission, Reservation]] = {}
@@ -77,17 +79,18 @@ class Quota:
         `counted_as` is the model whose limits it is under, where that was asked for by an alias.
         Its beginning raises LimitReached, TooManyTokens, QuotaUnavailable.
         """
-        model = counted_as or call.model
+        model, user = counted_as or call.model, call.user
         admission = Admission(
             self._ids.next(),
-            call=call,
-            caller=caller,
-            model=model,
-            allowance=self._allowance(snapshot, caller, call.user, model),
-            policy=snapshot.policy.quota,
-            tally=tally,
-            at=self._store.wall(),
-            file=snapshot.allowances,
+            call,
+            caller,
+            user,
+            model,
+            self._allowance(snapshot, caller, user, model),
+            snapshot.policy.quota,
+            tally,
+            self._store.wall(),
+            snapshot.allowances,
         )
         return Admitting(self, admission)
 
@@ -101,6 +104,7 @@ class Quota:
             return
         before, self._file = self._file, snapshot.allowances
         self._generation, self._known = snapshot.generation, {}
+        self._targets = {target.label: target for target in snapshot.targets()}
         # Whoever is let in without such a limit is not counted under it: only in the ledger.
         now = {limit.counter for limit in self._file.configured()}
         gone = [limit for limit in before.configured() if limit.counter not in now]
@@ -123,7 +127,8 @@ class Quota:
         """Have the request counted and let in. Raises as `admit` does: then it holds nothing."""
         limits = admission.allowance.admission
         try:
-            await self._check_tokens(admission)
+            if admission.allowance.most_tokens is not None:
+                await self._check_tokens(admission)
             if limits:
                 admission.holds = True
                 await self._let_in(self._store.admit(admission.id, limits), admission)
@@ -138,11 +143,11 @@ class Quota:
     async def leave(self, admission: Admission) -> None:
         """Have a request that was let in recorded, and its place free."""
         if not admission.recorded:
-            call, caller = admission.call, admission.caller
+            caller = admission.caller
             self._ledger.admit(
                 key=caller.name,
                 team=caller.team or "",
-                user=call.user or "",
+                user=admission.user or "",
                 model=admission.model,
                 at=admission.at,
             )
@@ -170,22 +175,16 @@ class Quota:
 
     def needs(self, admission: Admission) -> Callable[[Target], Need]:
         """Return what says how much the request may take of the limits of a target's provider."""
+        return partial(self._need, admission)
+
+    def _need(self, admission: Admission, target: Target) -> Need:
+        call, size, answers = admission.measured
+        if call.surface in FREE or sound.is_wordless(call, target.facts):
+            return Need(1, 0, 0)
         # An answer whose length it does not bound is short, mostly: what it may be is no estimate.
-        body, surface = admission.call.body, admission.call.surface
-        answers = answers_to(body, known=None, default=0, most=None, surface=surface)
-
-        def need(target: Target) -> Need:
-            if surface in FREE or sound.is_wordless(admission.call, target.facts):
-                return Need(1, 0, 0)
-            tokens = answers.tokens
-            if target.defaults and not answers.stated:
-                filled = {**target.defaults, **body}
-                tokens = answers_to(
-                    filled, known=None, default=0, most=None, surface=surface
-                ).tokens
-            return Need(1, self._rates.typical(model_of(target), admission.size), tokens)
-
-        return need
+        if target.defaults and not answers.stated:
+            answers = answers_to(filled(call.body, target.defaults), call.surface)
+        return Need(1, self._rates.typical(model_of(target), size), answers.tokens)
 
     async def _let_in(self, asked: Awaitable[Standings | Refusal], admission: Admission) -> None:
         try:
@@ -200,7 +199,7 @@ class Quota:
             limit = answer.limit
             if not admission.spare:
                 self._metrics.refused(limit)
-            if limit.scope.kind is ScopeKind.TARGET:
+            if limit.scope.kind is OF_TARGET:
                 self._headroom.heard((answer.standing(),))
                 raise refusals.target_full(answer)
             await self._tell_left(admission)
@@ -208,30 +207,29 @@ class Quota:
             raise refusals.limit_reached(answer)
         admission.tally.note(answer)
         # The limits of the target itself stand at the end, where it has any.
-        if answer and answer[-1].limit.scope.kind is ScopeKind.TARGET:
+        if answer and answer[-1].limit.scope.kind is OF_TARGET:
             self._headroom.heard(answer)
 
     def _sized(self, admission: Admission, target: Target) -> Reservation:
-        call, allowance, policy = admission.call, admission.allowance, admission.policy
-        facts, free = target.facts, admission.call.surface in FREE
-        priced = free or sound.is_priced(call, facts)
-        if allowance.has_budget and not priced and policy.unknown_price == "refuse":
+        allowance, policy, facts = admission.allowance, admission.policy, target.facts
+        call, size, answers = admission.measured
+        if (
+            allowance.has_budget
+            and policy.unknown_price == "refuse"
+            and not (call.surface in FREE or sound.is_priced(call, facts))
+        ):
             raise refusals.unpriced(target.label)
-        most = allowance.most_tokens[1] if allowance.most_tokens else None
-        known = facts.max_output_tokens
-        body = filled(call.body, target.defaults)
-        answers = answers_to(
-            body,
-            known=known,
-            default=policy.default_max_tokens,
-            most=most,
-            surface=call.surface,
+        known, most = facts.max_output_tokens, allowance.most_tokens
+        if target.defaults:
+            answers = answers_to(filled(call.body, target.defaults), call.surface)
+        answers = answers.within(
+            known=known, default=policy.default_max_tokens, most=most[1] if most else None
         )
         if (allowance.spending or most) and needs_bound(answers, known):
             bound = bound_of(target.provider, call.surface)
             call = replace(call, body={**call.body, bound: answers.each_tokens})
-        prompt_bound = 0 if free else prompt_most(admission.size, facts.max_input_tokens)
-        prompt = min(prompt_bound, self._rates.high(model_of(target), admission.size))
+        prompt_bound = 0 if call.surface in FREE else prompt_most(size, facts.max_input_tokens)
+        prompt = min(prompt_bound, self._rates.high(model_of(target), size))
         completion, nano = answers.tokens, 0
         if call.surface in sound.SURFACES:
             default = policy.default_max_tokens
@@ -244,7 +242,7 @@ class Quota:
         id = f"{admission.id}.{admission.reserved}"
         # Of what no provider gives, the books hold no more; the provider is still asked for all.
         completion, nano = min(MOST_AMOUNT, completion), min(MOST_AMOUNT, nano)
-        return Reservation(id, target, call, admission.size, prompt, completion, nano)
+        return Reservation(id, target, call, size, prompt, completion, nano)
 
     async def _record(self, admission: Admission, reservation: Reservation) -> None:
         """Write the row of the ledger before the call is made."""
@@ -257,8 +255,7 @@ class Quota:
             admission.attempts,
             caller.name,
             caller.team or "",
-            call.user or "",
-            call.tags,
+            admission.user or "",
             admission.model,
             target.label,
             target.provider,
@@ -267,6 +264,7 @@ class Quota:
             reservation.prompt_tokens,
             reservation.completion_tokens,
             reservation.nano_usd,
+            call.tags,
         )
         first, admission.recorded = not admission.recorded, True
         try:
@@ -285,7 +283,7 @@ class Quota:
         usage = reservation.usage(self._rates)
         cost = reservation.cost_nano_usd(usage)
         if not usage.estimated:
-            self._rates.learn(model_of(reservation.target), admission.size, usage.prompt_tokens)
+            self._rates.learn(model_of(reservation.target), reservation.size, usage.prompt_tokens)
         tally.spend(usage, cost, reserved_tokens=reservation.tokens)
         self._metrics.spent(tally, usage, cost)
         spent = Spent(usage.prompt_tokens + usage.completion_tokens, cost or 0)
@@ -300,15 +298,13 @@ class Quota:
         self._headroom.settled(reservation.target, freed_tokens=reservation.tokens - spent.tokens)
 
     async def _check_tokens(self, admission: Admission) -> None:
-        if admission.allowance.most_tokens is not None:
-            call = admission.call
-            answers = answers_to(call.body, known=None, default=0, most=None, surface=call.surface)
-            if answers.stated:
-                try:
-                    refusals.check_tokens(admission.allowance, answers.each_tokens)
-                except TooManyTokens:
-                    await self._tell_left(admission)
-                    raise
+        answers = admission.measured.answers
+        if answers.stated:
+            try:
+                refusals.check_tokens(admission.allowance, answers.each_tokens)
+            except TooManyTokens:
+                await self._tell_left(admission)
+                raise
 
     async def _tell_left(self, admission: Admission) -> None:
         """Take note, for one who is refused, of how all of its limits stand, if that is known."""
@@ -326,17 +322,24 @@ class Quota:
             admission.holds = True
 
     def _count_attempt(self, admission: Admission, reservation: Reservation) -> None:
-        if claims := reservation.spends(self._now(admission)):
+        claims = reservation.spends(self._now(admission))
+        written = self._targets.get(reservation.target.label)
+        if written is not None and is_at(reservation.target, written):
+            # It was a request when it began, which its deployment's minute has seen or has not.
+            own = reservation.takes(written)
+            claims += [claim for claim in own if claim.limit.unit is not REQUESTS]
+        if claims:
             self._store.adopt(reservation.id, claims)
 
     def _now(self, admission: Admission) -> Allowance:
         """Return what the request would stand under, if it came now."""
-        return self._found(admission.caller, admission.call.user, admission.model)
+        return self._found(admission.caller, admission.user, admission.model)
 
     def _allowance(
         self, snapshot: Snapshot, caller: Caller, user: str | None, model: str
     ) -> Allowance:
-        self.follow(snapshot)
+        if snapshot.allowances is not self._file:
+            self.follow(snapshot)
         if snapshot.allowances is not self._file:  # one that came before the last edit
             return snapshot.allowances.of(caller, user=user, model=model)
         return self._found(caller, user, model)

@@ -102,6 +102,8 @@ class Chunk:
         """
         chunk = cls(raw)
         chunk.plain, chunk._odd = plain, odd
+        if not odd:
+            chunk._told = ()
         return chunk
 
     @classmethod
@@ -161,7 +163,7 @@ def _payloads_of(raw: bytes) -> list[bytes]:
 
 
 def _read(payloads: Sequence[bytes]) -> tuple[Json, ...]:
-    events = tuple(orjson.loads(payload) for payload in payloads)
+    events = tuple(map(orjson.loads, payloads))
     if not all(isinstance(event, dict) for event in events):
         raise ValueError("an event is not a JSON object")
     return events
@@ -241,7 +243,14 @@ class ChunkStream:
 
     async def __anext__(self) -> Chunk:
         try:
-            chunk = self._first.pop(0) if self._first else await self._next()
+            if self._first:
+                chunk = self._first.pop(0)
+            else:
+                asked_s = self._now()
+                try:
+                    chunk = await anext(self._rest)
+                finally:
+                    self.waited_s += self._now() - asked_s
             for see in self._taps:
                 see(chunk)
         except StopAsyncIteration:
@@ -254,13 +263,6 @@ class ChunkStream:
             await self._pay()
             raise
         return chunk
-
-    async def _next(self) -> Chunk:
-        asked_s = self._now()
-        try:
-            return await anext(self._rest)
-        finally:
-            self.waited_s += self._now() - asked_s
 
     async def aclose(self) -> None:
         """

@@ -10,7 +10,7 @@ from proxy.errors import UpstreamFailure
 from proxy.estimate import PromptRates, Size
 from proxy.facts import Price
 from proxy.grammar import GRAMMARS, Grammar
-from proxy.limits import Claim, Limit, Scope, ScopeKind, Unit, Window
+from proxy.limits import NANO_USD, OF_TARGET, TOKENS, Claim, Limit, Scope, Unit, Window
 from proxy.pricing import cost_nano_usd
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
 from proxy.retry import Kind
@@ -54,26 +54,30 @@ class Reservation:
 
     def spends(self, allowance: Allowance) -> list[Claim]:
         """Return what the attempt wants of these limits of its caller's."""
-        tokens, nano_usd = self.tokens, self.nano_usd
-        return [
-            Claim(limit, tokens if limit.unit is Unit.TOKENS else nano_usd)
-            for limit in allowance.spending
-        ]
+        if not allowance.spending:
+            return []
+        amounts = {TOKENS: self.tokens, NANO_USD: self.nano_usd}
+        return [Claim(limit, amounts[limit.unit]) for limit in allowance.spending]
 
     def claims(self, allowance: Allowance) -> list[Claim]:
         """Return the same, and after it what it wants of the deployment's own limits."""
-        claims, target = self.spends(allowance), self.target
+        return self.spends(allowance) + self.takes(self.target)
+
+    def takes(self, target: Target) -> list[Claim]:
+        """Return what it wants of the limits that its deployment has of its own by this target."""
         if target.rpm is target.tpm is target.max_parallel is None:
-            return claims
+            return []
         own = (
             (target.rpm, Unit.REQUESTS, Window.MINUTE, "rpm", 1),
             (target.tpm, Unit.TOKENS, Window.MINUTE, "tpm", self.tokens),
             (target.max_parallel, Unit.PARALLEL, Window.NOW, "max_parallel_requests", 1),
         )
-        for most, unit, window, word, amount in own:
-            if most is not None:
-                claims.append(Claim(Limit(scope_of(target), unit, window, most, word), amount))
-        return claims
+        scope = scope_of(self.target)
+        return [
+            Claim(Limit(scope, unit, window, most, word), amount)
+            for most, unit, window, word, amount in own
+            if most is not None
+        ]
 
     def watch(self, reply: Reply) -> Reply:
         """Return `reply`; what it reports is taken note of, now or as it is read."""
@@ -160,4 +164,4 @@ def model_of(target: Target) -> str:
 
 
 def scope_of(target: Target) -> Scope:
-    return Scope(ScopeKind.TARGET, target.identity)
+    return Scope(OF_TARGET, target.identity)

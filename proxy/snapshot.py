@@ -183,6 +183,13 @@ def _others(own: Group, found: list[Group | None]) -> list[Group]:
     return [g for name, g in {g.name: g for g in found if g}.items() if name != own.name]
 
 
+def is_at(target: Target, written: Target) -> bool:
+    """Say whether a target is the deployment that a file writes, whose model may hold `*`."""
+    if "*" in written.model:
+        return target.credential == written.credential
+    return target.identity == written.identity
+
+
 def identity_of(credential: str, model: str) -> str:
     """Return what a target's health is kept under: its place and key (`credential`), its model."""
     return hashlib.sha256(f"{credential}\0{model}".encode()).hexdigest()[:24]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from proxy.caching import NO_WISHES, CacheWishes
 from proxy.facts import NOTHING_STATED, UNKNOWN, ModelFacts, Stated
-from proxy.limits import ScopeKind, Standing, Unit
+from proxy.limits import OF_TARGET, REQUESTS, TOKENS, Standing
 from proxy.upload import Upload
 from proxy.wildcard import fits
 
@@ -93,6 +93,9 @@ class Wishes:
     cache: CacheWishes = NO_WISHES
 
 
+NONE_WISHED = Wishes()
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One request as the caller sent it. `body` is forwarded untouched except for `model`."""
@@ -102,7 +105,7 @@ class Call:
     body: Json = field(repr=False)
     surface: Surface = Surface.CHAT
     wants_usage: bool = False  # the caller asked for the usage chunk of a stream
-    wishes: Wishes = Wishes()
+    wishes: Wishes = NONE_WISHED
     size_bytes: int = 0  # of the body's JSON as it came; 0 where nobody has measured
     tags: tuple[str, ...] = ()  # `agent=planner`: for the ledger
     # Of the caller's own, those that a provider of the same surface is to get; in lower case.
@@ -296,12 +299,10 @@ class Tally:
         """Take note of how the caller's own limits stand: the tightest of each unit is told."""
         requests = tokens = None
         for standing in standings:
-            limit = standing.limit
-            if limit.scope.kind is ScopeKind.TARGET:
-                continue
-            if limit.unit is Unit.REQUESTS:
+            unit = standing.limit.unit
+            if unit is REQUESTS and standing.limit.scope.kind is not OF_TARGET:
                 requests = _tighter(requests, standing)
-            elif limit.unit is Unit.TOKENS:
+            elif unit is TOKENS and standing.limit.scope.kind is not OF_TARGET:
                 tokens = _tighter(tokens, standing)
         self.requests_left = requests or self.requests_left
         self.tokens_left = tokens or self.tokens_left
@@ -313,9 +314,9 @@ class Tally:
         if nano_usd:
             self.nano_usd = (self.nano_usd or 0) + nano_usd
         if self.tokens_left is not None:
-            used = self.tokens_left.used - reserved_tokens
-            used += usage.prompt_tokens + usage.completion_tokens
-            self.tokens_left = self.tokens_left._replace(used=used)
+            limit, used, reset_s = self.tokens_left
+            used += usage.prompt_tokens + usage.completion_tokens - reserved_tokens
+            self.tokens_left = Standing(limit, used, reset_s)
 
 
 def _tighter(one: Standing | None, other: Standing) -> Standing:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -67,7 +67,7 @@ class Batch:
     def asked(self, texts: Sequence[str], wishes: CacheWishes = CacheWishes()) -> Asked:  # noqa: B008
         call = ask(body={"model": "m", "input": list(texts)}, surface=Surface.EMBEDDINGS)
         asked = self.place.asked(call, wishes, key_of_all(texts))
-        return replace(asked, inputs=tuple(texts))
+        return asked._replace(inputs=tuple(texts))
 
     async def ask(self, *texts: str, **wishes: Any) -> tuple[Json, str]:
         """The answer, and what the cache did."""

@@ -30,7 +30,7 @@ def said(*parts: Any) -> dict[str, Any]:
 
 
 def answers(body: dict[str, Any], **known: Any) -> Answers:
-    return answers_to(body, **{"known": None, "default": 4096, "most": None, **known})
+    return answers_to(body).within(**{"known": None, "default": 4096, "most": None, **known})
 
 
 # How large a request is
@@ -246,7 +246,7 @@ def test_an_image_a_recording_and_a_file_are_bound_by_the_dearest_there_are() ->
 
 def test_a_response_is_bound_by_a_name_of_its_own() -> None:
     def each(body: Json) -> int:
-        found = answers_to(body, known=None, default=9, most=None, surface=Surface.RESPONSES)
-        return found.each_tokens
+        found = answers_to(body, Surface.RESPONSES)
+        return found.within(known=None, default=9, most=None).each_tokens
 
     assert [each({"max_output_tokens": 5}), each({"max_tokens": 5})] == [5, 9]

@@ -18,6 +18,7 @@ from proxy.errors import ProxyError, UpstreamFailure
 from proxy.leeway import Leeway, ProviderUnit
 from proxy.metrics import Metrics, outcome_of
 from proxy.retry import Kind
+from proxy.spans import Counts, Family
 from proxy.types import Call, Surface, Tally, Usage
 from proxy.usage import usage_of
 from tests.fakes import (
@@ -51,6 +52,19 @@ OUTCOMES = {"ok", "cancelled", "internal_error"} | {cls.code or cls.type for cls
 def serve(bench: Bench, call: Call | None = None) -> None:
     with suppress(ProxyError):
         asyncio.run(bench.read(call) if call and call.stream else bench.serve(call))
+
+
+def test_a_counter_says_since_when_it_counts() -> None:
+    clock = FakeClock()
+    clock.wall_s = 5.0
+    counts = Counts(Family("x_total", "What.", ("model",)), clock.wall)
+    counts.add(("m",))
+    clock.wall_s = 6.0
+    counts.add(("m",), 1.5)
+    (family,) = counts.collect()
+    assert (family.name, family.type) == ("x", "counter")
+    told = {sample.name: (sample.labels, sample.value) for sample in family.samples}
+    assert told == {"x_total": ({"model": "m"}, 2.5), "x_created": ({"model": "m"}, 5.0)}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -212,8 +212,7 @@ PICO = st.integers(0, 10**9)
 RATES = st.builds(Rates, *[PICO] * 8)
 LADDERS = st.lists(RATES, min_size=1, max_size=3).map(
     lambda each: tuple(
-        Rates(**{**asdict(rates), "least_prompt_tokens": step * 100})
-        for step, rates in enumerate(each)
+        replace(rates, least_prompt_tokens=step * 100) for step, rates in enumerate(each)
     )
 )
 PRICES = st.builds(Price, LADDERS, st.dictionaries(st.sampled_from(["flex", "priority"]), LADDERS))

@@ -272,6 +272,36 @@ def test_an_attempt_that_begins_after_an_edit_counts_under_the_limits_that_it_br
     asyncio.run(main())
 
 
+def test_a_limit_that_an_edit_gives_a_deployment_sees_the_calls_under_way() -> None:
+    place = bench(STREAM, STREAM, STREAM, ring=ring(priced("a")))
+
+    async def main() -> None:
+        first = await place.serve(ask(stream=True, body={"max_tokens": 50}), WEB)
+        assert isinstance(first, ChunkStream)
+        held = place.ledger.opened[0].prompt_tokens + 50
+        limited = priced("a", tpm=held + 60, max_parallel=2, rpm=9)
+        place.rings = {name: ring(limited) for name in place.rings}
+        for _ in range(2):  # told twice it counts once
+            place.allowances = of_key(rpm=99)
+            place.quota.follow(place._snapshot())
+        scope = Scope(ScopeKind.TARGET, limited.identity)
+        tokens = Limit(scope, Unit.TOKENS, Window.MINUTE, held + 60, "tpm")
+        places = Limit(scope, Unit.PARALLEL, Window.NOW, 2, "max_parallel_requests")
+        standings = await place.store.standings([tokens, places])
+        assert [each.used for each in standings] == [held, 1]
+        with pytest.raises(ProxyError, match="is rate limited"):
+            await place.serve(ask(stream=True, body={"max_tokens": 50}), WEB)
+        await first.aclose()
+        (row,) = place.ledger.closed
+        standings = await place.store.standings([tokens, places])
+        assert [each.used for each in standings] == [
+            row.usage.prompt_tokens + row.usage.completion_tokens,
+            0,
+        ]
+
+    asyncio.run(main())
+
+
 def test_only_limits_of_requests_that_are_in_force_no_more_are_forgotten() -> None:
     place = bench(*[OK] * 3, allowances=of_key(rpd=9, rpm=9, tpd=10**9))
     limits = [Limit(KEY, Unit.REQUESTS, window, 9, "x") for window in (Window.DAY, Window.MINUTE)]

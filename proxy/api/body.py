@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Sequence
+from itertools import chain
 
 from starlette.types import Receive
 
@@ -21,7 +22,7 @@ _GZIP_BITS = 16 + zlib.MAX_WBITS
 
 def check_headers(raw: Sequence[tuple[bytes, bytes]], limit_bytes: int) -> None:
     """Return when all headers together are within the limit. Raises HeadersTooLarge."""
-    if sum([len(name) + len(value) for name, value in raw]) > limit_bytes:
+    if sum(map(len, chain.from_iterable(raw))) > limit_bytes:
         raise HeadersTooLarge(f"the headers are over {limit_bytes} bytes")
 
 

@@ -41,7 +41,9 @@ class Conversation:
         self._left = left
         self._task: asyncio.Task[Any] | None = None
         self._cancelled_before = 0
-        self._error: Exception | None = None
+        # The one that is to end the block. It is taken out to be raised: kept here, or named on
+        # its way, it would be garbage in a circle with the frames that it comes through.
+        self._errors: list[Exception] = []
         self._waiting: list[asyncio.TimerHandle] = []
         self._forget: Callable[[], None] | None = None
         self._beside: list[asyncio.Task[None]] = []
@@ -69,8 +71,8 @@ class Conversation:
 
     def end(self, error: Exception) -> None:
         """End the block with `error`. The first to end it is heard, later ones are not."""
-        if self._task is not None and self._error is None:
-            self._error = error
+        if self._task is not None and not self._errors:
+            self._errors.append(error)
             self._task.cancel()
 
     async def __aexit__(
@@ -80,8 +82,10 @@ class Conversation:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            await self._unwind(exc)
+            if self._errors or self._forget is not None or self._waiting or self._beside:
+                await self._unwind(exc)
         finally:
+            self._task = None
             self._left(self)
 
     async def _unwind(self, exc: BaseException | None) -> None:
@@ -96,11 +100,11 @@ class Conversation:
             work.cancel()
         if self._beside:
             await asyncio.gather(*self._beside, return_exceptions=True)
-        if self._error is None or task is None:
+        if not self._errors or task is None:
             return
         alone = task.uncancel() <= self._cancelled_before
         if alone and isinstance(exc, asyncio.CancelledError):
-            raise self._error from exc
+            raise self._errors.pop() from exc
 
     async def _run(self, work: Work) -> None:
         try:

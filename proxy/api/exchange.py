@@ -6,7 +6,7 @@ The order of the lines is the order of the path: headers, key, a place, body, ca
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from proxy.api.body import check_headers, read_body
 from proxy.api.caller import caller_by
-from proxy.api.conversation import ClientLeft
+from proxy.api.conversation import ClientLeft, Conversation
 from proxy.api.deps import State, state_of
 from proxy.api.form import Forming, as_it_came
 from proxy.api.headers import RequestHeaders, request_id_of, tags_of
@@ -28,7 +28,8 @@ from proxy.api.wishes import with_headers
 from proxy.errors import status_of
 from proxy.replies import ChunkStream, Completion, Reply
 from proxy.snapshot import Snapshot
-from proxy.types import Call, Surface, Tally
+from proxy.types import Call, Caller, Surface, Tally
+from proxy.waiting import watched
 
 Parse: TypeAlias = Callable[[Incoming], Call]
 
@@ -74,11 +75,7 @@ class ModelEndpoint:
         except ClientLeft:
             _note(exchange, "cancelled")
         except Exception as exc:
-            error = error_of(exc, exchange.state["log"])
-            if not exchange.asked:
-                exchange.state["metrics"].rejected(error.code or error.type)
-            _note(exchange, error.code or error.type, status_of(error, self._surface))
-            await exchange.outbound.fail(error)
+            await _fail(exchange, exc)
 
     def _open(self, scope: Scope, receive: Receive, send: Send) -> Exchange:
         state, headers = state_of(scope), dict(scope["headers"])
@@ -91,7 +88,7 @@ class ModelEndpoint:
         return Exchange(state, headers, scope["query_string"], receive, outbound, tally, named)
 
     async def _serve(self, exchange: Exchange, scope: Scope) -> None:
-        state, tally, outbound = exchange.state, exchange.tally, exchange.outbound
+        state, tally = exchange.state, exchange.tally
         snapshot = state["snapshots"].current
         limits = snapshot.policy.limits
         check_headers(scope["headers"], int(limits.header_kb * 1024))
@@ -100,13 +97,13 @@ class ModelEndpoint:
         async with state["drain"].enter(limits.in_flight) as conversation:
             call = await self._read(exchange, snapshot)
             tally.stream = call.stream
-            conversation.heed(scope, exchange.receive, lambda: outbound.finished)
-            if call.stream and outbound.pulses:
-                every_s = snapshot.policy.keepalive
-                pulse = partial(outbound.pulse, every_s)
-                conversation.beside(pulse, after_s=min(every_s, PULSE_AFTER_S))
             exchange.asked = True
-            await _send(outbound, await state["gateway"].serve(call, caller, snapshot, tally))
+            every_s = snapshot.policy.keepalive
+            # An answer that is at hand is given before anybody can leave, or miss a sign of life.
+            await watched(
+                _answer(exchange, call, caller, snapshot),
+                lambda: _watch(exchange, conversation, scope, every_s),
+            )
 
     async def _read(self, exchange: Exchange, snapshot: Snapshot) -> Call:
         call = self._parse(await self._incoming(exchange, snapshot))
@@ -130,14 +127,38 @@ class ModelEndpoint:
         return Incoming(raw, snapshot, exchange.query, headers, form, exchange.model)
 
 
-async def _send(outbound: Outbound, reply: Reply) -> None:
+async def _answer(exchange: Exchange, call: Call, caller: Caller, snapshot: Snapshot) -> None:
+    gateway = exchange.state["gateway"]
+    reply = await gateway.serve(call, caller, snapshot, exchange.tally)
+    await _send(exchange.outbound, reply)
+
+
+def _watch(exchange: Exchange, conversation: Conversation, scope: Scope, every_s: float) -> None:
+    """Have the client's departure heeded from now on, and a silent stream kept alive."""
+    outbound = exchange.outbound
+    conversation.heed(scope, exchange.receive, lambda: outbound.finished)
+    if exchange.tally.stream and outbound.pulses:
+        pulse = partial(outbound.pulse, every_s)
+        conversation.beside(pulse, after_s=min(every_s, PULSE_AFTER_S))
+
+
+def _send(outbound: Outbound, reply: Reply) -> Awaitable[None]:
     match reply:
         case Completion():
-            await outbound.completion(reply)
+            return outbound.completion(reply)
         case ChunkStream():
-            await outbound.stream(reply)
+            return outbound.stream(reply)
         case _:
             assert_never(reply)
+
+
+async def _fail(exchange: Exchange, exc: Exception) -> None:
+    """Tell the caller. Named where it is caught, an error would be garbage in a circle."""
+    error = error_of(exc, exchange.state["log"])
+    if not exchange.asked:
+        exchange.state["metrics"].rejected(error.code or error.type)
+    _note(exchange, error.code or error.type, status_of(error, exchange.tally.surface))
+    await exchange.outbound.fail(error)
 
 
 def _note(exchange: Exchange, outcome: str, status: int = 200) -> None:

@@ -31,8 +31,8 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 def request_id_of(headers: RequestHeaders) -> str:
     """Return the id the caller gave the request, where it is fit for logs, else one of ours."""
-    given = headers.get(b"x-request-id", b"")
-    if _REQUEST_ID.fullmatch(given):
+    given = headers.get(b"x-request-id")
+    if given is not None and _REQUEST_ID.fullmatch(given):
         return given.decode()
     # No secret: the system's own random numbers would cost more than the rest of the edge.
     return f"req_{random.getrandbits(128):032x}"

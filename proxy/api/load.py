@@ -49,8 +49,9 @@ class Drain:
                 "the server has as many requests as it can serve", retry_after_s=self._pause_s()
             )
         conversation = Conversation(self._leave)
+        if not self._open:
+            self._idle.clear()
         self._open.add(conversation)
-        self._idle.clear()
         return conversation
 
     def _leave(self, conversation: Conversation) -> None:

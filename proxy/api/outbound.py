@@ -24,13 +24,15 @@ from proxy.log import Log
 from proxy.replies import EVENTS as EVENT_STREAM
 from proxy.replies import ChunkStream, Completion
 from proxy.types import Tally
-from proxy.waiting import Waiting
+from proxy.waiting import counted
 
 JSON_TYPE = JSON[1]
 OVERHEAD = b"x-mobius-overhead-ms"
 # The server's extension of the ASGI scope: a message of this type is a whole answer, with `status`,
 # `headers` and `body`. Each message costs more than to render what is in it.
 WHOLE = "mobius.whole"
+# With it comes another: ASGI's own start of an answer, of one whose length nobody knows yet.
+START = "mobius.start"
 
 
 class Outbound:
@@ -46,7 +48,7 @@ class Outbound:
         form: Form | None = None,
         in_one: bool = False,
     ) -> None:
-        """`in_one`: the server takes a whole answer in one message."""
+        """`in_one`: the server takes a whole answer in one message, and knows our START."""
         self.started = False
         self.finished = False
         self._form = form or AsItCame(tally)
@@ -147,17 +149,16 @@ class Outbound:
                 await self._open([], asking=True)
                 await self._frames(sse.COMMENT_FRAME)
 
-    async def _patiently(self, sending: Awaitable[None]) -> None:
+    def _patiently(self, sending: Awaitable[None]) -> Awaitable[None]:
         """
         Wait until it is sent; what that takes is the reader's time.
 
         Only for who reads the reply: while a pulse is sent, it is the provider who is waited for.
         """
-        waiting = Waiting(self._clock.now)
-        try:
-            await waiting.through(sending)
-        finally:
-            self._tally.waits_s += waiting.total_s
+        return counted(sending, self._clock.now, self._add_wait)
+
+    def _add_wait(self, seconds: float) -> None:
+        self._tally.waits_s += seconds
 
     async def _open(
         self, headers: RawHeaders, *, content_type: str = EVENT_STREAM, asking: bool = False
@@ -179,7 +180,8 @@ class Outbound:
         known = tally_headers(self._tally, self._clock.now())
         # While a target is being asked, nobody can tell yet how much of the time was ours.
         headers += [pair for pair in known if not (asking and pair[0] == OVERHEAD)]
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        kind = START if self._in_one else "http.response.start"
+        await self._send({"type": kind, "status": status, "headers": headers})
         self.started = True
 
     async def _send(self, message: Message) -> None:

@@ -14,7 +14,7 @@ from proxy.caching import CacheWishes, wishes_of
 from proxy.controls import check_controls
 from proxy.errors import RequestInvalid
 from proxy.snapshot import Snapshot
-from proxy.types import Call, Json, Surface, Wishes
+from proxy.types import NONE_WISHED, Call, Json, Surface, Wishes
 
 MOST_RETRIES = 10  # as in the configuration
 MOST_FALLBACKS = 20  # nobody waits for that many, and each costs time before the first is asked
@@ -22,6 +22,8 @@ NO_HEADERS: RequestHeaders = MappingProxyType({})
 # A chat of 2,000 messages has some 10,000. Every one costs a hundred times its bytes, in memory and
 # in time that all requests wait for.
 MOST_CONTAINERS = 100_000
+
+_WISHED = frozenset({"cache", "fallbacks", "disable_fallbacks", "num_retries", "timeout"})
 
 
 class Incoming(NamedTuple):
@@ -65,16 +67,9 @@ def make_call(body: dict[str, Any], *, surface: Surface, size_bytes: int = 0) ->
     wishes = _take_wishes(body, model)
     check_controls(body)
     options = body.get("stream_options")
-    return Call(
-        model=model,
-        stream=stream,
-        body=body,
-        surface=surface,
-        # What is wrong with these options is the provider's to say.
-        wants_usage=isinstance(options, dict) and options.get("include_usage") is True,
-        wishes=wishes,
-        size_bytes=size_bytes,
-    )
+    # What is wrong with these options is the provider's to say.
+    wants_usage = isinstance(options, dict) and options.get("include_usage") is True
+    return Call(model, stream, body, surface, wants_usage, wishes, size_bytes)
 
 
 def parse_object(raw: bytes, depth_limit: int) -> dict[str, Any]:
@@ -134,8 +129,8 @@ def deeper_than(body: object, limit: int) -> bool:
 
 def _take_wishes(body: dict[str, Any], model: str) -> Wishes:
     """Return what a body says about its own handling, and take it out."""
-    if not body.keys() & {"cache", "fallbacks", "disable_fallbacks", "num_retries", "timeout"}:
-        return Wishes()
+    if _WISHED.isdisjoint(body):
+        return NONE_WISHED
     return Wishes(
         cache=_cache(body.pop("cache", None)),
         fallbacks=_fallbacks(body.pop("fallbacks", None), model),

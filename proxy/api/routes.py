@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -81,13 +81,14 @@ def _deployed(scope: Scope) -> ModelEndpoint | None:
 class Service(FastAPI):
     """The application. Model requests do not go through its layers, which cost more than a hit."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(  # type: ignore[override]  # what it returns is awaited, all the same
+        self, scope: Scope, receive: Receive, send: Send
+    ) -> Awaitable[None]:
         if scope["type"] == "http":
             endpoint = MODELS.get((scope["method"], scope["path"])) or _deployed(scope)
             if endpoint is not None:
-                await endpoint(scope, receive, send)
-                return
-        await super().__call__(scope, receive, send)
+                return endpoint(scope, receive, send)
+        return super().__call__(scope, receive, send)
 
 
 def routes() -> list[BaseRoute]:

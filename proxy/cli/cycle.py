@@ -1,5 +1,6 @@
 """
-One request on a connection and its answer: uvicorn's, with less work for an answer that is whole.
+One request on a connection and its answer: uvicorn's, with less work for an answer that is whole,
+and for the head of one that comes in pieces.
 """
 
 from __future__ import annotations
@@ -11,36 +12,57 @@ from typing import Any
 from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from proxy.api.outbound import WHOLE
+from proxy.api.outbound import START, WHOLE
 
 _HEADS = b"HTTP/1.1 "  # what the head of an answer begins with
 _CLOSE = (b"connection", b"close")
+_IN_CHUNKS = (b"transfer-encoding", b"chunked")  # RFC 9112, section 7.1
 _IN_HEADERS = bytes({*range(256)} - {*range(0x20), 0x7F})  # a header has no other bytes
 
 
 class Cycle(RequestResponseCycle):
-    """Takes the messages of ASGI, and an answer that is whole in one message of our own."""
+    """Takes the messages of ASGI, and of our own a whole answer, and the head of one in pieces."""
 
     transport: Corked  # type: ignore[assignment]  # which is used as one
 
     def send(self, message: Message) -> Awaitable[None]:  # type: ignore[override]  # not `async`
-        return self._send_whole(message) if message["type"] == WHOLE else super().send(message)  # type: ignore[arg-type]
+        kind = message["type"]
+        if kind == WHOLE:
+            return self._send_whole(message)
+        return self._send_start(message) if kind == START else super().send(message)  # type: ignore[arg-type]
+
+    async def _send_start(self, message: Message) -> None:
+        if await self._may_begin():
+            self._begin(self._head(message["status"], [*message["headers"], _IN_CHUNKS]))
+            self.chunked_encoding = True
 
     async def _send_whole(self, message: Message) -> None:
-        if self.flow.write_paused and not self.disconnected:
-            await self.flow.drain()
-        if self.disconnected:
+        if not await self._may_begin():
             return
-        if self.response_started:
-            raise RuntimeError("there is an answer already")
-        self.response_started = self.response_complete = True
-        self.waiting_for_100_continue = False
-        head = self._head(message["status"], message["headers"])
-        self.transport.write_whole(head + message["body"])
+        self._begin(self._head(message["status"], message["headers"]), message["body"])
+        self.response_complete = True
         self.message_event.set()
         if not self.keep_alive:
             self.transport.close()
         self.on_response()
+
+    async def _may_begin(self) -> bool:
+        """Say whether an answer may begin: not where nobody is there to hear it."""
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return False
+        if self.response_started:
+            raise RuntimeError("there is an answer already")
+        return True
+
+    def _begin(self, head: bytes, whole: bytes | None = None) -> None:
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        if whole is None:
+            self.transport.write(head)
+        else:
+            self.transport.write_whole(head + whole)
 
     def _head(self, status: int, given: list[tuple[bytes, bytes]]) -> bytes:
         headers = [*self.default_headers, *given]

@@ -48,6 +48,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         if self._leaving is not None:
             self._leaving()
+        if self.scope is not None:  # of the last request, which would hold this in a circle
+            self.scope.pop("extensions", None)
 
     def _on_departure(self, work: Callable[[], object]) -> Callable[[], None]:
         """

@@ -10,6 +10,7 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from proxy import heap
 from proxy.api.load import Drain
@@ -107,6 +108,8 @@ def run(
         app,
         http=BoundedProtocol,
         log_level="warning",
+        interface="asgi3",
+        proxy_headers=False,  # who has asked from where is asked of few requests: see below
         access_log=False,  # the log has one line per request already
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
@@ -114,6 +117,7 @@ def run(
         lifespan="on",
         **options,  # type: ignore[arg-type]
     )
+    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=config.forwarded_allow_ips)
     try:
         config.load()
     except OSError as error:

@@ -59,7 +59,7 @@ class Grammar(Protocol):
         ...
 
     def only_usage(self, event: Json) -> bool:
-        """Say whether the event is for whoever asked for the usage, and for nobody else."""
+        """Say whether one that reports it is for whoever asked for that, and for nobody else."""
         ...
 
     def text_bytes(self, event: Json) -> int:

@@ -35,7 +35,6 @@ class Opened(NamedTuple):
     key: str
     team: str
     user: str
-    tags: tuple[str, ...]  # a set: their order is not kept
     model: str  # the public name that was asked for
     target: str
     provider: str
@@ -44,6 +43,7 @@ class Opened(NamedTuple):
     prompt_tokens: int  # reserved: it may take this much at most
     completion_tokens: int
     nano_usd: int
+    tags: tuple[str, ...]  # a set: their order is not kept
 
 
 class Closed(NamedTuple):
@@ -81,8 +81,7 @@ class Attempt:
     closed: Closed
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(NamedTuple):
     """Who was let in, and in which hour: admitted requests are counted, not listed."""
 
     hour: int  # its first second

@@ -14,6 +14,9 @@ from typing import NamedTuple, TypeAlias
 
 from proxy.clock import Clock
 from proxy.limits import (
+    NANO_USD,
+    REQUESTS,
+    TOKENS,
     Claim,
     Limit,
     Refusal,
@@ -32,7 +35,6 @@ from proxy.store.port import History, Standings
 SOON_S = 1.0
 # End users are endless. Of those that came first only the ledger knows, until they come back.
 MOST_SCOPES = 100_000
-
 
 # Limits, what is asked of each, and its counter, in its window of now and with its past.
 Asked: TypeAlias = list[tuple[Limit, int, Counter]]
@@ -71,6 +73,9 @@ class MemoryStore:
     async def reserve(
         self, id: str, claims: Sequence[Claim], scopes: Sequence[Scope]
     ) -> Standings | Refusal:
+        if not claims:
+            self._reserved.setdefault(id, Reserved([], scopes))
+            return ()
         asked, now_s, wall_s = await self._ready(claims)
         if id not in self._reserved:
             refusal = _refusal(asked, now_s, wall_s)
@@ -81,10 +86,10 @@ class MemoryStore:
 
     def adopt(self, id: str, claims: Sequence[Claim]) -> None:
         for limit, amount in claims:
-            if limit.unit is Unit.PARALLEL:
-                held = self._slots.setdefault(id, [])
-            elif id in self._reserved:
+            if id in self._reserved:
                 held = self._reserved[id].held
+            elif limit.unit is Unit.PARALLEL:
+                held = self._slots.setdefault(id, [])
             else:
                 continue
             counter = self._counter(limit)
@@ -104,13 +109,14 @@ class MemoryStore:
         for counter, amount in reserved.held:
             counter.open -= amount
         now_s, wall_s = self._clock.now(), self._clock.wall()
+        amounts = {TOKENS: spent.tokens, NANO_USD: spent.nano_usd}
         for scope in reserved.scopes:
             of_scope = self._counters.get(scope)
             if of_scope is None:
                 continue
             # Also under a limit that came with a reload after the attempt had begun.
             for (unit, _), counter in of_scope.items():
-                amount = spent.of(unit)
+                amount = amounts.get(unit, 0)
                 if not amount:
                     continue
                 counter.turn(now_s, wall_s)
@@ -192,7 +198,7 @@ def _take(asked: Asked, now_s: float) -> list[tuple[Counter, int]]:
     """Count what is asked for; return what of it is given back one day."""
     held: list[tuple[Counter, int]] = []
     for limit, amount, counter in asked:
-        if limit.unit is Unit.REQUESTS:
+        if limit.unit is REQUESTS:
             counter.add(amount, now_s)  # it is made, whatever comes of it
         else:
             counter.open += amount

@@ -106,7 +106,8 @@ class QuotaStore(Protocol):
         """
         Have `id`, let in or reserved before, hold these too, whether or not there is room.
 
-        What it holds already it holds once. Of PARALLEL, or of TOKENS and NANO_USD; never raises.
+        What it holds already it holds once. A request holds PARALLEL, an attempt TOKENS and
+        NANO_USD as well; never raises.
         """
         ...
 

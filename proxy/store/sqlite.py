@@ -10,24 +10,23 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 from contextlib import suppress
-from operator import add, attrgetter
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 
 from proxy.limits import Scope, ScopeKind, Unit
 from proxy.store import MOST_AMOUNT, Admitted, Closed, Opened, RowInvalid, hour_of
 from proxy.store.sqlite_origins import OriginTable
-from proxy.store.sqlite_schema import COUNTS, GROUP, TOKEN_KINDS, WHO
+from proxy.store.sqlite_schema import COUNTS, GROUP, WHO
 from proxy.types import Usage
 
 LOST = "lost"  # the outcome of a row whose process ended before it was closed
 PATTERN = "pattern"  # a scope that holds every model whose name fits, as `claude-*`
 
-TAGS = Opened._fields.index("tags")  # which stand at the end in the tables
-_used = attrgetter(*TOKEN_KINDS)
-OPENED_WIDTH = 16  # columns that both tables of rows begin with: the above, tags and owner
+OPENED_WIDTH = 16  # columns that both tables of rows begin with: those of `Opened`, and the owner
 CLOSED_WIDTH = 13
+
+Columns: TypeAlias = tuple[Any, ...]  # what both tables of rows begin with
 
 
 def _insert(table: str, width: int) -> str:
@@ -42,7 +41,10 @@ _OPEN = _insert("open_attempts", OPENED_WIDTH)
 _END = "DELETE FROM open_attempts WHERE id = ?"
 _CLOSE = _insert("attempts", OPENED_WIDTH + CLOSED_WIDTH).replace("ABORT", "IGNORE")
 _COUNT = f"{_insert('totals', len(GROUP) + len(COUNTS))} ON CONFLICT DO UPDATE SET {_add(COUNTS)}"
+# Who asked for what, the target and its provider.
+_NAMES = slice(Opened._fields.index("key"), Opened._fields.index("surface"))
 _NO_ATTEMPT = (0,) * (len(COUNTS) - 1)  # what an admitted request counts, but for itself
+_ADMITTED = (1, *_NO_ATTEMPT)
 
 _AMOUNT = {
     Unit.REQUESTS: "admitted",
@@ -99,15 +101,18 @@ class Book:
     `rows` outlives the connection: what is open is known even when its file is gone.
     """
 
-    def __init__(self, connection: sqlite3.Connection, owner: str, rows: dict[str, Opened]) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, owner: str, rows: dict[str, Columns]
+    ) -> None:
         self.origins = OriginTable(connection)
         self._connection = connection
         self._run = connection.execute
         self._owner = owner
+        self._nowhere = ("", "", "[]", owner)  # the target, provider and tags of no attempt
         self._rows = rows
-        self._changes: dict[str, Opened | None] = {}  # to `rows`, by this transaction
-        # What it adds to the totals: mostly a few sums, which are written once.
-        self._sums: dict[tuple[Any, ...], tuple[int, ...]] = {}
+        self._changes: dict[str, Columns | None] = {}  # to `rows`, by this transaction
+        # What it adds to the totals: mostly of a few groups, whose sums are written once.
+        self._counts: dict[tuple[Any, ...], list[tuple[int, ...]]] = {}
 
     def begin(self) -> None:
         self._run("BEGIN IMMEDIATE")
@@ -124,7 +129,7 @@ class Book:
 
     def rollback(self) -> None:
         self._changes.clear()
-        self._sums.clear()
+        self._counts.clear()
         if self._connection.in_transaction:
             self._run("ROLLBACK")
 
@@ -137,14 +142,17 @@ class Book:
         return str(name)
 
     def open(self, row: Opened, *, admitted: bool) -> None:
-        try:
-            self._run(_OPEN, _columns(row, self._owner))
-        except sqlite3.IntegrityError as exc:
-            raise RowInvalid(f"the attempt {row.id} is open already") from exc
-        self._changes[row.id] = row
+        self._open(columns_of(row, self._owner))
         if admitted:
-            hour = hour_of(row.opened_at)
-            self.admit(Admitted(hour, row.key, row.team, row.user, row.model))
+            who = (hour_of(row.opened_at), row.key, row.team, row.user, row.model)
+            self._add((*who, *self._nowhere), _ADMITTED)
+
+    def _open(self, row: Columns) -> None:
+        try:
+            self._run(_OPEN, row)
+        except sqlite3.IntegrityError as exc:
+            raise RowInvalid(f"the attempt {row[0]} is open already") from exc
+        self._changes[row[0]] = row
 
     def withdraw(self, row_id: str) -> None:
         """Have no such row: its call was never made."""
@@ -160,11 +168,10 @@ class Book:
         self._changes[row.id] = None
         # Another process may have closed it, if somebody removed the lock file that says we live.
         if self._run(_END, (row.id,)).rowcount:
-            self._finish(opened, self._owner, row)
+            self._finish(opened, row)
 
     def admit(self, who: Admitted, requests: int = 1) -> None:
-        group = (who.hour, who.key, who.team, who.user, who.model, "", "", "[]", self._owner)
-        self._add(group, (requests, *_NO_ATTEMPT))
+        self._add((*who, *self._nowhere), (requests, *_NO_ATTEMPT))
 
     def used(self, scope: Scope, unit: Unit, since: float) -> dict[str, int]:
         """Return what each owner used."""
@@ -192,9 +199,9 @@ class Book:
         lost = []
         for owner in owners:
             found = self._run("SELECT * FROM open_attempts WHERE owner = ?", (owner,)).fetchall()
-            for opened in map(opened_from, found):
-                self._run(_END, (opened.id,))
-                self._finish(opened, owner, _all_of(opened, now))
+            for row in found:
+                self._run(_END, (row[0],))
+                self._finish(row, _all_of(opened := opened_from(row), now))
                 lost.append(opened)
         return lost
 
@@ -219,7 +226,7 @@ class Book:
             self._run(_END, (row_id,))
         for row_id in self._rows.keys() - found:
             with suppress(RowInvalid):  # it is another's now, who took us for dead
-                self.open(self._rows[row_id], admitted=False)
+                self._open(self._rows[row_id])
 
     def end(self) -> None:
         """Close the file, with all that is in its write-ahead log."""
@@ -232,41 +239,38 @@ class Book:
         """Let go of a file that cannot be used."""
         self._connection.close()
 
-    def _find(self, row_id: str) -> Opened | None:
+    def _find(self, row_id: str) -> Columns | None:
         if row_id in self._changes:
             return self._changes[row_id]
         return self._rows.get(row_id)
 
-    def _finish(self, opened: Opened, owner: str, row: Closed) -> None:
-        row = row if _is_sane(row) else _all_of(opened, row.closed_at, row)
-        usage, nano_usd = row.usage, row.nano_usd
-        tokens = (*_used(usage), usage.estimated)
-        beginning = _columns(opened, owner)
-        added = self._run(
-            _CLOSE,
-            (*beginning, row.closed_at, *tokens, nano_usd, row.outcome, row.answered),
-        ).rowcount
-        if added:
-            group = (hour_of(row.closed_at), opened.key, opened.team, opened.user, opened.model)
-            counts = (0, row.answered, 1, *tokens, nano_usd is None, nano_usd or 0)
-            self._add((*group, opened.target, opened.provider, *beginning[-2:]), counts)
+    def _finish(self, opened: Columns, row: Closed) -> None:
+        if not _is_sane(row):
+            row = _all_of(opened_from(opened), row.closed_at, row)
+        # The kinds of tokens are its columns, in their order.
+        _, usage, nano_usd, outcome, answered, at = row
+        if self._run(_CLOSE, (*opened, at, *usage, nano_usd, outcome, answered)).rowcount:
+            group = (hour_of(at), *opened[_NAMES], *opened[-2:])
+            self._add(group, (0, answered, 1, *usage, nano_usd is None, nano_usd or 0))
 
     def _add(self, group: tuple[Any, ...], counts: tuple[int, ...]) -> None:
         """Have the counts added to the totals of the group before they are read or committed."""
-        before = self._sums.get(group)
-        self._sums[group] = counts if before is None else tuple(map(add, before, counts))
+        self._counts.setdefault(group, []).append(counts)
 
     def _write_sums(self) -> None:
-        for group, counts in self._sums.items():
-            self._run(_COUNT, (*group, *counts))
-        self._sums.clear()
+        for group, counts in self._counts.items():
+            self._run(_COUNT, (*group, *map(sum, zip(*counts, strict=True))))
+        self._counts.clear()
+
+
+def columns_of(row: Opened, owner: str) -> Columns:
+    return (*row[:-1], _as_text(row.tags), owner)
 
 
 def opened_from(columns: tuple[Any, ...]) -> Opened:
     """Return the beginning of a row as it was given; takes the columns of either table."""
-    plain, tags = list(columns[: OPENED_WIDTH - 2]), columns[OPENED_WIDTH - 2]
-    plain.insert(TAGS, tuple(orjson.loads(tags)))
-    return Opened(*plain)
+    *plain, tags, _ = columns[:OPENED_WIDTH]
+    return Opened._make((*plain, tuple(orjson.loads(tags))))
 
 
 def closed_from(columns: tuple[Any, ...]) -> Closed:
@@ -285,19 +289,13 @@ def _named(scope: Scope) -> tuple[str, str]:
     return scope.kind, scope.name
 
 
-def _columns(row: Opened, owner: str) -> tuple[Any, ...]:
-    """Return what both tables of rows begin with."""
-    return (*row[:TAGS], *row[TAGS + 1 :], _as_text(row.tags), owner)
-
-
 def _as_text(tags: tuple[str, ...]) -> str:
     return orjson.dumps(sorted(set(tags))).decode() if tags else "[]"
 
 
 def _is_sane(row: Closed) -> bool:
-    tokens: tuple[int, ...] = _used(row.usage)
-    least, most = min(tokens), max(tokens)
-    return least >= 0 and most <= MOST_AMOUNT and 0 <= (row.nano_usd or 0) <= MOST_AMOUNT
+    usage = row.usage
+    return min(usage) >= 0 and max(usage) <= MOST_AMOUNT and 0 <= (row.nano_usd or 0) <= MOST_AMOUNT
 
 
 def _all_of(opened: Opened, at: float, row: Closed | None = None) -> Closed:

@@ -30,7 +30,6 @@ COUNTS = (
     "unpriced",
     "nano_usd",
 )
-TOKEN_KINDS = COUNTS[3:11]
 WHO = ("key", "team", "user", "model")  # whose use limits count together
 GROUP = ("hour", *WHO, "target", "provider", "tags", "owner")
 

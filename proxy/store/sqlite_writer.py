@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from proxy.clock import Clock
-from proxy.store import Admitted, LedgerUnavailable, Opened
-from proxy.store.sqlite import Book
+from proxy.store import Admitted, LedgerUnavailable
+from proxy.store.sqlite import Book, Columns
 from proxy.store.sqlite_owner import Owner
 from proxy.store.sqlite_schema import connect, unavailable
 
@@ -75,10 +75,11 @@ class Writer:
         self._retry_s = retry_s
         self._patience_s = patience_s
         self._connect = connect
-        self._gathered: list[Job] = []  # in this turn of the event loop
+        self._gathered: list[Job] = []  # in this turn of the event loop, or two
+        self._crowded = False  # more than one was handed over the last time
         self._admitted: dict[Admitted, int] = {}  # in the last moments
         self._jobs: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
-        self._rows: dict[str, Opened] = {}  # that are open
+        self._rows: dict[str, Columns] = {}  # that are open
         self._kept: dict[str, Job] = {}  # what ends a row, by the row's id: no more than are open
         self._uncounted: dict[Admitted, int] = {}
         self._book: Book | None = None
@@ -94,15 +95,22 @@ class Writer:
         """
         Have the job done after those that were put before.
 
-        Waking the thread costs more than most jobs do, so all that one turn of the event loop puts
-        is handed over together at the end of the turn.
+        Waking the thread and a transaction cost more than most jobs do, so all that one turn of
+        the event loop puts is handed over together at its end; and where that was several the last
+        time, all that two turns put.
         """
-        idle = not self._gathered
-        self._gather_admitted()
-        self._gathered.append(job)
+        gathered = self._gathered
+        idle = not gathered
+        if self._admitted:
+            self._gather_admitted()
+        gathered.append(job)
         if idle:
             try:
-                asyncio.get_running_loop().call_soon(self._hand_over)
+                loop = asyncio.get_running_loop()
+                if self._crowded:
+                    loop.call_soon(loop.call_soon, self._hand_over)
+                else:
+                    loop.call_soon(self._hand_over)
             except RuntimeError:  # no loop, no turn
                 self._hand_over()
 
@@ -117,15 +125,16 @@ class Writer:
                 self._hand_over()
 
     def _hand_over(self) -> None:
-        self._gather_admitted()
+        if self._admitted:
+            self._gather_admitted()
         gathered, self._gathered = self._gathered, []
+        self._crowded = len(gathered) > 1
         for start in range(0, len(gathered), MOST_JOBS):
             self._jobs.put(gathered[start : start + MOST_JOBS])
 
     def _gather_admitted(self) -> None:
-        if self._admitted:
-            admitted, self._admitted = self._admitted, {}
-            self._gathered += [admission(*each) for each in admitted.items()]
+        admitted, self._admitted = self._admitted, {}
+        self._gathered += [admission(*each) for each in admitted.items()]
 
     def stop(self, wait_s: float) -> None:
         """Have all written that was put before, and the file closed, or have waited that long."""

@@ -255,6 +255,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.usable = False
         self._transport = None
+        del self._parser  # it calls this connection: kept, it would be garbage in a circle
         self._drained.set()
         self._owner.lost(self)
         arrival, self._arrival = self._arrival, None

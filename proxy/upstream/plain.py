@@ -21,6 +21,7 @@ END = b"\n\n"
 MOST_LESSONS = 8  # in vain, one after the other; then a stream is not of this kind
 _DONE = b"data: [DONE]"
 _FIELD = b'"content":"'
+_EMPTY = b'"content":""'
 _OBFUSCATION = b'"obfuscation":"'
 _PADDING_END = b'"}\n\n'
 
@@ -103,6 +104,8 @@ class PlainText:
         """Take what stands around the text of `frame`; say whether it is as good as read."""
         if self._lessons >= MOST_LESSONS or b"\\" in frame or frame.count(_FIELD) != 1:
             return False
+        if _EMPTY in frame:
+            return False  # as most first events have it
         whole = frame + END
         run = (_PADDED if _OBFUSCATION in frame else _BARE).match(whole)
         if run is None:

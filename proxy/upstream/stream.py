@@ -23,7 +23,7 @@ from proxy.replies import EVENTS, Chunk, ChunkStream, Source
 from proxy.retry import Kind
 from proxy.types import Json, TargetTimeouts
 from proxy.upstream import failures
-from proxy.waiting import Waiting, within
+from proxy.waiting import Bound, Waiting
 
 # What may come before the first content: role deltas and comments, not an answer in disguise.
 PREAMBLE_LIMIT_BYTES = 1024 * 1024
@@ -96,11 +96,13 @@ class Progress:
         """Take note of one event; say whether it carries nothing but the usage."""
         grammar = self.grammar
         self.begun = self.begun or grammar.begins(event)
-        self.usage = self.usage or grammar.reports(event)
         for index, ended in grammar.endings(event):
             self.seen.add(index)
             if ended:
                 self.finished.add(index)
+        if not grammar.reports(event):
+            return False
+        self.usage = True
         return grammar.only_usage(event)
 
 
@@ -167,6 +169,7 @@ class _Judged:
         self._clock = clock
         self._waits = waits
         self._failure: UpstreamFailure | None = None  # that comes after what was read before it
+        self._bound = Bound()
         self._settled_s: float | None = None
         self._over = False
         self.waited_s = 0.0  # only the time that the provider takes counts, not the reader's
@@ -204,12 +207,14 @@ class _Judged:
 
     async def aclose(self) -> None:
         self._over = True
+        self._bound.close()
         await self._source.aclose()
 
     async def _next(self) -> Chunk | None:
         progress, asked_s = self._progress, self._clock.now()
         try:
-            chunk = await within(self._limit_s(), self.seen())
+            with self._bound.to(self._limit_s()):
+                chunk = await self.seen()
         except (TimeoutError, UpstreamFailure) as exc:
             # A choice that was asked for and has not begun may be what is missing.
             if progress.settled:

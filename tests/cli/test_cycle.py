@@ -11,7 +11,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from proxy.api.outbound import WHOLE
+from proxy.api.outbound import START, WHOLE
 from proxy.cli.cycle import Corked
 from proxy.cli.protocol import BoundedProtocol
 from tests.cli.fakes import Socket
@@ -142,7 +142,9 @@ async def test_the_connection_ends_with_an_answer_that_says_so(
 )
 async def test_a_header_never_becomes_two(header: tuple[bytes, bytes]) -> None:
     connection = Connection(answering(whole(header)))
-    assert await connection.ask() == []
+    sent = b"".join(await connection.ask())
+    assert sent.startswith(b"HTTP/1.1 500 ")
+    assert b"set-cookie" not in sent
     assert connection.socket.closed
 
 
@@ -176,3 +178,35 @@ async def test_what_is_no_whole_answer_goes_out_as_it_is_said() -> None:
     first, last = await connection.ask()
     assert first.endswith(b"transfer-encoding: chunked\r\n\r\n1\r\na\r\n")
     assert last == b"0\r\n\r\n"
+
+
+BODY = {"type": "http.response.body", "body": b"a", "more_body": True}
+END = {"type": "http.response.body", "body": b"", "more_body": False}
+
+
+async def test_an_answer_of_unknown_length_goes_out_in_chunks_its_head_with_the_first() -> None:
+    start = {"type": START, "status": 200, "headers": [(b"x-mobius-cache", b"miss")]}
+    connection = Connection(answering(start, BODY, BODY, END))
+    head = b"HTTP/1.1 200 OK\r\ndate: now\r\nx-mobius-cache: miss\r\ntransfer-encoding: chunked\r\n"
+    expected = [head + b"\r\n1\r\na\r\n", b"1\r\na\r\n", b"0\r\n\r\n"]
+    assert await connection.ask() == expected
+    assert await connection.ask() == [*expected, *expected], "the connection is used again"
+    closing = ASKED.replace(b"host: a", b"connection: close")
+    assert b"connection: close\r\n" in (await connection.ask(closing))[6]
+    assert connection.socket.closed
+
+
+async def test_an_answer_of_unknown_length_begins_once() -> None:
+    start = {"type": START, "status": 200, "headers": []}
+    connection = Connection(answering(start, BODY, start))
+    assert len(await connection.ask()) == 1
+    assert connection.socket.closed
+
+
+async def test_a_header_of_an_answer_of_unknown_length_never_becomes_two() -> None:
+    start = {"type": START, "status": 200, "headers": [(b"x", b"a\r\nset-cookie: b")]}
+    connection = Connection(answering(start, BODY, END))
+    sent = b"".join(await connection.ask())
+    assert sent.startswith(b"HTTP/1.1 500 ")
+    assert b"set-cookie" not in sent
+    assert connection.socket.closed

@@ -69,6 +69,28 @@ def test_an_address_that_others_reach_is_refused_without_a_key() -> None:
         assert "loopback address only" in mobius.log
 
 
+def test_a_target_that_needs_no_litellm_answers_while_litellm_is_imported() -> None:
+    with FakeOpenAI() as fake:
+        entries = [
+            target("openai/gpt", fake.base_url, name="chat"),
+            target("gemini/gemini-2.5-flash", fake.base_url),
+        ]
+        body = {"model": "chat", "messages": [{"role": "user", "content": "Hello"}]}
+        with Mobius({"model_list": entries}, ready_s=None) as mobius:
+            mobius.wait_until(lambda: alive(mobius.url), 20.0)
+            answer = mobius.http.post("/v1/chat/completions", json=body)
+            readiness = mobius.http.get("/health/readiness")
+            assert answer.status_code == 200
+            assert readiness.status_code == 503
+            assert readiness.json()["lanes"] == {
+                "direct": "ready",
+                "translated": "idle",
+                "unified": "loading",
+            }
+            mobius.wait_ready()
+            assert mobius.http.get("/health/readiness").json()["lanes"]["unified"] == "ready"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_litellm_is_imported_ends_the_service(number: signal.Signals) -> None:
     with Mobius(DEMO, ready_s=None) as mobius:
@@ -128,7 +150,7 @@ def test_who_reloads_and_who_may_not_is_in_the_log_and_polls_are_not() -> None:
                 mobius.http.get(path)
             assert mobius.log == before_polls
             for key, status in ((MASTER, 200), ("sk-guessed", 401)):
-                headers = {"authorization": f"Bearer {key}"}
+                headers = {"authorization": f"Bearer {key}", "x-forwarded-for": "203.0.113.9"}
                 assert mobius.http.post("/admin/reload", headers=headers).status_code == status
             asked = mobius.wait_until(lambda: lines(mobius, "admin")[1:] and lines(mobius, "admin"))
             assert [(line["level"], line["asked"]) for line in asked] == [
@@ -136,3 +158,4 @@ def test_who_reloads_and_who_may_not_is_in_the_log_and_polls_are_not() -> None:
                 ("warning", "POST /admin/reload"),
             ]
             assert (asked[0]["caller"], asked[1]["status"]) == ("master", 401)
+            assert asked[1]["client"] == "203.0.113.9", "a proxy on this machine is believed"

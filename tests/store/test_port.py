@@ -327,6 +327,22 @@ def test_a_deployment_counts_its_calls_and_gives_places_back(opening: Opening) -
 
 
 @every
+def test_an_attempt_adopts_a_place_of_its_deployment_and_gives_it_back(opening: Opening) -> None:
+    async def script(stand: Stand) -> None:
+        places, tokens = parallel(1, TARGET), tpm(50, TARGET)
+        let_in(await stand.store.reserve("a", [], [WEB, TARGET]))
+        for _ in range(2):
+            stand.store.adopt("a", claims(1, places) + claims(30, tokens))
+        limits = [places, tokens]
+        assert [each.used for each in await stand.store.standings(limits)] == [1, 30]
+        assert refused(await stand.store.reserve("b", claims(1, places), [TARGET])).limit == places
+        await stand.store.settle("a", Spent(tokens=5))
+        assert [each.used for each in await stand.store.standings(limits)] == [0, 5]
+
+    run(opening, script)
+
+
+@every
 def test_the_callers_own_limit_is_told_before_a_deployments(opening: Opening) -> None:
     async def script(stand: Stand) -> None:
         wanted = claims(11, tpm(10, TARGET), tpm(10))

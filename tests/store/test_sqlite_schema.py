@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from proxy.store import LedgerUnavailable
-from proxy.store.sqlite_schema import MIGRATIONS, connect, migrate, unavailable
+from proxy.store.sqlite_schema import COUNTS, MIGRATIONS, connect, migrate, unavailable
+from proxy.types import Usage
 from tests.store.rows import select
 
 ONE = ("CREATE TABLE a (x)", "INSERT INTO a VALUES (1)")
@@ -102,3 +103,7 @@ def test_the_message_says_where_and_what_to_do(error: sqlite3.Error | OSError, c
     message = str(unavailable(Path("/data/m.db"), error))
     assert message.startswith(f"the ledger /data/m.db is not available ({error}): ")
     assert cure in message
+
+
+def test_the_kinds_of_tokens_are_columns_in_the_order_of_usage() -> None:
+    assert COUNTS[3:12] == Usage._fields

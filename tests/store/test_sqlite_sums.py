@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from proxy.limits import Scope, ScopeKind, Unit
 from proxy.store import Opened, hour_of
-from proxy.store.sqlite import Book
+from proxy.store.sqlite import Book, columns_of
 from proxy.store.sqlite_schema import connect
 from proxy.types import Usage
 from tests.store.rows import HOUR_S, T0, closed, open_ids, opened, sums, sums_of_rows
@@ -92,7 +92,8 @@ class Life(RuleBasedStateMachine):
     @rule()
     def open_the_file_again(self) -> None:
         self._book.end()
-        self._book = Book(connect(self._path, 1.0), "me", dict(self._rows))
+        rows = {row_id: columns_of(row, "me") for row_id, row in self._rows.items()}
+        self._book = Book(connect(self._path, 1.0), "me", rows)
         self._book.begin()
         self._book.reconcile()
         self._book.commit()
