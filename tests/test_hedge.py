@@ -319,14 +319,14 @@ def test_a_fault_of_ours_beside_it_is_told_and_leaves_nothing() -> None:
 
 
 def test_a_target_that_rests_is_not_asked_beside() -> None:
-    bench = racing({"a": [OK, (Gate(), OK)], "b": [Kind.CREDENTIAL], "c": [OTHER]})
-    bench.health.watch(target("b"), bench.policy)
-    bench.ring = ring("b", "a", "c")
+    late = Gate()
+    bench = racing({"a": [OK, (late, OK)], "b": [Kind.CREDENTIAL]})
+    bench.ring = ring("b", "a")
     run(bench)  # b rests from here on
-    bench.ring = ring("a", "b", "c")
     bench.upstream.calls.clear()
-    run(bench)
-    assert bench.asked == ["a", "c"]
+    fail_both(bench, late)
+    assert bench.asked == ["a"]
+    assert bench.tally.hedged is None
 
 
 def test_one_without_room_of_its_own_is_passed_over_for_the_next() -> None:
@@ -508,6 +508,7 @@ def test_a_request_without_room_for_a_second_call_is_not_refused_for_it() -> Non
         allowances=Allowances(keys={"web": Limits(tpm=1500)}),
         hedge={"after": AFTER_S, "budget": 0.5},
     )
+    bench.clock.turns = 10  # in which the first is sent
     reply = fail_both(bench, gate, ask(body={"max_tokens": 1000}))
     assert isinstance(reply, Completion)
     assert bench.asked == ["a"]
