@@ -16,6 +16,7 @@ from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.headroom import Headroom
 from proxy.health import Health
+from proxy.hedge import Hedge
 from proxy.leeway import Need
 from proxy.metrics import Metrics
 from proxy.owed import Owed
@@ -53,10 +54,15 @@ class Attempts:
         self._chance = chance
         self._budget = Budget(RingPolicy().retry_budget)
         self._turns = Turns()
+        self._hedge = Hedge(health, clock, ask=self._ask, once=self._once)
 
     def plan(self, ring: Ring, policy: RingPolicy) -> Plan:
         """Return the order in which the targets of `ring` would be asked now."""
-        return self._plan(ring, policy, lambda target: Need(), turn=self._turns.of(ring.groups[0]))
+        turn = self._turns.of(ring.groups[0])
+        plan = self._plan(ring, policy, lambda target: Need(), turn=turn)
+        timed = [self._health.timed(target, policy) for target in plan.targets]
+        steps = (step._replace(target=t) for step, t in zip(plan.steps, timed, strict=True))
+        return plan._replace(steps=tuple(steps))
 
     def _plan(
         self,
@@ -174,9 +180,13 @@ class Attempts:
             walk.tally.fallbacks += passed
             passed = True
             try:
-                return await self._ask(target, walk)
+                if walk.policy.hedge.after is None:
+                    return await self._ask(target, walk)
+                return await self._hedge.ask(target, targets, walk)
             except UpstreamFailure as failure:
-                targets = self._after(failure, target, targets, walk)
+                beside, walk.beside = walk.beside, ()
+                for failed, why in ((target, failure), *beside):
+                    targets = self._after(why, failed, targets, walk)
         return None
 
     def _after(
@@ -274,6 +284,8 @@ class Attempts:
     def _wait_s(self, failure: UpstreamFailure, retry: int, walk: Walk) -> float | None:
         """Return how long to wait before asking the same target again; None: do not."""
         policy, asked_s = walk.policy, failure.retry_after_s
+        if walk.racing:
+            return None  # another is asked already
         if failure.kind is Kind.RATE_LIMITED:
             if asked_s is None or asked_s > policy.retry_after_wait:
                 return None
@@ -332,6 +344,8 @@ class Attempts:
         start_s, outcome = self._clock.now(), "cancelled"
         waiting = Waiting(self._clock.now)
         foreign = target.provider != walk.plan.home
+        if target.timeouts.auto:
+            target = self._health.timed(target, walk.policy)
         try:
             reply = await self._upstream.call(target, call, foreign=foreign, waiting=waiting)
             outcome = "200"

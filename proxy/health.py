@@ -11,7 +11,7 @@ bounded by the rests, never by the requests.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from types import TracebackType
 
@@ -19,7 +19,7 @@ from proxy.breaker import Breaker, Permit, State
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.log import Log
-from proxy.pace import Pace
+from proxy.pace import NEARLY_ALL, Pace, patience_s
 from proxy.policy import RingPolicy
 from proxy.retry import RULES, UNASKED, Kind, Rest, cooldown_s
 from proxy.standing import ROOM_UNKNOWN, Room, Standing
@@ -51,6 +51,7 @@ class Record:
     cooled_s: float = -inf  # the moment of the last of them
     last_failure: UpstreamFailure | None = None  # that it was to blame for
     pace: Pace = field(default_factory=Pace)
+    timed: tuple[Target, Target] | None = None  # as it is in the file, and as it is asked
 
 
 class Watch:
@@ -249,6 +250,35 @@ class Health:
         cooldown, breaker = self._cooldown(target, record, now_s), record.breaker
         cooling_s = cooldown.until_s - now_s if cooldown else 0.0
         return cooling_s if breaker.admits(now_s) else max(cooling_s, breaker.returns_in_s(now_s))
+
+    def percentile_s(
+        self, target: Target, policy: RingPolicy, share: float, *, streamed: bool
+    ) -> float | None:
+        """Return what so large a share of its last answers took to begin; None: not known."""
+        pace = self.record(target, policy).pace
+        return pace.percentile_s(share, self._clock.now(), streamed=streamed)
+
+    def timed(self, target: Target, policy: RingPolicy) -> Target:
+        """Return `target` with the patience that its last first tokens have earned, if it may."""
+        timeouts = target.timeouts
+        if not timeouts.auto:
+            return target
+        known_s = self.percentile_s(target, policy, NEARLY_ALL, streamed=True)
+        limit_s = patience_s(known_s, timeouts.first_token_s)
+        record = self.record(target, policy)
+        found = record.timed
+        if found is None or found[0] is not target or found[1].timeouts.first_token_s != limit_s:
+            timed = replace(target, timeouts=replace(timeouts, first_token_s=limit_s))
+            found = record.timed = (target, timed)
+        return found[1]
+
+    def overtaken(
+        self, target: Target, policy: RingPolicy, waited_s: float, *, streamed: bool
+    ) -> None:
+        """Take note that another answered while `target` let a call wait: it is slow, not bad."""
+        pace = self.record(target, policy).pace
+        pace.told_s = self._clock.now()
+        pace.awaited(waited_s, streamed=streamed)
 
     def watch(self, target: Target, policy: RingPolicy, *, streamed: bool = False) -> Watch:
         """Return a block that is one call of `target`. `streamed`: a stream is asked for."""

@@ -134,6 +134,8 @@ class Log:
             "prompt_tokens": None if usage is None else usage.prompt_tokens,
             "completion_tokens": None if usage is None else usage.completion_tokens,
         }
+        if tally.hedged is not None:
+            line["hedged"] = tally.hedged
         self._write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
 
 

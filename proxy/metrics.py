@@ -55,6 +55,11 @@ RESUMED = Family(
     "Streams that broke after content where others may go on, by what came of it.",
     ("model", "result"),
 )
+HEDGED = Family(
+    "mobius_hedged_total",
+    "A second target asked beside one that was late, by what came of it for the second.",
+    ("model", "result"),
+)
 COST = Family("mobius_cost_usd_total", "US dollars that attempts cost.", ("model", "key"))
 REFUSED = Family(
     "mobius_quota_refused_total", "Requests that a limit left no room for.", ("scope", "limit")
@@ -125,6 +130,7 @@ class Metrics:
         self._retries = self._counter(RETRIES)
         self._fallbacks = self._counter(FALLBACKS)
         self._resumed = self._counter(RESUMED)
+        self._hedged = self._counter(HEDGED)
         self._probes = self._counter(PROBES)
         self._rejected = self._counter(REJECTED)
         self._reloads = self._counter(RELOADS)
@@ -182,6 +188,8 @@ class Metrics:
             self._retries.labels(tally.model).inc(tally.retries)
         if tally.fallbacks:
             self._fallbacks.labels(tally.model).inc(tally.fallbacks)
+        if tally.hedged is not None:
+            self._hedged.labels(tally.model, tally.hedged).inc()
 
     @contextmanager
     def attempt(self, target: Target) -> Iterator[None]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import exp2, inf
+from math import ceil, exp2, inf
 
 HALF_LIFE_S = 30.0  # of what is believed of a target that nobody asks
 WEIGHT = 0.2  # of the newest time in a decaying average
@@ -12,6 +14,38 @@ WEIGHT = 0.2  # of the newest time in a decaying average
 # streamed takes as long as the model has to say, which varies more.
 OVERDUE_STREAM, OVERDUE_WHOLE = (3.0, 1.0), (5.0, 10.0)
 TRIED_S = 10.0  # after so long without another call a target that hangs is tried again
+# Percentiles are of the last times, as many and as young; of fewer nobody tells any.
+MOST_TIMES, LEAST_TIMES, TIMES_KEPT_S = 200, 20, 600.0
+# A first token is given up after so many times what nearly all of the last ones took, in steps, so
+# that what follows from it is the same for many calls.
+PATIENCE, NEARLY_ALL, LEAST_PATIENCE_S, STEP_S = 3.0, 0.99, 2.0, 0.5
+
+
+class Lately:
+    """The last times of one target, of which a percentile costs nothing."""
+
+    __slots__ = ("_came", "_sorted")
+
+    def __init__(self) -> None:
+        self._came: deque[tuple[float, float]] = deque()  # each with its moment, in their order
+        self._sorted: list[float] = []
+
+    def add(self, took_s: float, now_s: float) -> None:
+        self._came.append((now_s, took_s))
+        insort(self._sorted, took_s)
+        self._forget(now_s)
+
+    def percentile_s(self, share: float, now_s: float) -> float | None:
+        """Return what so large a share of them took at most; None where too few are known."""
+        self._forget(now_s)
+        known = len(self._sorted)
+        return self._sorted[ceil(share * known) - 1] if known >= LEAST_TIMES else None
+
+    def _forget(self, now_s: float) -> None:
+        came = self._came
+        while came and (len(came) > MOST_TIMES or came[0][0] <= now_s - TIMES_KEPT_S):
+            _, took_s = came.popleft()
+            del self._sorted[bisect_left(self._sorted, took_s)]
 
 
 @dataclass(slots=True)
@@ -30,6 +64,7 @@ class Pace:
     # the target is not to blame for one that got stuck.
     streams: dict[int, float] = field(default_factory=dict)
     wholes: dict[int, float] = field(default_factory=dict)
+    lately: tuple[Lately, Lately] | None = None  # of streams and of whole answers, once asked for
 
     def expected_s(self, now_s: float) -> float | None:
         """
@@ -62,6 +97,16 @@ class Pace:
         ages_s = sorted((*streams_s, *wholes_s), reverse=True)
         return ages_s[most - 1] if len(ages_s) >= most else 0.0
 
+    def percentile_s(self, share: float, now_s: float, *, streamed: bool) -> float | None:
+        """
+        Return what so large a share of the last answers took to begin; None where nobody knows.
+
+        They are kept from the first time on that somebody asks.
+        """
+        if self.lately is None:
+            self.lately = (Lately(), Lately())
+        return self.lately[not streamed].percentile_s(share, now_s)
+
     def begins(self, now_s: float, *, streamed: bool) -> int:
         """Take note of a call, and return its number."""
         self.calls += 1
@@ -90,10 +135,19 @@ class Pace:
 
     def awaited(self, took_s: float, *, streamed: bool) -> None:
         """Take note of the time that was waited for an answer, whether it came or not."""
+        if self.lately is not None:
+            self.lately[not streamed].add(took_s, self.told_s)
         if streamed:
             self.awaited_first_s = _average(self.awaited_first_s, took_s)
         else:
             self.awaited_whole_s = _average(self.awaited_whole_s, took_s)
+
+
+def patience_s(known_s: float | None, most_s: float) -> float:
+    """Return how long a first token is waited for, where nearly all of the last took `known_s`."""
+    if known_s is None:
+        return most_s
+    return min(most_s, max(LEAST_PATIENCE_S, ceil(PATIENCE * known_s / STEP_S) * STEP_S))
 
 
 def _overdue_s(

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, SecretStr, Tag
 
 
 def _off_is_none(value: object) -> object:
@@ -21,6 +21,18 @@ def _off_is_none(value: object) -> object:
 
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=86_400)]
 OptionalSeconds: TypeAlias = Annotated[Seconds | None, BeforeValidator(_off_is_none)]
+# Told apart first, so that what is neither is one error and not two.
+SecondsOrP90: TypeAlias = Annotated[
+    Annotated[Seconds, Tag("seconds")] | Annotated[Literal["p90"], Tag("p90")],
+    Discriminator(lambda value: "p90" if value == "p90" else "seconds"),
+]
+FIRST_TOKEN_S = 30.0
+
+
+def _auto_is_none(value: object) -> object:
+    if value is None:
+        raise ValueError("must be a number or auto")
+    return None if value == "auto" else value
 
 
 class Policy(BaseModel):
@@ -34,8 +46,9 @@ class Timeouts(Policy):
     """How long one attempt may take, phase by phase."""
 
     connect: Seconds = 5.0
-    first_token: Seconds = Field(
-        default=30.0, description="From the call to the first content of a stream."
+    first_token: Annotated[Seconds | None, BeforeValidator(_auto_is_none)] = Field(
+        default=FIRST_TOKEN_S,
+        description="From the call to the first content of a stream; auto: as the last ones say.",
     )
     idle: Seconds = Field(
         default=60.0, description="Between two events of a stream; comments do not count."
@@ -64,6 +77,13 @@ class RetryBudget(Policy):
     min: int = Field(default=3, ge=0, description="Allowed in 10 s however few requests there are.")
 
 
+class HedgePolicy(Policy):
+    """Ask the next target too when the first one has not begun to answer by then."""
+
+    after: Annotated[SecondsOrP90 | None, BeforeValidator(_off_is_none)] = None
+    budget: float = Field(default=0.05, ge=0, le=1, description="Of the requests, at most.")
+
+
 class RingPolicy(Policy):
     """How the ring is walked. The defaults of the file's settings of the same names."""
 
@@ -88,13 +108,7 @@ class RingPolicy(Policy):
     timeouts: Timeouts = Timeouts()
     breaker: BreakerPolicy = BreakerPolicy()
     retry_budget: RetryBudget = RetryBudget()
-
-
-class HedgePolicy(Policy):
-    """Ask the next target too when the first token is late."""
-
-    after: Annotated[Seconds | Literal["p90"] | None, BeforeValidator(_off_is_none)] = None
-    budget: float = Field(default=0.05, ge=0, le=1)
+    hedge: HedgePolicy = HedgePolicy()
 
 
 class LimitsPolicy(Policy):
@@ -235,7 +249,6 @@ class MobiusPolicy(RingPolicy):
     """The whole `mobius:` section."""
 
     on_midstream: Literal["error", "continue"] = "error"
-    hedge: HedgePolicy = HedgePolicy()
     lanes: Mapping[str, Literal["direct", "translated", "unified"]] = Field(
         default_factory=dict, description="By label of a target, model name, or provider."
     )

@@ -197,7 +197,8 @@ class Quota:
             ) from exc
         if isinstance(answer, Refusal):
             limit = answer.limit
-            self._metrics.refused(limit)
+            if not admission.spare:
+                self._metrics.refused(limit)
             if limit.scope.kind is OF_TARGET:
                 self._headroom.heard((answer.standing(),))
                 raise refusals.target_full(answer)
@@ -237,7 +238,8 @@ class Quota:
             )
         elif facts.price is not None:
             nano = bound_nano_usd(facts.price, prompt_bound, completion, call.service_tier)
-        id = f"{admission.id}.{admission.attempts + 1}"
+        admission.reserved += 1  # two may be reserved for at once
+        id = f"{admission.id}.{admission.reserved}"
         # Of what no provider gives, the books hold no more; the provider is still asked for all.
         completion, nano = min(MOST_AMOUNT, completion), min(MOST_AMOUNT, nano)
         return Reservation(id, target, call, size, prompt, completion, nano)

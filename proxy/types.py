@@ -140,6 +140,7 @@ class TargetTimeouts:
     idle_s: float = 60.0
     answer_s: float = 600.0
     stream_s: float = 1800.0
+    auto: bool = False  # a first token is waited for as the last ones say, and at most so long
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +296,7 @@ class Tally:
     trail: list[str] = field(default_factory=list)  # `label:outcome`, an entry per physical call
     retries: int = 0
     fallbacks: int = 0
+    hedged: str | None = None  # where two were asked: won (by the second), lost, failed, cancelled
     upstream_s: float = 0.0  # spent waiting at the sockets of providers
     waits_s: float = 0.0  # spent in backoff, and on a reader who is slower than the stream
     first_content_s: float | None = None  # moment, same clock

@@ -34,6 +34,9 @@ class Walk:
     silent: set[str] = field(default_factory=set)  # identities that have had their chance
     turned: set[Kind] = field(default_factory=set)  # failures whose own fallbacks were turned to
     exhausted: bool = False  # time ran out
+    may_hedge: bool | None = None  # be asked of two at once; None: nobody has looked yet
+    racing: bool = False  # two are asked
+    beside: tuple[tuple[Target, UpstreamFailure], ...] = ()  # asked beside one, and failed
 
     @property
     def everybody(self) -> tuple[Target, ...]:

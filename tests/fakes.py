@@ -69,6 +69,7 @@ class FakeClock:
         self.now_s = 1000.0
         self.wall_s = 1_800_000_000.0
         self.slept: list[float] = []
+        self.turns = 0  # of the loop, in which others may go on while somebody sleeps
         self.meanwhile: Callable[[], Awaitable[object]] | None = None  # once, in the next sleep
 
     def now(self) -> float:
@@ -86,6 +87,8 @@ class FakeClock:
         meanwhile, self.meanwhile = self.meanwhile, None
         if meanwhile is not None:
             await meanwhile()
+        for _ in range(self.turns):
+            await asyncio.sleep(0)
         self.pass_(seconds)
 
 

@@ -7,6 +7,7 @@ import gc
 import weakref
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,10 +15,11 @@ import pytest
 from proxy.breaker import PROBE_LEASE_S
 from proxy.errors import UpstreamFailure
 from proxy.health import RECORDS, Health, Watch
+from proxy.pace import LEAST_TIMES
 from proxy.policy import RingPolicy
 from proxy.retry import RULES, UNASKED, Kind, Rest
 from proxy.standing import Standing
-from proxy.types import Target
+from proxy.types import Target, TargetTimeouts
 from tests.fakes import Fails, FakeClock, limited, target
 
 A = target("a")
@@ -684,3 +686,58 @@ def test_nobody_knows_whether_a_target_hangs_that_has_never_answered() -> None:
     ward = Ward(breaker={"failures": 3})
     with ExitStack() as opened:
         assert hung(ward, opened, 5, 9.0) == 0
+
+
+def auto(label: str = "a") -> Target:
+    return target(label, timeouts=TargetTimeouts(auto=True))
+
+
+def test_a_first_token_is_waited_for_as_the_last_ones_say() -> None:
+    ward, patient = Ward(), auto()
+    assert ward.health.timed(patient, ward.policy).timeouts.first_token_s == 30.0
+    for _ in range(LEAST_TIMES):
+        ward.succeeds(patient, first_token_s=2.0)
+    timed = ward.health.timed(patient, ward.policy)
+    assert timed.timeouts.first_token_s == 6.0
+    assert timed == replace(patient, timeouts=replace(patient.timeouts, first_token_s=6.0))
+    assert ward.health.timed(patient, ward.policy) is timed, "as long as it is the same"
+
+
+def test_one_that_was_given_up_gets_more_time_the_next_time() -> None:
+    ward, patient = Ward(), auto()
+    ward.health.timed(patient, ward.policy)
+    for _ in range(LEAST_TIMES):
+        ward.succeeds(patient, first_token_s=2.0)
+    with suppress(UpstreamFailure), ward.health.watch(patient, ward.policy, streamed=True):
+        ward.clock.pass_(6.0)
+        raise Fails(Kind.SILENT).failure()
+    assert ward.health.timed(patient, ward.policy).timeouts.first_token_s == 18.0
+
+
+def test_what_the_file_says_in_seconds_is_what_is_waited() -> None:
+    ward = Ward()
+    ward.health.timed(A, ward.policy)
+    assert ward.health.timed(A, ward.policy) is A
+    assert ward.health.record(A, ward.policy).pace.lately is None
+
+
+def test_an_edit_of_the_file_is_followed_with_what_is_known() -> None:
+    ward, patient = Ward(), auto()
+    ward.health.timed(patient, ward.policy)
+    for _ in range(LEAST_TIMES):
+        ward.succeeds(patient, first_token_s=2.0)
+    ward.health.timed(patient, ward.policy)
+    edited = replace(patient, weight=3.0)
+    timed = ward.health.timed(edited, ward.policy)
+    assert (timed.weight, timed.timeouts.first_token_s) == (3.0, 6.0)
+    fixed = replace(patient, timeouts=TargetTimeouts(first_token_s=9.0))
+    assert ward.health.timed(fixed, ward.policy).timeouts.first_token_s == 9.0
+
+
+def test_one_that_was_overtaken_is_known_to_be_slow_and_not_blamed() -> None:
+    ward = Ward()
+    ward.succeeds(first_token_s=1.0)
+    ward.health.overtaken(A, ward.policy, 6.0, streamed=True)
+    assert ward.of().expected_s == pytest.approx(2.0)
+    assert ward.of().latency_s == 1.0
+    assert ward.of().healthy

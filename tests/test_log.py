@@ -82,7 +82,7 @@ def test_a_tally_has_no_place_for_a_prompt_or_a_key() -> None:
     # Whoever adds one has to think about what becomes of it in the log.
     assert {field.name for field in dataclasses.fields(Tally)} == {
         "request_id", "surface", "model", "stream", "started_s", "caller", "target", "provider",
-        "trail", "retries", "fallbacks", "upstream_s", "waits_s", "first_content_s",
+        "trail", "retries", "fallbacks", "hedged", "upstream_s", "waits_s", "first_content_s",
         "last_content_s", "usage", "nano_usd", "requests_left", "tokens_left", "cache",
         "cache_age_s", "kept_of", "outcome", "status",
     }  # fmt: skip

@@ -54,5 +54,8 @@ async def purge_cache(request: Request) -> Response:
     return answer_json(request, {"dropped": dropped})
 
 
-def _step(step: Step) -> dict[str, str]:
-    return {"target": step.target.label, "reason": step.reason}
+def _step(step: Step) -> dict[str, object]:
+    said: dict[str, object] = {"target": step.target.label, "reason": step.reason}
+    if step.target.timeouts.auto:
+        said["first_token_s"] = step.target.timeouts.first_token_s
+    return said

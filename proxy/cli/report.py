@@ -31,7 +31,13 @@ def _print_group(group: Group, lead: str) -> None:
     order = f" [{group.strategy.value}]" if len(group.targets) > 1 else ""
     # As they would be asked: LiteLLM's `order` stands above the strategy.
     for target in sorted(group.targets, key=lambda target: target.order):
-        print(f"  {lead}{target.label}  {_lanes(target)}{order}{_lacks(target)}")
+        print(f"  {lead}{target.label}  {_lanes(target)}{order}{_patience(target)}{_lacks(target)}")
+
+
+def _patience(target: Target) -> str:
+    """Return that its first token is waited for as the last ones say, if it is."""
+    most_s = target.timeouts.first_token_s
+    return f"  first token: auto, at most {most_s:g} s" if target.timeouts.auto else ""
 
 
 def _lacks(target: Target) -> str:
@@ -42,7 +48,9 @@ def print_plan(plan: Mapping[str, Any]) -> None:
     """Print the answer of `/admin/explain`: who would be asked, in which order, and why."""
     print(plan.get("model"))
     for index, step in enumerate(plan.get("asked", ()), 1):
-        print(f"  {index}. {step['target']}  {step['reason']}")
+        patience_s = step.get("first_token_s")
+        until = "" if patience_s is None else f"; first token within {patience_s:g} s"
+        print(f"  {index}. {step['target']}  {step['reason']}{until}")
     for step in plan.get("left_out", ()):
         print(f"  -  {step['target']}  {step['reason']}")
 

@@ -81,14 +81,6 @@ PRICE_WORDS = ("cost", "uplift")
 # What LiteLLM resolves itself at the time of use: a pointer is left as it is written.
 POINTERS = frozenset({"anthropic_issuer_signing_key_ref", "anthropic_keycloak_client_secret_ref"})
 
-# Accepted and validated, but no room of this version acts on it: the file gets a warning. Whoever
-# builds the room deletes the row.
-NOT_YET = words(
-    """
-    mobius.hedge
-    """
-)
-
 
 def is_price(name: str) -> bool:
     return any(word in name for word in PRICE_WORDS)

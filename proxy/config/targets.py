@@ -29,7 +29,7 @@ from proxy.config.sections import Reader, note_literal
 from proxy.config.source import Fields, Items, Leaf, Tree
 from proxy.config.trust import read_trust
 from proxy.facts import Catalogue, Stated
-from proxy.policy import Timeouts
+from proxy.policy import FIRST_TOKEN_S, Timeouts
 from proxy.pricing import is_known_price
 from proxy.snapshot import NOTHING_KNOWN, identity_of
 from proxy.types import Target, TargetTimeouts, Trust
@@ -329,12 +329,14 @@ def _timeouts(reader: Reader, acted: Mapping[str, Tree], above: Above) -> Target
     base = above.timeouts
     answer_s = base.answer if timeout_s is None else timeout_s
     first_s = timeout_s if stream_s is None else stream_s
+    first_s = base.first_token if first_s is None else first_s
     return TargetTimeouts(
         connect_s=base.connect,
-        first_token_s=base.first_token if first_s is None else first_s,
+        first_token_s=FIRST_TOKEN_S if first_s is None else first_s,
         idle_s=base.idle,
         answer_s=answer_s,
         stream_s=base.stream,
+        auto=first_s is None,
     )
 
 

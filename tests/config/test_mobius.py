@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from proxy.config.names import NOT_YET
 from tests.config.loading import lines, load_text, mock_model, refusal
 
 MODELS = "model_list:\n" + mock_model("a")
@@ -140,7 +139,34 @@ def test_settings_that_say_the_default_need_no_warning(tmp_path: Path) -> None:
     assert config.warnings == ()
 
 
-def test_what_no_room_acts_on_yet_is_one_table(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("section", "errors"),
+    [
+        ("timeouts: {first_token: soon}", ["mobius.timeouts.first_token: must be a number"]),
+        ("timeouts: {first_token: 0}", ["mobius.timeouts.first_token: must be greater than 0"]),
+        ("timeouts: {first_token: }", ["mobius.timeouts.first_token: must be a number or auto"]),
+        ("timeouts: {answer: auto}", ["mobius.timeouts.answer: must be a number"]),
+        ("hedge: {budget: 2}", ["mobius.hedge.budget: must be at most 1"]),
+        ("hedge: {after: soon}", ["mobius.hedge.after: must be a number"]),
+        ("hedge: {after: 0}", ["mobius.hedge.after: must be greater than 0"]),
+    ],
+)
+def test_when_another_is_asked_is_a_number_or_a_word_that_is_known(
+    tmp_path: Path, section: str, errors: list[str]
+) -> None:
+    error = refusal(tmp_path, MODELS + f"mobius: {{{section}}}\n")
+    assert [remark.text for remark in error.remarks] == errors
+
+
+def test_the_words_for_it_are_taken_without_a_warning(tmp_path: Path) -> None:
+    for after, expected in (("off", None), ("'off'", None), ("p90", "p90"), ("1.5", 1.5)):
+        section = f"mobius: {{hedge: {{after: {after}, budget: 0.1}}}}\n"
+        config = load_text(tmp_path, MODELS + section)
+        assert config.warnings == ()
+        assert config.snapshot.policy.hedge.after == expected
+
+
+def test_everything_in_our_own_section_is_acted_on(tmp_path: Path) -> None:
     section = (
         "mobius:\n"
         "  ai: {model: a}\n  cache: {scope: team}\n  hedge: {after: 1}\n"
@@ -150,10 +176,7 @@ def test_what_no_room_acts_on_yet_is_one_table(tmp_path: Path) -> None:
         f"  keys: [{{name: web, key_sha256: {HASH}, limits: {{rpm: 1}}, cache_scope: team}}]\n"
         "  teams: [{name: product, limits: {rpm: 1}}]\n"
     )
-    warned = {
-        warning.text.split(" ")[0] for warning in load_text(tmp_path, MODELS + section).warnings
-    }
-    assert warned == {name for name in NOT_YET if name.startswith("mobius.")}
+    assert load_text(tmp_path, MODELS + section).warnings == ()
 
 
 def test_the_model_behind_the_small_api_is_one_of_the_file(tmp_path: Path) -> None:

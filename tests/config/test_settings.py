@@ -62,6 +62,20 @@ def test_timeouts_above_a_deployment(
     assert (timeouts.first_token_s, timeouts.answer_s) == expected
 
 
+def test_a_first_token_may_be_waited_for_as_the_last_ones_say(tmp_path: Path) -> None:
+    auto = "timeouts: {first_token: auto}"
+    timeouts = targets(load_text(tmp_path, with_settings(mobius=auto)).snapshot, "a")[0].timeouts
+    assert (timeouts.auto, timeouts.first_token_s) == (True, 30)
+    for nearer in (("stream_timeout: 3", "", auto), ("", "timeout: 3", auto)):
+        config = load_text(tmp_path, with_settings(*nearer))
+        timeouts = targets(config.snapshot, "a")[0].timeouts
+        assert (timeouts.auto, timeouts.first_token_s) == (False, 3)
+    of_its_own = one("model: openai/a, mock_response: hi, stream_timeout: 4")
+    config = load_text(tmp_path, of_its_own + f"mobius: {{{auto}}}\n")
+    timeouts = targets(config.snapshot, "a")[0].timeouts
+    assert (timeouts.auto, timeouts.first_token_s) == (False, 4)
+
+
 def test_router_settings_win_over_litellm_settings_over_mobius(tmp_path: Path) -> None:
     config = load_text(
         tmp_path,
