@@ -38,6 +38,7 @@ from proxy.probes import Probe, Prober
 from proxy.quota import Quota
 from proxy.reload import Load, Reloader, Result
 from proxy.remaining import Remaining
+from proxy.resume import Resume
 from proxy.shelf import Shelf
 from proxy.snapshot import Snapshot
 from proxy.types import Target
@@ -212,6 +213,7 @@ def _state(
     return State(
         gateway=Gateway(
             attempts=attempts,
+            resume=Resume(attempts, metrics, clock),
             quota=quota,
             cache=parts.cache,
             origins=parts.origins,
@@ -254,6 +256,7 @@ def _apply(parts: Parts) -> None:
     for warning in config.warnings:
         parts.log.line("config_warning", text=str(warning))
     parts.metrics.generation(parts.reloader.generation)
+    parts.metrics.promise(config.snapshot.policy.slo)
     if config.snapshot.needs_litellm():
         parts.providers.sdk.start()
 

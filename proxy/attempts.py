@@ -89,9 +89,15 @@ class Attempts:
             unable=unable,
         )
 
-    async def run(self, ring: Ring, admission: Admission, policy: RingPolicy) -> Reply:
+    async def run(
+        self,
+        ring: Ring,
+        admission: Admission,
+        policy: RingPolicy,
+        begun: Callable[[Walk], None] | None = None,
+    ) -> Reply:
         """
-        Return the first reply any target of `ring` gives.
+        Return the first reply any target of `ring` gives; `begun` gets the walk that leads to it.
 
         Raises Refused when no other target could do better (a bad request), else what
         `verdict.nobody_left` makes of the failures; LimitReached and QuotaUnavailable when the
@@ -101,6 +107,8 @@ class Attempts:
         self._budget.policy = policy.retry_budget
         self._budget.request(now_s)
         walk = self._begin(ring, admission, policy, deadline_s=now_s + policy.deadline)
+        if begun is not None:
+            begun(walk)
         for lap in count(1):
             passed = lap == 1 and walk.plan.passed_over
             if (reply := await self._lap(walk, passed=passed)) is not None:
@@ -118,6 +126,14 @@ class Attempts:
             ],
             out_of_time=walk.exhausted or self._clock.now() >= walk.deadline_s,
         )
+
+    def rests(self, target: Target, policy: RingPolicy) -> bool:
+        """Say whether the target must not be asked now."""
+        return self._health.away_s(target, policy) > 0
+
+    async def finish(self, target: Target, walk: Walk) -> Reply:
+        """Return the target's answer to what an earlier one left unsaid. Raises as `_once` does."""
+        return await self._ask(target, walk)
 
     def _begin(
         self, ring: Ring, admission: Admission, policy: RingPolicy, *, deadline_s: float

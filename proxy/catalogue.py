@@ -54,13 +54,17 @@ HABITS = frozenset(
         "supports_reasoning", "supports_sampling_params", "thinking_always_on",
     }
 )  # fmt: skip
-STATED = LIMITS | DENIED  # what `model_info` may say of a model, beside its prices
+PREFILL = "supports_assistant_prefill"
+STATED = LIMITS | DENIED | {PREFILL}  # what `model_info` may say of a model, beside its prices
 # Providers whose models the table has under several names of provider.
 FAMILIES = {"bedrock": "bedrock", "fireworks_ai": "fireworks_ai", "vertex_ai": "vertex_ai"}
 ALSO = {
     "azure_ai": frozenset({"azure", "openai"}),
     "cohere": frozenset({"cohere_chat"}),
 }
+# Where a last message of the assistant's is all that a Claude needs. Other models want a flag
+# beside it, and what a reseller makes of it is not known.
+PREFILLED = frozenset({"anthropic", "azure_ai", "bedrock", "bedrock_converse", "vertex_ai"})
 # They pass on models of others under their own names.
 ANY_PROVIDER = frozenset({"github", "litellm_proxy", "nadir"})
 INCLUSIVE = frozenset({"xai"})  # the dearer price begins at the step, not above it
@@ -109,6 +113,7 @@ class PriceTable:
                 name for name in DENIED if row.get(name) is False and not stated.mocked
             ),
             habits=None if stated.mocked else _habits(self._rows.get(model), provider, model),
+            prefills=_prefills(row, provider, model, stated),
         )
 
     def _row(self, provider: str, model: str, stated: Stated) -> dict[str, Any]:
@@ -136,6 +141,13 @@ def _habits(row: Row | None, provider: str, model: str) -> Habits | None:
         return None  # else a prompt takes away from what may be written, by LiteLLM's own count
     has, lacks = (frozenset(n for n in HABITS if row.get(n) is said) for said in (True, False))
     return Habits(limit, has, lacks)
+
+
+def _prefills(row: Row, provider: str, model: str, stated: Stated) -> bool:
+    said = row.get(PREFILL) is True
+    if any(name == PREFILL for name, _ in stated.numbers):
+        return said
+    return said and provider in PREFILLED and "claude" in model.lower() and not stated.mocked
 
 
 def _price(row: Row, provider: str, region: str | None) -> Price | None:

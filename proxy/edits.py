@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from proxy.config import Config
+from proxy.policy import MetricsPort
 from proxy.snapshot import Snapshot
 
 MOST_NAMES = 10  # of models, in a line about a reload
@@ -14,7 +15,14 @@ def waiting(started: Config, now: Config) -> list[str]:
     changed = {"router_settings.redis_url": started.redis != now.redis}
     changed["litellm_settings.cache_params"] = _place_of(started) != _place_of(now)
     changed["mobius.ledger.path"] = paths[0] != paths[1]
+    changed["mobius.metrics.access"] = _port_of(started) != _port_of(now)
     return [name for name, differs in changed.items() if differs]
+
+
+def _port_of(config: Config) -> MetricsPort | None:
+    """Return where the metrics have a port of their own."""
+    access = config.snapshot.policy.metrics.access
+    return access if isinstance(access, MetricsPort) else None
 
 
 def _place_of(config: Config) -> tuple[object, ...]:

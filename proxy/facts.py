@@ -90,6 +90,7 @@ class ModelFacts:
     sound: SoundPrice = SILENT
     cannot: frozenset[str] = frozenset()  # LiteLLM's names of capabilities that it surely lacks
     habits: Habits | None = None
+    prefills: bool = False  # surely goes on with an answer whose beginning it is given
     # For whoever lists models, by LiteLLM's names; nothing is decided by it.
     listed: tuple[tuple[str, bool | float | str], ...] = field(default=(), compare=False)
 

@@ -28,6 +28,7 @@ from proxy.origins import Origins
 from proxy.owed import Owed
 from proxy.quota import Quota
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
+from proxy.resume import Resume
 from proxy.snapshot import Snapshot
 from proxy.types import Call, Caller, Group, Ring, Surface, Tally
 
@@ -37,6 +38,7 @@ class Gateway:
         self,
         *,
         attempts: Attempts,
+        resume: Resume,
         quota: Quota,
         cache: Cache | None = None,
         origins: Origins | None = None,
@@ -47,6 +49,7 @@ class Gateway:
         self._keys = KnownKeys()
         self._origins = origins
         self._attempts = attempts
+        self._resume = resume
         self._quota = quota
         self._metrics = metrics
         self._log = log
@@ -106,6 +109,8 @@ class Gateway:
         call, tally = admission.call, admission.tally
 
         def run(ring: Ring) -> Awaitable[Reply]:
+            if snapshot.policy.on_midstream == "continue":
+                return self._resume.run(ring, admission, snapshot.policy)
             return self._attempts.run(ring, admission, snapshot.policy)
 
         if call.surface is not Surface.RESPONSES or self._origins is None:

@@ -20,6 +20,8 @@ from proxy.errors import ProxyError, UpstreamFailure, status_of
 from proxy.leeway import Leeway
 from proxy.limits import NANO, Limit, Standing, Unit
 from proxy.numbers import FamilyOf, Numbers, Together
+from proxy.objectives import AVAILABILITY, FIRST_TOKEN_S, FIRST_TOKEN_SHARE, Objectives
+from proxy.policy import SloPolicy
 from proxy.spans import Counts, Family, Spans
 from proxy.types import Surface, Tally, Target, Usage
 
@@ -47,6 +49,11 @@ CACHE = Family("mobius_cache_total", "Requests by what the cache did.", ("model"
 RETRIES = Family("mobius_retries_total", "Same target asked again.", ("model",))
 FALLBACKS = Family(
     "mobius_fallbacks_total", "Another target asked, for one that failed or rests.", ("model",)
+)
+RESUMED = Family(
+    "mobius_resumed_total",
+    "Streams that broke after content where others may go on, by what came of it.",
+    ("model", "result"),
 )
 HEDGED = Family(
     "mobius_hedged_total",
@@ -90,6 +97,9 @@ GAUGES: Mapping[str, Together] = {
     GENERATION.name: min,  # at least that one is in force everywhere; a new worker begins at 1
     REMAINING.name: min,  # all ask the same Redis, one after the other: what was there at the end
     PROVIDER_REMAINING.name: min,  # each heard it from its own answers: nobody may count on more
+    FIRST_TOKEN_S.name: max,  # of an edit that not all have read yet, what is easier to keep
+    FIRST_TOKEN_SHARE.name: min,
+    AVAILABILITY.name: min,
     PROVIDER_LIMIT.name: max,  # the same for all, and as the last that heard of a rise has it
 }
 
@@ -107,6 +117,8 @@ class Metrics:
         self._inter = self._spans(INTER)
         self._attempt = self._spans(ATTEMPT)
         self._overhead = self._spans(OVERHEAD)
+        self._objectives = Objectives()
+        self.registry.register(self._objectives)
         self._under_way = 0
         self._tokens = self._counts(TOKENS)
         self._cost = self._counts(COST)
@@ -117,6 +129,7 @@ class Metrics:
         self._cache = self._counts(CACHE)
         self._retries = self._counter(RETRIES)
         self._fallbacks = self._counter(FALLBACKS)
+        self._resumed = self._counter(RESUMED)
         self._hedged = self._counter(HEDGED)
         self._probes = self._counter(PROBES)
         self._rejected = self._counter(REJECTED)
@@ -159,10 +172,11 @@ class Metrics:
         elif isinstance(error, Exception):
             tally.outcome, tally.status = outcome_of(error, tally.surface)
         self._under_way -= 1
-        self._observe(tally)
-
-    def _observe(self, tally: Tally) -> None:
         total_s = self._clock.now() - tally.started_s
+        self._objectives.count(tally, error, total_s)
+        self._observe(tally, total_s)
+
+    def _observe(self, tally: Tally, total_s: float) -> None:
         stream = "true" if tally.stream else "false"
         labels = (tally.surface, tally.model, tally.provider, stream, tally.outcome)
         self._request.add(labels, total_s)
@@ -198,6 +212,15 @@ class Metrics:
                 self._tokens.add((tally.model, kind), tokens)
         if nano_usd:
             self._cost.add((tally.model, tally.caller), nano_usd / NANO)
+
+    def resumed(self, tally: Tally, result: str) -> None:
+        """
+        Count a stream that broke half-way and that another target might have finished.
+
+        `result` is whole, diverged (another text), failed (nobody answered in time), unfit (more
+        was said than a text) or cancelled.
+        """
+        self._resumed.labels(tally.model, result).inc()
 
     def refused(self, limit: Limit) -> None:
         """Count a request, or an attempt at a deployment, that `limit` left no room for."""
@@ -244,6 +267,10 @@ class Metrics:
     def rejected(self, reason: str) -> None:
         """Count a request turned away before the ring; `reason` is an error's code."""
         self._rejected.labels(reason).inc()
+
+    def promise(self, slo: SloPolicy) -> None:
+        """Count from here on by what the file promises now."""
+        self._objectives.promised = slo
 
     def reloaded(self, result: str) -> None:
         self._reloads.labels(result).inc()

@@ -219,18 +219,28 @@ class ProbesPolicy(Policy):
 class SloPolicy(Policy):
     """What the operator promises; exported for alerts."""
 
-    first_token_s: Seconds = 3.0
-    availability: float = Field(default=0.999, gt=0, le=1)
+    first_token_s: Seconds = Field(
+        default=3.0, description="To the first content of a stream, or to the whole of an answer."
+    )
+    first_token_share: float = Field(
+        default=0.95, gt=0, le=1, description="Of the answers, how many are so soon."
+    )
+    availability: float = Field(
+        default=0.999, gt=0, le=1, description="Of the requests, how many are answered."
+    )
 
 
 class MetricsPort(Policy):
-    """Serve `/metrics` on a port of its own."""
+    """Serve `/metrics` on a port of its own, to everybody who reaches that."""
 
     port: int = Field(ge=1, le=65_535)
+    host: str | None = Field(
+        default=None, min_length=1, description="To listen on; none is the server's own."
+    )
 
 
 class MetricsPolicy(Policy):
-    """Who may read `/metrics`: everybody, or whoever has a key."""
+    """Who may read `/metrics`: everybody, whoever has a key, or whoever reaches a port."""
 
     access: Literal["open", "key"] | MetricsPort = "open"
 

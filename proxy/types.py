@@ -144,6 +144,21 @@ class TargetTimeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class Trust:
+    """Whose certificates a target may show: those that `authorities` have signed, or anybody's."""
+
+    digest: str  # of the authorities
+    authorities: str = field(default="", compare=False, repr=False)  # PEM, as it stands in a file
+
+    @property
+    def anybody(self) -> bool:
+        return not self.authorities
+
+
+ANYBODY = Trust("")
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """One deployment: a place where a public model name can be called."""
 
@@ -165,6 +180,7 @@ class Target:
     tpm: int | None = None
     max_parallel: int | None = None
     drop_params: bool | None = None
+    trust: Trust | None = None  # what `ssl_verify` says; None is the usual
     missing: str | None = None  # the unset variable that leaves this target unconfigured
     info: Json = field(default_factory=dict)  # its `model_info`
     facts: ModelFacts = UNKNOWN  # its price and limits; under a wildcard, once it has a name

@@ -33,6 +33,7 @@ from proxy.metrics import Metrics
 from proxy.policy import MobiusPolicy
 from proxy.quota import Quota
 from proxy.replies import Chunk, ChunkStream, Completion, Reply
+from proxy.resume import Resume
 from proxy.retry import Kind
 from proxy.snapshot import Snapshot
 from proxy.store import Closed, LedgerUnavailable, Opened
@@ -425,6 +426,7 @@ class Bench:
         )
         self.gateway = Gateway(
             attempts=self.attempts,
+            resume=Resume(self.attempts, self.metrics, self.clock),
             quota=self.quota,
             metrics=self.metrics,
             log=Log(self.log_lines.append, self.clock),

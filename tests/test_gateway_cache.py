@@ -11,6 +11,7 @@ from proxy.gateway import Gateway
 from proxy.log import Log
 from proxy.policy import MobiusPolicy
 from proxy.replies import Completion
+from proxy.resume import Resume
 from proxy.snapshot import Snapshot
 from proxy.store.memory_cache import MemoryCache
 from proxy.types import Call, Surface, Tally
@@ -24,6 +25,7 @@ class Cached:
         self.bench = Bench({"a": list(answers)})
         self.gateway = Gateway(
             attempts=self.bench.attempts,
+            resume=Resume(self.bench.attempts, self.bench.metrics, self.bench.clock),
             quota=self.bench.quota,
             cache=Cache(MemoryCache(self.bench.clock, most_bytes=10**6), self.bench.clock),
             metrics=self.bench.metrics,

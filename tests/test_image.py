@@ -68,7 +68,7 @@ def test_compose_mounts_what_is_there_and_stops_later_than_the_grace_ends() -> N
     services = compose()
     mounts = [mount for service in services.values() for mount in service["volumes"]]
     files = [mount.split(":")[0] for mount in mounts if mount.startswith(".")]
-    assert len(files) == 2
+    assert len(files) == 3
     assert all((ROOT / "config" / file).is_file() for file in files)
     assert int(services["mobius"]["stop_grace_period"].removesuffix("s")) > MobiusPolicy().grace
 

@@ -79,6 +79,9 @@ def test_a_counter_counts_since_the_first_of_them_began() -> None:
         ("mobius_quota_remaining", 1),
         ("mobius_provider_remaining", 1),
         ("mobius_provider_limit", 3),
+        ("mobius_slo_first_token_seconds", 3),
+        ("mobius_slo_first_token_share", 1),
+        ("mobius_slo_availability", 1),
     ],
 )
 def test_each_gauge_is_taken_together_in_its_own_way(name: str, expected: float) -> None:

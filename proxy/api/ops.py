@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from proxy.api.apart import APART
 from proxy.api.deps import state_of
 from proxy.api.render import answer, answer_json
 from proxy.api.small import caller_of
 from proxy.errors import WorkersSilent
 from proxy.everyone import Silent
+from proxy.policy import MetricsPort
 
 
 async def liveness(request: Request) -> Response:
@@ -53,10 +56,18 @@ async def health(request: Request) -> Response:
 
 
 async def metrics(request: Request) -> Response:
+    """
+    Answer with the numbers of all workers.
+
+    A port of its own is taken at the start alone. A file that names one since then does not want
+    them open here, so that they need a key until the next start.
+    """
     state = state_of(request.scope)
     access = state["snapshots"].current.policy.metrics.access
-    if access != "open":
-        # Nothing listens on a port of its own yet. Whoever wants one does not want them open here.
+    by_port = APART in request.scope
+    if isinstance(access, MetricsPort) and request.app.state.metrics_ports and not by_port:
+        raise HTTPException(404)
+    if access == "key" or (access != "open" and not by_port):
         caller_of(request)
     meters = state["metrics"]
     try:

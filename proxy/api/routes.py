@@ -96,7 +96,12 @@ def routes() -> list[BaseRoute]:
 
 
 def install(app: FastAPI) -> None:
-    """Let `app` answer at every address of the table, with an envelope for every error."""
+    """
+    Let `app` answer at every address of the table, with an envelope for every error.
+
+    A server that takes ports for `/metrics` alone puts them in `app.state.metrics_ports`.
+    """
+    app.state.metrics_ports = frozenset()
     app.router.routes.extend(routes())
     app.router.redirect_slashes = False
     for kind in (ProxyError, HTTPException, RequestValidationError, Exception):

@@ -23,7 +23,7 @@ from proxy.cli import server
 from proxy.cli.ask import NoServer, ask
 from proxy.cli.cache_key import add_cache_key
 from proxy.cli.guard import guarded
-from proxy.cli.listen import CannotListen, bound
+from proxy.cli.listen import CannotListen, apart, bound
 from proxy.cli.live import ask_all
 from proxy.cli.options import DEFAULT, add_command, add_server, key_of
 from proxy.cli.report import print_plan, print_rings
@@ -87,19 +87,23 @@ def _serve(args: argparse.Namespace) -> int:
     asyncio.run(check_ledger(config.snapshot.policy, SystemClock()))
     check_place(config, SystemClock())
     options = {name: value for name in PASSED_ON if (value := getattr(args, name)) is not None}
-    if several:
-        with bound(args.host, args.port) as listeners:
-            order = Order(
-                config=str(args.config),
-                listeners=[each.fileno() for each in listeners],
-                loopback=loopback,
-                redis=config.redis is not None,
-                options=options,
-            )
-            return supervise(order, workers=args.workers)
-    app = create_app(args.config, config, environ=environ, load=load)
-    with bound(args.host, args.port) as listeners:
-        return server.run(app, listeners, **options)
+    access = config.snapshot.policy.metrics.access
+    with (
+        bound(args.host, args.port) as listeners,
+        apart(access, args.host, listeners) as for_metrics,
+    ):
+        if not several:
+            app = create_app(args.config, config, environ=environ, load=load)
+            return server.run(app, listeners, apart=for_metrics, **options)
+        order = Order(
+            config=str(args.config),
+            listeners=[each.fileno() for each in listeners],
+            apart=[each.fileno() for each in for_metrics],
+            loopback=loopback,
+            redis=config.redis is not None,
+            options=options,
+        )
+        return supervise(order, workers=args.workers)
 
 
 def leave(ended: SystemExit) -> NoReturn:

@@ -6,8 +6,8 @@ head of an answer in one piece with what follows, and word of a client that leav
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Collection
+from typing import Self, cast
 
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import (
@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from proxy.api.apart import Apart
 from proxy.api.conversation import DEPARTURE
 from proxy.api.outbound import WHOLE
 from proxy.api.render import error_body
@@ -39,10 +40,18 @@ class BoundedProtocol(HttpToolsProtocol):
     _held_bytes = 0
     _went_on = False
     _leaving: Callable[[], object] | None = None
+    _apart: Collection[int] = ()
+
+    @classmethod
+    def apart(cls, ports: Collection[int]) -> type[Self]:
+        """Return one for which `/metrics` is all there is at these ports."""
+        return type(cls.__name__, (cls,), {"_apart": ports})
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         corked = Corked(cast(asyncio.Transport, transport), self.loop)
         super().connection_made(cast(asyncio.Transport, corked))
+        if self.server is not None and self.server[1] in self._apart:
+            self.app = cast(ASGI3Application, Apart(self.config.loaded_app))
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

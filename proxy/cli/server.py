@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 import uvicorn
@@ -46,8 +46,11 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         heap.keep()
         if self.started and sockets:
-            for url in urls(sockets, tls=self.config.is_ssl):
-                self._say("listening", url=url)
+            apart: frozenset[int] = self._app.state.metrics_ports
+            for listener in sockets:
+                (url,) = urls([listener], tls=self.config.is_ssl)
+                metrics = listener.getsockname()[1] in apart
+                self._say("listening_for_metrics" if metrics else "listening", url=url)
 
     @property
     def _say(self) -> Callable[..., None]:
@@ -96,17 +99,22 @@ def run(
     app: FastAPI,
     listeners: list[socket.socket],
     *,
+    apart: Sequence[socket.socket] = (),
     kind: Callable[[uvicorn.Config, FastAPI], Server] = Server,
     **options: object,
 ) -> int:
     """
     Serve `app` on `listeners` until a signal; `options` are uvicorn's. Returns the exit code.
 
+    On the listeners `apart` there is `/metrics`, and on the others there is not.
+
     Raises CannotListen when the files for TLS cannot be used.
     """
+    ports = frozenset(each.getsockname()[1] for each in apart)
+    app.state.metrics_ports = ports
     config = uvicorn.Config(
         app,
-        http=BoundedProtocol,
+        http=BoundedProtocol.apart(ports) if ports else BoundedProtocol,
         log_level="warning",
         interface="asgi3",
         proxy_headers=False,  # who has asked from where is asked of few requests: see below
@@ -124,7 +132,7 @@ def run(
         raise CannotListen(f"--ssl-certfile, --ssl-keyfile: {error}") from error
     server = kind(config, app)
     try:
-        server.run(listeners)
+        server.run([*listeners, *apart])
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return 0 if server.started else 1

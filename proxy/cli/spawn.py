@@ -33,6 +33,7 @@ class Order:
 
     config: str
     listeners: Sequence[int]  # file descriptors
+    apart: Sequence[int]  # likewise, for the metrics
     loopback: bool  # a file without any key will do
     redis: bool  # there is one to share
     options: Mapping[str, Any]  # uvicorn's
@@ -93,7 +94,7 @@ async def spawn(order: Order, number: int, answer: Answer) -> Spawned:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-c", CODE, ROOT, f"worker {number}"),
             stdin=theirs.fileno(),
-            pass_fds=list(order.listeners),
+            pass_fds=[*order.listeners, *order.apart],
         )
     await asyncio.get_running_loop().sock_sendall(ours, orjson.dumps(asdict(order)) + b"\n")
     return Spawned(process, await Line(answer).open(ours))

@@ -107,7 +107,8 @@ def _work() -> int:
     app = create_app(path, config, environ=environ, load=load, everyone=workers)
     listeners = [socket.socket(fileno=each) for each in order.listeners]
     kind = partial(WorkerServer, end=end, workers=workers)
-    return server.run(app, listeners, kind=kind, **order.options)
+    apart = [socket.socket(fileno=each) for each in order.apart]
+    return server.run(app, listeners, apart=apart, kind=kind, **order.options)
 
 
 def _begin() -> tuple[socket.socket, Order]:

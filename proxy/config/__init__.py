@@ -153,6 +153,7 @@ def _above(
         timeout_s=settings.seconds("timeout", "request_timeout"),
         stream_timeout_s=settings.seconds("stream_timeout"),
         drop_params=settings.drop_params(),
+        trust=settings.trust(),
         credentials=_credentials(reader, root),
         catalogue=catalogue,
         lanes=policy.lanes,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import typing
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,8 +11,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from proxy.allowance import Allowances
-from proxy.config.names import NOT_YET, NOT_YET_VALUES, nearest
-from proxy.config.remarks import Place, shown
+from proxy.config.names import nearest
+from proxy.config.remarks import shown
 from proxy.config.sections import Reader, note_literal
 from proxy.config.source import Fields, Items, Leaf, Tree
 from proxy.policy import KeyPolicy, MobiusPolicy
@@ -60,10 +59,6 @@ def read_policy(reader: Reader, tree: Tree | None) -> MobiusPolicy:
         return MobiusPolicy()
     if len(reader.findings.errors) > errors:
         return MobiusPolicy()
-    same = {name for name in fields.entries if getattr(policy, name) == getattr(DEFAULTS, name)}
-    for name, place, leaf in _walk(fields, "mobius"):
-        if name.split(".")[1] not in same:
-            _check_not_yet(reader, name, place, leaf)
     return policy
 
 
@@ -207,22 +202,6 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
         return annotation
     found = (_model_in(inner) for inner in typing.get_args(annotation))
     return next((model for model in found if model is not None), None)
-
-
-def _walk(fields: Fields, prefix: str) -> Iterator[tuple[str, Place, Leaf | None]]:
-    """Yield each setting's dotted name (those of a list's entries alike), place and value."""
-    for name, tree in fields.entries.items():
-        path = f"{prefix}.{name}"
-        yield path, fields.places[name], tree if isinstance(tree, Leaf) else None
-        for inner in tree.items if isinstance(tree, Items) else (tree,):
-            if isinstance(inner, Fields):
-                yield from _walk(inner, path)
-
-
-def _check_not_yet(reader: Reader, name: str, place: Place, leaf: Leaf | None) -> None:
-    value = leaf.value if leaf else None
-    if name in NOT_YET or (value is not None and NOT_YET_VALUES.get(name) == value):
-        reader.findings.warn(place, f"{name} is accepted; this version does not act on it yet")
 
 
 def _key_entries(tree: Tree | None) -> list[Fields]:

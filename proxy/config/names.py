@@ -39,8 +39,8 @@ SETTINGS = words(
     """
     allowed_fails cache cache_params content_policy_fallbacks context_window_fallbacks cooldown_time
     default_fallbacks drop_params fallbacks model_group_alias num_retries redis_db redis_host
-    redis_password redis_port redis_url request_timeout retry_after routing_strategy stream_timeout
-    timeout
+    redis_password redis_port redis_url request_timeout retry_after routing_strategy ssl_verify
+    stream_timeout timeout
     """
 )
 
@@ -51,8 +51,8 @@ DEPLOYMENT = frozenset({"model_name", "litellm_params", "model_info"})
 ACTED = words(
     """
     api_base api_key base_url custom_llm_provider drop_params litellm_credential_name
-    max_parallel_requests mock_response model num_retries order request_timeout rpm stream_timeout
-    timeout tpm weight
+    max_parallel_requests mock_response model num_retries order request_timeout rpm ssl_verify
+    stream_timeout timeout tpm weight
     """
 )
 
@@ -69,7 +69,7 @@ HANDED = words(
     gigachat_access_token gigachat_auth_url gigachat_scope headers hf_model_name
     merge_reasoning_content_in_choices mock_timeout model_config organization project
     provider_specific_header region_name roles
-    sagemaker_base_url ssl_verify supports_system_message tenant_id tiered_pricing
+    sagemaker_base_url supports_system_message tenant_id tiered_pricing
     use_chat_completions_api use_xai_oauth user_continue_message
     """
 )
@@ -80,19 +80,6 @@ PRICE_WORDS = ("cost", "uplift")
 
 # What LiteLLM resolves itself at the time of use: a pointer is left as it is written.
 POINTERS = frozenset({"anthropic_issuer_signing_key_ref", "anthropic_keycloak_client_secret_ref"})
-
-# Accepted and validated, but no room of this version acts on it: the file gets a warning. Whoever
-# builds the room deletes the row.
-NOT_YET = words(
-    """
-    mobius.metrics.access.port mobius.slo
-    """
-)
-# litellm_params of which people expect more than is done with them.
-NOT_YET_PARAMS = {
-    "ssl_verify": "is accepted; this version does not act on it yet",
-}
-NOT_YET_VALUES = {"mobius.on_midstream": "continue"}
 
 
 def is_price(name: str) -> bool:

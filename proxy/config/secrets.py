@@ -38,6 +38,7 @@ class Secrets:
     environ: Mapping[str, str] = field(repr=False)
     files: dict[Path, None] = field(default_factory=dict)  # in the order they were met
     values: set[str] = field(default_factory=set, repr=False)
+    contents: dict[Path, str] = field(default_factory=dict)  # a hash, of what is read whole
     _found: dict[str, Found] = field(default_factory=dict, repr=False)
 
     def find(self, name: str) -> Found:
@@ -54,8 +55,9 @@ class Secrets:
         return next((each for each in found if each.value is not None), found[0])
 
     def fingerprint(self) -> str:
-        """Return a hash that changes when a variable that this load asked for changes."""
+        """Return a hash that changes when a variable or a file that this load read changes."""
         pairs = sorted((name, found.value or "") for name, found in self._found.items())
+        pairs += sorted((str(path), digest) for path, digest in self.contents.items())
         return hashlib.sha256(repr(pairs).encode()).hexdigest()
 
     def mounted(self) -> dict[str, bool]:

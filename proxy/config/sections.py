@@ -11,8 +11,8 @@ from proxy.config.remarks import Findings, Place, shown
 from proxy.config.secrets import PLACEHOLDERS, Secrets, variable
 from proxy.config.source import Fields, Items, Leaf, Scalar, Tree
 
-_SWITCHES = {"true": True, "false": False, "on": True, "off": False, "yes": True, "no": False,
-             "1": True, "0": False}  # fmt: skip
+SWITCHES = {"true": True, "false": False, "on": True, "off": False, "yes": True, "no": False,
+            "1": True, "0": False}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class Reader:
         value = self.scalar(tree, what)
         if tree is None or value is None or isinstance(value, bool):
             return value if isinstance(value, bool) else None
-        known = _SWITCHES.get(str(value).lower())
+        known = SWITCHES.get(str(value).lower())
         if known is None:
             self.findings.error(tree.place, f"{what} takes true or false")
         return known

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
-from proxy.config.names import GENERAL, NOT_YET, SECTIONS, SETTINGS, known, nearest
-from proxy.config.remarks import Place, shown
+from proxy.config.names import GENERAL, SECTIONS, SETTINGS, known, nearest
+from proxy.config.remarks import shown
 from proxy.config.sections import Reader, note_literal
 from proxy.config.source import Fields, Leaf, Tree
+from proxy.config.trust import read_trust
 from proxy.policy import MobiusPolicy, RedisSettings
 from proxy.store.redis_address import RedisAddressInvalid, check_url
-from proxy.types import Strategy
+from proxy.types import Strategy, Trust
 
 T = TypeVar("T")
 Read: TypeAlias = Callable[[Reader, Tree | None, str], T | None]
@@ -127,6 +128,11 @@ class Settings:
     def drop_params(self) -> bool | None:
         return self.first(["drop_params"], self.reader.switch)
 
+    def trust(self) -> Trust | None:
+        """Return whose certificates are trusted where a deployment does not say it."""
+        read = [read_trust(self.reader, tree, what) for tree, what in self.each("ssl_verify")]
+        return read[0] if read else None
+
     def redis(self) -> RedisSettings | None:
         """Return where the shared state is; None when no setting says so."""
         reader = self.reader
@@ -200,18 +206,13 @@ def check_names(reader: Reader, section: str, fields: Fields, *, acted: frozense
     names = acted | known(section)
     for name, place in fields.places.items():
         if name in acted:
-            _check_not_yet(reader, f"{section}.{name}", place)
-        elif name in names:
+            continue
+        if name in names:
             reader.findings.warn(
                 place, f"{section}.{name} is known to LiteLLM; Mobius does not act on it"
             )
         elif not reader.unknown(name, place, names, where=section):
             reader.findings.warn(place, f"{section}.{shown(name)} is not known; it is ignored")
-
-
-def _check_not_yet(reader: Reader, name: str, place: Place) -> None:
-    if name in NOT_YET:
-        reader.findings.warn(place, f"{name} is accepted; this version does not act on it yet")
 
 
 def read_later(reader: Reader, tree: Tree | None, what: str, read: Read[T]) -> T | None:

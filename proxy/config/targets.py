@@ -16,7 +16,6 @@ from proxy.config.names import (
     COMPLETION,
     DEPLOYMENT,
     HANDED,
-    NOT_YET_PARAMS,
     POINTERS,
     is_handed,
     is_price,
@@ -28,11 +27,12 @@ from proxy.config.providers import CUSTOMS, split_model
 from proxy.config.remarks import Place, shown
 from proxy.config.sections import Reader, note_literal
 from proxy.config.source import Fields, Items, Leaf, Tree
+from proxy.config.trust import read_trust
 from proxy.facts import Catalogue, Stated
 from proxy.policy import FIRST_TOKEN_S, Timeouts
 from proxy.pricing import is_known_price
 from proxy.snapshot import NOTHING_KNOWN, identity_of
-from proxy.types import Target, TargetTimeouts
+from proxy.types import Target, TargetTimeouts, Trust
 
 REGION_NAMES = {
     "bedrock": ("aws_region_name",),
@@ -49,6 +49,7 @@ class Above:
     timeout_s: float | None = None
     stream_timeout_s: float | None = None
     drop_params: bool | None = None
+    trust: Trust | None = None
     credentials: Mapping[str, Fields] = field(default_factory=dict)
     catalogue: Catalogue = NOTHING_KNOWN
     lanes: Mapping[str, str] = field(default_factory=dict)  # by label, group, or provider
@@ -152,8 +153,6 @@ def _sort(reader: Reader, params: Fields) -> _Params:
     sorted_ = _Params()
     for name, tree in params.entries.items():
         place = params.places[name]
-        if name in NOT_YET_PARAMS:
-            reader.findings.warn(place, f"litellm_params.{name} {NOT_YET_PARAMS[name]}")
         if name in ACTED:
             sorted_.acted[name] = tree
         elif name in COMPLETION:
@@ -244,6 +243,7 @@ def _build(
         order=order or 0,
         **_limits(reader, acted),
         drop_params=above.drop_params if drop is None else drop,
+        trust=read_trust(reader, acted.get("ssl_verify"), "ssl_verify", above=above.trust),
         missing=reader.missing[0] if reader.missing else None,
         info=info,
         facts=facts,

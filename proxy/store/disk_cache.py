@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -52,7 +52,7 @@ class DiskCache:
     def __init__(self, folder: str, clock: Clock, *, most_bytes: int) -> None:
         """Raises CannotKeep where nothing can be kept in that folder."""
         self._most_bytes = most_bytes
-        self._patience = Patience(clock)
+        self._patience = Patience(clock, self._turn_of_thread)
         self._turn = asyncio.Lock()
         # One thread: the library has a connection for each, and closes that of its caller only.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="answers on disk")
@@ -114,6 +114,9 @@ class DiskCache:
             return self._cache.get(key)
         except ValueError:  # a pickle, or no text where there should be one
             return None
+
+    def _turn_of_thread(self) -> Awaitable[None]:
+        return asyncio.get_running_loop().run_in_executor(self._pool, lambda: None)
 
     async def _ask(self, work: Callable[[], T], otherwise: T) -> T:
         loop = asyncio.get_running_loop()

@@ -22,34 +22,53 @@ class Failed(Exception):
 
 
 class Patience:
-    """Asks, and remembers for how long it is of no use to ask."""
+    """
+    Asks, until that fails; then nobody waits any more until a probe has found the place back.
 
-    def __init__(self, clock: Clock, timeout_s: float = TIMEOUT_S) -> None:
+    `probe` is the least that can be asked of it. It is sent when somebody would have asked, at most
+    once a second.
+    """
+
+    def __init__(
+        self, clock: Clock, probe: Callable[[], Awaitable[object]], timeout_s: float = TIMEOUT_S
+    ) -> None:
         self._clock = clock
+        self._probe = probe
         self._timeout_s = timeout_s
-        self._again_s = 0.0  # not asked before this moment
+        self._again_s = 0.0  # not probed before this moment
         self._failing = False
+        self._probing: asyncio.Task[None] | None = None
 
     async def ask(self, ask: Callable[[], Awaitable[T]], *, longer_s: float = 0.0) -> T:
-        """Return the reply, which may take so much longer. Raises Failed, at once in a rest."""
-        now_s = self._clock.now()
-        if now_s < self._again_s:
-            raise Failed
+        """Return the reply, which may take so much longer. Raises Failed; at once if it is gone."""
         if self._failing:
-            # One finds out whether it is back; the others are not to wait for that.
-            self._again_s = now_s + REST_S
+            if self._probing is None and self._clock.now() >= self._again_s:
+                self._probing = asyncio.create_task(self._find_out(), name="find out what is back")
+            raise Failed
         try:
-            reply = await _in_time(ask, self._timeout_s + longer_s)
+            return await _in_time(ask, self._timeout_s + longer_s)
         except ResponseError as exc:
             # It answers: it is full, or this value is of another kind. Others may well be found.
-            self._failing, self._again_s = False, 0.0
             raise Failed from exc
         except Exception as exc:
             # Whatever it is: clients let out more than their own errors when a reply is garbled.
-            self._failing, self._again_s = True, self._clock.now() + REST_S
+            self._fails()
             raise Failed from exc
-        self._failing, self._again_s = False, 0.0
-        return reply
+
+    async def _find_out(self) -> None:
+        try:
+            await _in_time(self._probe, self._timeout_s)
+        except ResponseError:
+            self._failing = False
+        except Exception:
+            self._fails()
+        else:
+            self._failing = False
+        finally:
+            self._probing = None
+
+    def _fails(self) -> None:
+        self._failing, self._again_s = True, self._clock.now() + REST_S
 
 
 async def _in_time(ask: Callable[[], Awaitable[T]], timeout_s: float) -> T:

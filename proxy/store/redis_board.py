@@ -86,7 +86,7 @@ class RedisBoard:
         self._client = client
         self._most_bytes = most_bytes
         self._prefix = f"mobius:flight:{namespace}:" if namespace else "mobius:flight:"
-        self._patience = Patience(clock, timeout_s)
+        self._patience = Patience(clock, client.ping, timeout_s)
         self._ids = Ids(token_hex(8))
         self._leader_ms = LEADER_MS + int(max(0.0, timeout_s - TIMEOUT_S) * 1000)
 

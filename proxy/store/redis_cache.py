@@ -43,7 +43,7 @@ class RedisCache:
         self._client = client
         self._prefix = f"{PREFIX}{namespace}:" if namespace else PREFIX
         self._most_bytes = most_bytes
-        self._patience = Patience(clock, timeout_s)
+        self._patience = Patience(clock, client.ping, timeout_s)
         # One byte more than it may take says that it takes too much.
         self._finder = Finder(client, self._patience, most_bytes=most_bytes + HEADROOM_BYTES)
 

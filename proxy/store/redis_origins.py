@@ -51,7 +51,7 @@ class RedisOrigins:
         self._client = client
         self._clock = clock
         self._most = most
-        self._patience = Patience(clock)
+        self._patience = Patience(clock, client.ping)
 
     async def find(self, key: str) -> Origin | None:
         try:

@@ -16,6 +16,7 @@ from typing import Protocol, TypeAlias, cast
 
 import httptools
 
+from proxy.types import Trust
 from proxy.waiting import Waiting
 
 # What is read ahead of a slow reader is this, and one read of the loop's (256 KiB) at most.
@@ -29,7 +30,8 @@ CROSSING_S = 1.0
 LEAST_STATUS = 200  # what is below is said before the answer itself (RFC 9110, section 15.2)
 
 
-Origin: TypeAlias = tuple[str, str, int]  # scheme, host, port
+# Scheme, host, port, and whose certificate it may show.
+Origin: TypeAlias = tuple[str, str, int, Trust | None]
 
 
 class Body(Protocol):

@@ -85,6 +85,7 @@ class Exchange:
                     _headers(written),
                     connect_s=target.timeouts.connect_s,
                     waiting=waiting,
+                    trust=target.trust,
                 )
                 try:
                     reply = await self._read(answer, target, call, written, waiting)

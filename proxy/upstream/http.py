@@ -19,6 +19,7 @@ from yarl import URL
 
 from proxy.errors import UpstreamFailure
 from proxy.retry import Kind
+from proxy.types import Trust
 from proxy.upstream.connection import Body
 from proxy.upstream.pool import Pool
 from proxy.upstream.unpack import ENCODINGS, Unpacker
@@ -64,6 +65,7 @@ class Http:
         connect_s: float,
         waiting: Waiting,
         method: str = "POST",
+        trust: Trust | None = None,
     ) -> Answer:
         """Return what was answered, of any status, its body not yet read; else UpstreamFailure."""
         try:
@@ -78,10 +80,17 @@ class Http:
                     connect_s=connect_s,
                     waiting=waiting,
                     method=method,
+                    trust=trust,
                 )
             else:
                 arriving = await self._pool.post(
-                    url, body, headers, connect_s=connect_s, waiting=waiting, method=method
+                    url,
+                    body,
+                    headers,
+                    connect_s=connect_s,
+                    waiting=waiting,
+                    method=method,
+                    trust=trust,
                 )
         except TimeoutError as exc:
             raise UpstreamFailure("no connection in time", kind=Kind.UNREACHABLE) from exc

@@ -57,6 +57,7 @@ class Listing:
             stream=False,
             waiting=Waiting(self._clock.now),
             transport=self._sdk.transport,
+            trust=target.trust,
             fixed=headers_of(target),
             secrets=secrets_of(target),
         )

@@ -17,10 +17,11 @@ from functools import lru_cache
 from typing import Any
 
 import aiohappyeyeballs
-import httpx
 from yarl import URL
 
+from proxy.types import Trust
 from proxy.upstream.connection import Arrival, Body, Connection, Origin
+from proxy.upstream.tls import context_of
 from proxy.waiting import Waiting
 
 HEADS = 1024  # that are remembered
@@ -39,7 +40,7 @@ class Pool:
         self._keep_alive_s = keep_alive_s
         self._idle: defaultdict[Origin, list[Connection]] = defaultdict(list)
         self._open: set[Connection] = set()
-        self._tls: ssl.SSLContext | None = None
+        self._tls: dict[Trust | None, ssl.SSLContext] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
         self._lookups: dict[tuple[str, int], asyncio.Future[Any]] = {}
@@ -53,6 +54,7 @@ class Pool:
         connect_s: float,
         waiting: Waiting,
         method: str = "POST",
+        trust: Trust | None = None,
     ) -> Arrival:
         """
         Send `body`, by another method where one is named, and return what arrives, its head already
@@ -66,7 +68,7 @@ class Pool:
             _head(method, url, tuple(headers.items())),
             length,
         )
-        origin = (url.scheme, url.raw_host or "", url.port or 0)
+        origin = (url.scheme, url.raw_host or "", url.port or 0, trust)
         connection = self._waiting(origin)
         if connection is None:
             async with asyncio.timeout(connect_s):
@@ -128,7 +130,7 @@ class Pool:
         self._sweeper = again
 
     async def _connect(self, origin: Origin) -> Connection:
-        scheme, host, port = origin
+        scheme, host, port, trust = origin
         loop = asyncio.get_running_loop()
         found = await self._addresses(host, port)
         held = await aiohappyeyeballs.start_connection(
@@ -138,7 +140,7 @@ class Pool:
             held.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             held.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             _, connection = await loop.create_connection(
-                lambda: Connection(origin, self), sock=held, **self._security(scheme, host)
+                lambda: Connection(origin, self), sock=held, **self._security(scheme, host, trust)
             )
         except BaseException:
             held.close()
@@ -164,13 +166,12 @@ class Pool:
         if not done.cancelled():
             done.exception()  # heard, also where everybody has left meanwhile
 
-    def _security(self, scheme: str, host: str) -> dict[str, Any]:
+    def _security(self, scheme: str, host: str, trust: Trust | None) -> dict[str, Any]:
         if scheme != "https":
             return {}
-        if self._tls is None:
-            # The certificates that the other lane trusts; slim images have none of their own.
-            self._tls = httpx.create_ssl_context()
-        return {"ssl": self._tls, "server_hostname": host}
+        if trust not in self._tls:
+            self._tls[trust] = context_of(trust)
+        return {"ssl": self._tls[trust], "server_hostname": host}
 
 
 async def _poured(connection: Connection, head: bytes, body: Body, waiting: Waiting) -> Arrival:

@@ -7,14 +7,16 @@ proxy wants to see of a URL.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 
 import aiohttp
-import httpx
 from yarl import URL
 
+from proxy.types import Trust
 from proxy.upstream.connection import BUFFER_BYTES, Body, ConnectionBroken
 from proxy.upstream.pool import KEEP_ALIVE_S
+from proxy.upstream.tls import context_of
 from proxy.waiting import Waiting
 
 PIECE_BYTES = 64 * 1024
@@ -26,10 +28,9 @@ class Proxied:
     """Owns its connections, which `aclose` closes."""
 
     def __init__(self) -> None:
+        self._tls: dict[Trust | None, ssl.SSLContext] = {}
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=httpx.create_ssl_context()
-            ),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             read_bufsize=BUFFER_BYTES // 2,  # it holds twice that
@@ -47,10 +48,13 @@ class Proxied:
         connect_s: float,
         waiting: Waiting,
         method: str = "POST",
+        trust: Trust | None = None,
     ) -> Response:
         """Send `body`; return the answer, its head already there. Raises as `Pool.post` does."""
         if not isinstance(body, bytes):
             headers = {**headers, "content-length": str(body.size_bytes)}
+        if trust not in self._tls:
+            self._tls[trust] = context_of(trust)
         asking = self._session.request(
             method,
             url,
@@ -58,6 +62,7 @@ class Proxied:
             headers=headers,
             allow_redirects=False,
             proxy=proxy,
+            ssl=self._tls[trust],  # by which its connections are kept apart too
             timeout=aiohttp.ClientTimeout(total=None, connect=connect_s),
         )
         try:

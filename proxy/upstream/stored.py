@@ -85,6 +85,7 @@ class Stored:
             connect_s=target.timeouts.connect_s,
             waiting=Waiting(self._clock.now),
             method=method,
+            trust=target.trust,
         )
         if 200 <= answer.status < 300:
             return answer

@@ -61,6 +61,7 @@ class Unified:
             stream=streamed,
             waiting=waiting,
             transport=self._sdk.transport,
+            trust=target.trust,
             error=self._sdk.error,
             respelt=streamed and not written.native,
             kept=streamed and written.native and call.surface is not Surface.CHAT,

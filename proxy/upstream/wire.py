@@ -24,8 +24,10 @@ from proxy import sse
 from proxy.clock import Clock
 from proxy.errors import UpstreamFailure
 from proxy.retry import Kind
+from proxy.types import Trust
 from proxy.upstream import failures
 from proxy.upstream.answer import Answer
+from proxy.upstream.tls import context_of
 from proxy.waiting import Waiting
 
 ERROR_BODY_LIMIT = 64 * 1024
@@ -52,6 +54,7 @@ class Wire:
     stream: bool
     waiting: Waiting  # for the provider's socket
     transport: Transport | None = None
+    trust: Trust | None = None  # whose certificate the provider may show
     error: type[WireError] = WireError  # what LiteLLM is told a failure with
     respelt: bool = False  # LiteLLM reads the events, so they are spelt as it reads them rightly
     kept: bool = False  # the events are ours to read: LiteLLM sees none
@@ -125,8 +128,8 @@ class Transport(httpx.AsyncBaseTransport):
         """`proxies` by scheme or `all`, and `no` for hosts without, as the environment has them."""
         self._clock = clock
         self._proxies = proxies
-        # By the proxy's address; None is the way without.
-        self._ways: dict[str | None, httpx.AsyncHTTPTransport] = {}
+        # By the proxy's address, None being the way without, and by who is trusted.
+        self._ways: dict[tuple[str | None, Trust | None], httpx.AsyncHTTPTransport] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         wire = WIRE.get()
@@ -171,7 +174,7 @@ class Transport(httpx.AsyncBaseTransport):
 
     async def _send(self, request: httpx.Request, wire: Wire) -> httpx.Response:
         try:
-            asking = self._way(request.url).handle_async_request(request)
+            asking = self._way(request.url, wire.trust).handle_async_request(request)
             return await wire.waiting.through(asking)
         except httpx.ConnectTimeout as exc:
             raise wire.fail("no connection in time", Kind.UNREACHABLE) from exc
@@ -197,22 +200,23 @@ class Transport(httpx.AsyncBaseTransport):
         )
         return wire.error("the provider refused")
 
-    def _way(self, url: httpx.URL) -> httpx.AsyncHTTPTransport:
+    def _way(self, url: httpx.URL, trust: Trust | None) -> httpx.AsyncHTTPTransport:
         """Return the connections to go by: an HTTP proxy's, where one stands for `url`."""
         proxy = self._proxies.get(url.scheme) or self._proxies.get("all")
         if proxy and proxy_bypass_environment(url.host, dict(self._proxies)):
             proxy = None
-        if proxy not in self._ways:
-            self._ways[proxy] = _way(proxy)
-        return self._ways[proxy]
+        way = self._ways.get((proxy, trust))
+        if way is None:
+            way = self._ways[proxy, trust] = _way(proxy, trust)
+        return way
 
     async def aclose(self) -> None:
         for way in self._ways.values():
             await way.aclose()
 
 
-def _way(proxy: str | None) -> httpx.AsyncHTTPTransport:
-    way = httpx.AsyncHTTPTransport(limits=POOL, proxy=proxy)
+def _way(proxy: str | None, trust: Trust | None) -> httpx.AsyncHTTPTransport:
+    way = httpx.AsyncHTTPTransport(verify=context_of(trust), limits=POOL, proxy=proxy)
     pool = way._pool  # there is no argument for the connections that it makes
     create = pool.create_connection
     vars(pool)["create_connection"] = lambda origin: _without_leaks(create(origin))

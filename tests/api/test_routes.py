@@ -180,7 +180,7 @@ async def test_metrics_are_open_unless_the_file_says_otherwise() -> None:
     assert (await closed.get("/metrics", authorization="Bearer sk-web").run()).status == 200
 
 
-async def test_metrics_for_a_port_that_nobody_serves_yet_are_here_for_those_with_a_key() -> None:
+async def test_metrics_for_a_port_that_was_not_taken_are_here_for_those_with_a_key() -> None:
     elsewhere = locked(metrics={"access": {"port": 9090}})
     assert (await elsewhere.get("/metrics").run()).status == 401
     assert (await elsewhere.get("/metrics", authorization="Bearer sk-web").run()).status == 200

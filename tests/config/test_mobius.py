@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from proxy.config.names import NOT_YET
 from tests.config.loading import lines, load_text, mock_model, refusal
 
 MODELS = "model_list:\n" + mock_model("a")
@@ -167,7 +166,7 @@ def test_the_words_for_it_are_taken_without_a_warning(tmp_path: Path) -> None:
         assert config.snapshot.policy.hedge.after == expected
 
 
-def test_what_no_room_acts_on_yet_is_one_table(tmp_path: Path) -> None:
+def test_everything_in_our_own_section_is_acted_on(tmp_path: Path) -> None:
     section = (
         "mobius:\n"
         "  ai: {model: a}\n  cache: {scope: team}\n  hedge: {after: 1}\n"
@@ -177,10 +176,7 @@ def test_what_no_room_acts_on_yet_is_one_table(tmp_path: Path) -> None:
         f"  keys: [{{name: web, key_sha256: {HASH}, limits: {{rpm: 1}}, cache_scope: team}}]\n"
         "  teams: [{name: product, limits: {rpm: 1}}]\n"
     )
-    warned = {
-        warning.text.split(" ")[0] for warning in load_text(tmp_path, MODELS + section).warnings
-    }
-    assert warned == {name for name in NOT_YET if name.startswith("mobius.")}
+    assert load_text(tmp_path, MODELS + section).warnings == ()
 
 
 def test_the_model_behind_the_small_api_is_one_of_the_file(tmp_path: Path) -> None:

@@ -222,3 +222,28 @@ def test_sound_has_the_price_of_the_table_or_that_of_the_file(tmp_path: Path) ->
     assert sound(f"model: openai/gpt-4o-transcribe, {own}")[1] is None
     found, price = sound("model: openai/gpt-4o-transcribe")
     assert (found.second, prompt(price)) == (100_000_000, 2_500_000)
+
+
+def test_a_beginning_is_taken_by_the_claudes_of_the_table_and_by_whom_the_file_names(
+    tmp_path: Path,
+) -> None:
+    def prefills(model: str, info: str = "", more: str = "") -> bool:
+        params = f"{{model: {model}, {KEY}{more}}}"
+        entry = f"{{model_name: a, litellm_params: {params}, model_info: {{{info}}}}}"
+        loaded = load_text(tmp_path, f"model_list: [{entry}]\n", {"K": "x"})
+        assert not [each for each in loaded.warnings if "prefill" in str(each)]
+        return targets(loaded.snapshot, "a")[0].facts.prefills
+
+    stated = "supports_assistant_prefill"
+    assert prefills("anthropic/claude-sonnet-4-5")
+    assert prefills("vertex_ai/claude-sonnet-4-5", more=", vertex_project: p")
+    assert not prefills("anthropic/claude-opus-4-6")  # the table denies it
+    assert not prefills("anthropic/claude-unheard-of")
+    assert not prefills("anthropic/claude-sonnet-4-5", f"{stated}: false")
+    assert not prefills("anthropic/claude-sonnet-4-5", more=", mock_response: hi")
+    assert prefills("anthropic/claude-unheard-of", f"{stated}: true")
+    assert prefills("openai/vllm", f"{stated}: true")
+    assert not prefills("vercel_ai_gateway/anthropic/claude-haiku-4.5")  # nobody knows
+    # They want a flag beside the message.
+    assert not prefills("mistral/mistral-large-latest")
+    assert not prefills("deepseek/deepseek-chat")

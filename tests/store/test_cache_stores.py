@@ -240,6 +240,13 @@ def test_what_many_look_for_at_once_on_a_disk_is_looked_up_once(tmp_path: Path) 
     asyncio.run(main())
 
 
+async def found_again(store: DiskCache | RedisCache) -> None:
+    """Return once the entry is found: who asks first has it found out in the background."""
+    async with asyncio.timeout(10):
+        while await store.find("a") != ENTRY:  # noqa: ASYNC110  # nothing tells of it
+            await asyncio.sleep(0.005)
+
+
 def test_a_disk_that_hangs_is_a_miss(tmp_path: Path) -> None:
     async def main() -> None:
         clock, go = FakeClock(), threading.Event()
@@ -252,7 +259,7 @@ def test_a_disk_that_hangs_is_a_miss(tmp_path: Path) -> None:
         go.set()
         await asyncio.wrap_future(hung)
         clock.pass_(2)
-        assert await store.find("a") == ENTRY
+        await found_again(store)
         store.close()
 
     asyncio.run(main())
@@ -321,7 +328,7 @@ def test_a_redis_that_is_gone_or_holds_junk_is_a_miss() -> None:
             server.resume()
             assert await store.find("a") is None  # it is not asked for a while
             await clock.sleep(2)
-            assert await store.find("a") == ENTRY
+            await found_again(store)
             await store.aclose()
 
     asyncio.run(main())

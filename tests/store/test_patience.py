@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 import pytest
 from redis.exceptions import ConnectionError as RedisGone
@@ -31,26 +32,98 @@ class Asked:
         return outcome
 
 
-def run(main: Callable[[FakeClock, Patience], Awaitable[None]]) -> None:
+Main: TypeAlias = Callable[[FakeClock, Patience, Asked], Awaitable[None]]
+
+
+def run(main: Main, *probed: Exception | str) -> None:
     async def begin() -> None:
-        clock = FakeClock()
-        await main(clock, Patience(clock))
+        clock, probe = FakeClock(), Asked(*probed)
+        await main(clock, Patience(clock, probe), probe)
 
     asyncio.run(begin())
 
 
+async def fails(patience: Patience, asked: Asked) -> None:
+    with pytest.raises(Failed):
+        await patience.ask(asked)
+
+
+async def turns() -> None:
+    """Let the probe come to its end."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
 @pytest.mark.parametrize("error", [RedisGone(), OSError(), TimeoutError(), EOFError(), KeyError()])
-def test_what_fails_is_not_asked_for_a_while(error: Exception) -> None:
-    async def main(clock: FakeClock, patience: Patience) -> None:
+def test_what_fails_is_not_asked_until_a_probe_finds_it_back(error: Exception) -> None:
+    async def main(clock: FakeClock, patience: Patience, probe: Asked) -> None:
         asked = Asked(error, "yes")
         for _ in range(3):
-            with pytest.raises(Failed):
-                await patience.ask(asked)
-        assert asked.count == 1
+            await fails(patience, asked)
+        assert (asked.count, probe.count) == (1, 0)
         clock.pass_(REST_S)
+        await fails(patience, asked)  # and does not wait for what it brings about
+        await turns()
+        assert await patience.ask(asked) == "yes"
+        assert (asked.count, probe.count) == (2, 1)
+
+    run(main, "PONG")
+
+
+def test_a_probe_that_fails_is_sent_again_a_second_later() -> None:
+    async def main(clock: FakeClock, patience: Patience, probe: Asked) -> None:
+        asked = Asked(RedisGone(), "yes")
+        await fails(patience, asked)
+        clock.pass_(REST_S)
+        for _ in range(3):
+            await fails(patience, asked)
+            await turns()
+        assert probe.count == 1
+        clock.pass_(REST_S)
+        await fails(patience, asked)
+        await turns()
+        assert await patience.ask(asked) == "yes"
+
+    run(main, RedisGone(), "PONG")
+
+
+def test_one_probe_is_sent_at_a_time_and_nobody_waits_for_it() -> None:
+    async def main(clock: FakeClock, patience: Patience, probe: Asked) -> None:
+        asked = Asked(RedisGone(), "yes")
+        await fails(patience, asked)
+        probe.go.clear()
+        for _ in range(3):
+            clock.pass_(REST_S)
+            await fails(patience, asked)
+            await turns()
+        assert probe.count == 1
+        probe.go.set()
+        await turns()
+        assert await patience.ask(asked) == "yes"
+
+    run(main, "PONG")
+
+
+@pytest.mark.parametrize("error", [ResponseError("WRONGTYPE"), OutOfMemoryError()])
+def test_what_answers_and_refuses_is_asked_again_at_once(error: Exception) -> None:
+    async def main(clock: FakeClock, patience: Patience, probe: Asked) -> None:
+        asked = Asked(error, "yes")
+        await fails(patience, asked)
         assert await patience.ask(asked) == "yes"
 
     run(main)
+
+
+def test_a_probe_that_is_refused_was_answered() -> None:
+    async def main(clock: FakeClock, patience: Patience, probe: Asked) -> None:
+        asked = Asked(RedisGone(), "yes")
+        await fails(patience, asked)
+        clock.pass_(REST_S)
+        await fails(patience, asked)
+        await turns()
+        assert await patience.ask(asked) == "yes"
+
+    run(main, ResponseError("NOPERM"))
 
 
 def test_how_long_it_is_asked_is_for_whoever_asks_to_say() -> None:
@@ -60,38 +133,7 @@ def test_how_long_it_is_asked_is_for_whoever_asks_to_say() -> None:
 
     async def main() -> None:
         with pytest.raises(Failed):
-            await Patience(FakeClock(), 0.01).ask(slow)
-        assert await Patience(FakeClock(), 20.0).ask(slow) == "yes"
+            await Patience(FakeClock(), slow, 0.01).ask(slow)
+        assert await Patience(FakeClock(), slow, 20.0).ask(slow) == "yes"
 
     asyncio.run(main())
-
-
-@pytest.mark.parametrize("error", [ResponseError("WRONGTYPE"), OutOfMemoryError()])
-def test_what_answers_and_refuses_is_asked_again_at_once(error: Exception) -> None:
-    async def main(clock: FakeClock, patience: Patience) -> None:
-        asked = Asked(error, "yes")
-        with pytest.raises(Failed):
-            await patience.ask(asked)
-        assert await patience.ask(asked) == "yes"
-
-    run(main)
-
-
-def test_after_a_rest_one_finds_out_and_nobody_waits_for_that() -> None:
-    async def main(clock: FakeClock, patience: Patience) -> None:
-        asked = Asked(RedisGone(), "back", "yes")
-        with pytest.raises(Failed):
-            await patience.ask(asked)
-        clock.pass_(REST_S)
-        asked.go.clear()
-        first = asyncio.create_task(patience.ask(asked))
-        await asyncio.sleep(0)
-        for _ in range(3):
-            with pytest.raises(Failed):
-                await patience.ask(asked)
-        asked.go.set()
-        assert await first == "back"
-        assert await patience.ask(asked) == "yes"
-        assert asked.count == 3
-
-    run(main)

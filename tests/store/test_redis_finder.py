@@ -37,7 +37,7 @@ def run(main: Callable[[Stand], Awaitable[None]]) -> None:
     async def bounded() -> None:
         with redis_server() as server:
             client = open_client(RedisSettings(url=server.url))
-            finder = Finder(client, Patience(SystemClock()), most_bytes=MOST)
+            finder = Finder(client, Patience(SystemClock(), client.ping), most_bytes=MOST)
             try:
                 async with asyncio.timeout(30):
                     await main(Stand(server, client, finder))

@@ -22,7 +22,7 @@ from proxy.waiting import Waiting
 
 pytestmark = pytest.mark.anyio
 
-ORIGIN = ("http", "provider", 80)
+ORIGIN = ("http", "provider", 80, None)
 HEAD, BODY = b"POST / HTTP/1.1\r\ncontent-length: 2\r\n\r\n", b"{}"
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 SIZED = OK + b"content-length: 5\r\n\r\nhello"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import time
@@ -13,6 +14,7 @@ from yarl import URL
 
 from proxy.errors import UpstreamFailure
 from proxy.retry import Kind
+from proxy.types import ANYBODY, Trust
 from proxy.upstream.http import Http
 from proxy.waiting import Waiting
 
@@ -67,3 +69,49 @@ async def test_a_header_that_cannot_be_sent_is_no_fault_of_the_targets() -> None
     assert (found.kind, str(found)) == (
         Kind.DIALECT, "a header of this target holds a line break",
     )  # fmt: skip
+
+
+async def test_through_a_proxy_too_the_certificate_must_be_of_whom_is_trusted() -> None:
+    authority, tls = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(tls)
+    tunnels: list[bytes] = []
+
+    async def provide(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, OSError):
+            while await reader.readuntil(b"\r\n\r\n{}"):
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        writer.close()
+
+    async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tunnels.append((await reader.readuntil(b"\r\n\r\n")).split(b" ")[1])
+        onward = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        await asyncio.gather(pump(reader, onward[1]), pump(onward[0], writer))
+
+    async with (
+        await asyncio.start_server(provide, "127.0.0.1", 0, ssl=tls) as provider,
+        await asyncio.start_server(tunnel, "127.0.0.1", 0) as proxy,
+    ):
+        port = provider.sockets[0].getsockname()[1]
+        http = Http(proxies={"https": f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"})
+
+        async def ask(trust: Trust | None) -> bytes:
+            url, waiting = URL(f"https://localhost:{port}/"), Waiting(time.monotonic)
+            answer = await http.post(url, b"{}", {}, connect_s=5.0, waiting=waiting, trust=trust)
+            return await answer.whole(1024)
+
+        try:
+            for trust in (ANYBODY, ANYBODY, Trust("x", authority.cert_pem.bytes().decode())):
+                assert await ask(trust) == b"ok"
+            assert tunnels == [f"localhost:{port}".encode()] * 2
+            with pytest.raises(UpstreamFailure):
+                await ask(None)
+        finally:
+            await http.aclose()
+
+
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while piece := await reader.read(65536):
+            writer.write(piece)
+    writer.close()

@@ -20,9 +20,10 @@ from proxy.metrics import Metrics
 from proxy.policy import MobiusPolicy
 from proxy.quota import Quota
 from proxy.replies import ChunkStream
+from proxy.resume import Resume
 from proxy.snapshot import Snapshot
 from proxy.store.memory import MemoryStore
-from proxy.types import Ring, Surface, Tally
+from proxy.types import Ring, Surface, Tally, Trust
 from proxy.upstream.sdk import Sdk
 from proxy.upstream.unified import Unified
 from proxy.upstream.wire import CurrentTransport, Transport, WireError
@@ -84,7 +85,7 @@ class SlowTransport(Transport):
         super().__init__(clock)
         self._provider = provider
 
-    def _way(self, url: httpx.URL) -> httpx.AsyncHTTPTransport:
+    def _way(self, url: httpx.URL, trust: Trust | None) -> httpx.AsyncHTTPTransport:
         return self._provider
 
 
@@ -134,7 +135,13 @@ class Whole:
             chance=lambda: 0.5,
         )
         log = Log(lambda line: None, clock)
-        self.gateway = Gateway(attempts=attempts, quota=quota, metrics=self.metrics, log=log)
+        self.gateway = Gateway(
+            attempts=attempts,
+            resume=Resume(attempts, self.metrics, clock),
+            quota=quota,
+            metrics=self.metrics,
+            log=log,
+        )
         self.tally = Tally("req-1", Surface.CHAT, "unknown", False, clock.now())
 
     async def serve(self, *, stream: bool) -> None:

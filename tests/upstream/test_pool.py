@@ -15,6 +15,7 @@ import pytest
 import trustme
 from yarl import URL
 
+from proxy.types import ANYBODY, Trust
 from proxy.upstream.connection import ConnectionBroken
 from proxy.upstream.pool import Pool
 from proxy.waiting import Waiting
@@ -83,10 +84,14 @@ async def pooled(keep_alive_s: float = 90.0) -> AsyncIterator[Pool]:
 
 
 async def ask(
-    pool: Pool, url: URL, body: bytes = b"{}", more: Mapping[str, str] = MappingProxyType({})
+    pool: Pool,
+    url: URL,
+    body: bytes = b"{}",
+    more: Mapping[str, str] = MappingProxyType({}),
+    trust: Trust | None = None,
 ) -> bytes:
     waiting, headers = Waiting(time.monotonic), {**HEADERS, **more}
-    arrival = await pool.post(url, body, headers, connect_s=5.0, waiting=waiting)
+    arrival = await pool.post(url, body, headers, connect_s=5.0, waiting=waiting, trust=trust)
     found = b""
     while piece := await arrival.read():
         found += piece
@@ -239,3 +244,24 @@ async def test_over_tls_the_certificate_must_be_that_of_the_host(
             assert len(provider.heads) == 2
             with pytest.raises(ssl.SSLCertVerificationError):
                 await ask(pool, provider.url("https", "127.0.0.1"))
+
+
+async def test_a_connection_is_used_again_only_by_those_who_trust_alike() -> None:
+    authority = trustme.CA()
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(tls)
+    known = Trust("a digest", authority.cert_pem.bytes().decode())
+    async with Provider().listening(tls) as provider, pooled() as pool:
+        url = provider.url("https", "localhost")
+        for _ in range(2):
+            assert await ask(pool, url, trust=ANYBODY) == b"ok"
+        assert provider.connections == 1
+        for _ in range(2):
+            assert await ask(pool, url, trust=known) == b"ok"
+        assert provider.connections == 2
+        # What stands idle was made for those who ask less of a certificate.
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await ask(pool, url)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await ask(pool, provider.url("https", "127.0.0.1"), trust=known)
+        assert await ask(pool, provider.url("https", "127.0.0.1"), trust=ANYBODY) == b"ok"
