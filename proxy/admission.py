@@ -44,6 +44,7 @@ class Admission:
     holds: bool = False  # a place, of the store
     recorded: bool = False  # the ledger has counted it
     attempts: int = 0
+    answered: bool = False  # by one of them, as the ledger has it
     reserved: int = 0  # for as many; what found no room, or no ledger, is among them
     spare: bool = False  # one call is under way: where there is no room for a second, none is made
     _measured: Measured | None = None

@@ -124,6 +124,7 @@ class Race:
         self._others = others
         self._walk = walk
         self._since_s: float | None = None  # the moment when the second was asked
+        self._came: list[Begun] = []  # one, or both in their order
 
     async def run(self, after_s: float) -> Reply:
         """Return the answer of whoever began first, once there is nothing left of the other."""
@@ -132,7 +133,7 @@ class Race:
         second = asyncio.create_task(self._beside(first, after_s), name="ask beside it")
         try:
             await self._until_begun(first, second)
-            won = _has_begun(second) and not _has_begun(first)
+            won = _has_begun(second) and second.result() is self._came[0]
             if won and not first.done():
                 waited_s = self._hedge.clock.now() - start_s
                 self._hedge.health.overtaken(
@@ -151,6 +152,11 @@ class Race:
         self._tell(begun.target)
         return begun.reply
 
+    def _comes(self, reply: Reply, target: Target) -> Begun:
+        begun = Begun(reply, target)
+        self._came.append(begun)
+        return begun
+
     def _tell(self, target: Target) -> None:
         """Have the tally say that `target` answered: both may have, in either order."""
         tally, entry = self._walk.tally, f"{target.label}:200"
@@ -160,7 +166,7 @@ class Race:
             tally.trail.append(entry)  # who answered stands last, as ever
 
     async def _first(self) -> Begun:
-        return Begun(await self._hedge.first(self._target, self._walk), self._target)
+        return self._comes(await self._hedge.first(self._target, self._walk), self._target)
 
     async def _until_begun(
         self, first: asyncio.Task[Begun], second: asyncio.Task[Begun | None]
@@ -204,7 +210,7 @@ class Race:
         for target in targets:
             self._since_s = self._hedge.clock.now()
             try:
-                return Begun(await self._hedge.once(target, self._walk), target)
+                return self._comes(await self._hedge.once(target, self._walk), target)
             except UpstreamFailure as failure:
                 self._others.remove(target)
                 self._walk.beside += ((target, failure),)

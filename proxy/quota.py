@@ -288,7 +288,10 @@ class Quota:
         self._metrics.spent(tally, usage, cost)
         spent = Spent(usage.prompt_tokens + usage.completion_tokens, cost or 0)
         outcome = reservation.outcome
-        closed = Closed(reservation.id, usage, cost, outcome, outcome == OK, self._store.wall())
+        # Of two that were asked at once both may have come to their end.
+        answers = outcome == OK and not admission.answered
+        admission.answered = admission.answered or answers
+        closed = Closed(reservation.id, usage, cost, outcome, answers, self._store.wall())
         self._aside.pop(reservation.id, None)
         # In one step, so that whoever asks the ledger for the past sees both or neither.
         try:

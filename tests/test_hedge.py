@@ -649,7 +649,31 @@ def test_many_at_once_leave_no_reservation_open() -> None:
     asyncio.run(go())
     settled(bench)
     assert len(bench.ledger.closed) == 2 * many
-    assert [row.outcome for row in bench.ledger.closed].count("ok") == many
+    assert [row.answered for row in bench.ledger.closed].count(True) == many
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_of_two_whole_answers_the_one_that_came_first_is_the_answer(first: int) -> None:
+    gates = Gate(), Gate()
+    bench = racing({"a": [(gates[0], OK)], "b": [(gates[1], OTHER)]})
+
+    async def go() -> Reply:
+        asking = asyncio.create_task(bench.run())
+        await gates[1].reached.wait()
+        gates[first].opened.set()
+        gates[1 - first].opened.set()
+        return await asking
+
+    reply = asyncio.run(go())
+    label = "ab"[first]
+    assert isinstance(reply, Completion)
+    assert reply.body == (OK, OTHER)[first]
+    assert (bench.tally.target, bench.tally.trail[-1]) == (label, f"{label}:200")
+    assert settled(bench) == {"a": "ok", "b": "ok"}
+    opened = {row.id: row.target for row in bench.ledger.opened}
+    assert [opened[row.id] for row in bench.ledger.closed if row.answered] == [label]
+    assert bench.tally.usage is not None
+    assert bench.tally.usage.prompt_tokens == 7 + 9, "both are paid for"
 
 
 def test_two_that_are_reserved_for_at_once_have_an_account_each() -> None:
