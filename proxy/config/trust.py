@@ -46,12 +46,18 @@ def _authorities(reader: Reader, tree: Tree, what: str, name: str) -> Trust | No
         reason = (isinstance(error, OSError) and error.strerror) or "it holds no certificate"
         if isinstance(error, ssl.SSLError):
             reason = "it holds no certificate"
-        said = f"{what}: {shown(name)} cannot be used: {reason.lower()}"
+        said = f"{what}: {_shown(path)} cannot be used: {reason.lower()}"
         reader.findings.error(tree.place, said)
         return None
     digest = hashlib.sha256(text.encode()).hexdigest()
     reader.secrets.contents[path] = digest
     return Trust(digest, text)
+
+
+def _shown(path: Path) -> str:
+    """Return the path, however long, unless a part of it looks like a key."""
+    parts = [shown(part) for part in path.parts]
+    return str(path) if parts == list(path.parts) else parts[-1]
 
 
 def _read(path: Path) -> str:
