@@ -38,6 +38,7 @@ MOST_SCOPES = 100_000
 
 # Limits, what is asked of each, and its counter, in its window of now and with its past.
 Asked: TypeAlias = list[tuple[Limit, int, Counter]]
+Counters: TypeAlias = dict[tuple[Unit, Window], Counter]  # of one scope
 
 
 class Reserved(NamedTuple):
@@ -53,7 +54,7 @@ class MemoryStore:
     def __init__(self, clock: Clock, history: History) -> None:
         self._clock = clock
         self._history = history
-        self._counters: dict[Scope, dict[tuple[Unit, Window], Counter]] = {}
+        self._counters: dict[Scope, Counters] = {}
         self._slots: dict[str, list[tuple[Counter, int]]] = {}  # of parallel requests
         self._reserved: dict[str, Reserved] = {}
 
@@ -109,20 +110,9 @@ class MemoryStore:
         for counter, amount in reserved.held:
             counter.open -= amount
         now_s, wall_s = self._clock.now(), self._clock.wall()
-        amounts = {TOKENS: spent.tokens, NANO_USD: spent.nano_usd}
         for scope in reserved.scopes:
-            of_scope = self._counters.get(scope)
-            if of_scope is None:
-                continue
-            # Also under a limit that came with a reload after the attempt had begun.
-            for (unit, _), counter in of_scope.items():
-                amount = amounts.get(unit, 0)
-                if not amount:
-                    continue
-                counter.turn(now_s, wall_s)
-                # What is not known yet will be read from the ledger, with this in it.
-                if counter.known or counter.loading is not None:
-                    counter.add(amount, now_s)
+            if (of_scope := self._counters.get(scope)) is not None:
+                _count(of_scope, spent, now_s, wall_s)
 
     async def learn(self, limits: Sequence[Limit]) -> None:
         """Do nothing: one process knows what it is asked for when it is asked."""
@@ -162,7 +152,7 @@ class MemoryStore:
             counter.known = limit.window is Window.NOW or limit.scope.kind is ScopeKind.TARGET
         return counter
 
-    def _scope(self, scope: Scope) -> dict[tuple[Unit, Window], Counter]:
+    def _scope(self, scope: Scope) -> Counters:
         """Return the counters of a scope that has none yet."""
         of_scope = self._counters[scope] = {}
         if len(self._counters) > MOST_SCOPES:
@@ -192,6 +182,22 @@ class MemoryStore:
                 raise AssertionError("unreachable")
         counter.loading = asyncio.ensure_future(work)
         return counter.loading
+
+
+def _count(of_scope: Counters, spent: Spent, now_s: float, wall_s: float) -> None:
+    """Count what was spent; also under a limit that came with a reload after it had begun."""
+    for (unit, _), counter in of_scope.items():
+        if unit is TOKENS:
+            amount = spent.tokens
+        elif unit is NANO_USD:
+            amount = spent.nano_usd
+        else:
+            continue
+        if amount:
+            counter.turn(now_s, wall_s)
+            # What is not known yet will be read from the ledger, with this in it.
+            if counter.known or counter.loading is not None:
+                counter.add(amount, now_s)
 
 
 def _take(asked: Asked, now_s: float) -> list[tuple[Counter, int]]:
